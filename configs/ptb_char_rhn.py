@@ -1,0 +1,45 @@
+"""Recurrent Highway Network on Penn Treebank characters.
+
+Paper     none: the RHN paper has no Penn Treebank character row. The recipe is that of its
+          enwik8 L = 5 network (Zilly et al. 2017, arXiv:1607.03474v5), at 600 units
+Expected  not published; the MI paper's best on this corpus is 1.39 bits per character
+Cost      COST_PTB_CHAR_RHN
+Command   python -m rnnx.train --config=configs/ptb_char_rhn.py --workdir=runs/ptb_char_rhn
+Others    variant `mi`: Multiplicative Integration at l = 1
+"""
+
+from ml_collections import ConfigDict
+
+from rnnx.config import default, variants
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = default()
+    config.update(
+        corpus="ptb_char",
+        level="char",
+        cell="rhn",
+        depth=5,
+        hidden_size=600,
+        transform_bias=-4.0,
+        init_scale=0.04,
+        drop_x=0.1,
+        drop_i=0.3,
+        drop_h=0.05,
+        drop_o=0.3,
+        batch_size=100,
+        num_steps=50,
+        epochs=200,
+        optimizer="sgd",
+        learning_rate=0.2,
+        lr_decay=1.04,
+        flat_epochs=5,
+        max_grad_norm=10.0,
+        weight_decay=1e-7,
+    )
+    return variants(arg, config, {"mi": mi})
+
+
+def mi(config: ConfigDict) -> None:
+    """MI-RHN: the input enters by general Multiplicative Integration."""
+    config.integration = "mi"

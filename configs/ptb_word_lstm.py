@@ -1,0 +1,41 @@
+"""Variational LSTM with tied weights on Penn Treebank words: what the RHN is compared with.
+
+Paper     row quoted by Zilly et al. 2017, arXiv:1607.03474v5: variational LSTM with weight
+          tying, 51M parameters, here two layers of 1,500 units
+Expected  perplexity 75.8 valid, 73.2 test (published). The recipe below is the RHN's own, not
+          that paper's, so that cells are compared under one protocol
+Cost      500 epochs of 1,327 updates. COST_PTB_WORD_LSTM
+Command   python -m rnnx.train --config=configs/ptb_word_lstm.py --workdir=runs/ptb_word_lstm
+"""
+
+from ml_collections import ConfigDict
+
+from rnnx.config import default, variants
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = default()
+    config.update(
+        corpus="ptb_word",
+        level="word",
+        cell="lstm",
+        num_layers=2,
+        hidden_size=1500,
+        tied=True,
+        forget_bias=1.0,
+        init_scale=0.04,
+        drop_x=0.25,
+        drop_i=0.75,
+        drop_h=0.25,
+        drop_o=0.75,
+        batch_size=20,
+        num_steps=35,
+        epochs=500,
+        optimizer="sgd",
+        learning_rate=0.2,
+        lr_decay=1.02,
+        flat_epochs=20,
+        max_grad_norm=10.0,
+        weight_decay=1e-7,
+    )
+    return variants(arg, config, {})

@@ -1,0 +1,36 @@
+"""A small MI-RHN on the standard library's own source files: no download, two minutes.
+
+Paper     none: the RHN of Zilly et al. 2017 with Multiplicative Integration (Wu et al. 2016) at
+          l = 1, a combination that neither measured
+Expected  QUICK_EXPECTED
+Cost      QUICK_COST
+Command   scripts/quickstart, or
+          python -m rnnx.train --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from rnnx.config import default, variants
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    config = default()
+    config.update(
+        corpus="python",
+        level="char",
+        cell="rhn",
+        integration="mi",
+        depth=3,
+        hidden_size=192,
+        transform_bias=-2.0,
+        init_scale=0.08,
+        batch_size=32,
+        num_steps=64,
+        epochs=1,
+        max_steps=1500,
+        eval_tokens=50_000,
+        optimizer="adam",
+        learning_rate=2e-3,
+        max_grad_norm=10.0,
+    )
+    return variants(arg, config, {})

@@ -1,0 +1,294 @@
+"""Transitions of recurrent networks, as pure functions on arrays.
+
+A transition maps the state before a time step to the state after it. It sees the input and the
+recurrent matrices only through `pre(k, z)`: the gate pre-activations of its k-th block, that is
+the k-th matrix product it takes of a piece of state z, integrated with the input where the block
+has one. So each equation is written once here, and `scan.py` is free to run it forward, to record
+the products, and to replay it backward.
+
+Legend: B batch, T time, m inputs, n units, L transition depth, G gates of a block.
+
+    parameters of a block   W (m, G n)  input matrix, only in blocks that see the input
+                            U (n, G n)  recurrent matrix (R in the RHN paper)
+                            b (G n,)    bias
+                            alpha, beta1, beta2 (G n,)  only in blocks that see the input, under
+                                        general Multiplicative Integration
+    parameters of a cell    a tuple of blocks (dicts), each matrix an array of its own: XLA copies
+                            slices of a stacked weight at every use inside a loop
+    carry                   a tuple of (B, n) arrays; the first is the output y
+
+Vectors are rows: a product is `z @ U`. Gates lie side by side in the order of the block's name in
+`CELLS`: the LSTM's block "ifoz" holds [i, f, o, z].
+
+Sources: MI is Wu et al. 2016, arXiv:1606.06630; RHN is Zilly et al. 2017, arXiv:1607.03474v5.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Block = dict[str, Array]
+Params = tuple[Block, ...]
+Carry = tuple[Array, ...]
+Pre = Callable[..., list[Array]]
+
+INTEGRATIONS = ("additive", "mi_simple", "mi")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What fixes a cell's equations; hashable, so that it can be a static argument of `jit`.
+
+    Attributes:
+      kind: a key of `CELLS`.
+      integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
+      depth: transition depth L, for rhn, dtrnn and dtsrnn; 1 for the others.
+      coupled: RHN only: carry gate 1 - t (the papers' experiments); otherwise a gate of its own.
+      reset_after: GRU only: the reset gate acts on `U h`, not on `h`. The MI paper does not say
+        which; the original GRU resets before the product.
+    """
+
+    kind: str = "rhn"
+    integration: str = "additive"
+    depth: int = 1
+    coupled: bool = True
+    reset_after: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in CELLS:
+            raise ValueError(f"unknown cell {self.kind!r}: one of {', '.join(CELLS)}")
+        if self.integration not in INTEGRATIONS:
+            raise ValueError(
+                f"unknown integration {self.integration!r}: one of {', '.join(INTEGRATIONS)}"
+            )
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1, not {self.depth}")
+        if self.depth > 1 and not CELLS[self.kind].deep:
+            raise ValueError(f"{self.kind} has transition depth 1, not {self.depth}")
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The gates of each block, one letter a gate."""
+        gates = CELLS[self.kind].blocks
+        if self.kind == "rhn" and not self.coupled:
+            gates = ("htc",)
+        return gates * self.depth
+
+    @property
+    def num_states(self) -> int:
+        """How many (B, n) arrays the carry holds."""
+        return CELLS[self.kind].num_states
+
+    def sees_input(self, k: int) -> bool:
+        """Whether block k takes the input: every block of a shallow cell, only l = 1 of a deep."""
+        return k == 0 or not CELLS[self.kind].deep
+
+
+# ---------------------------------------------------------------------------- the equations
+
+
+def integrate(integration: str, block: Block, wx: Array | None, uz: Array) -> Array:
+    """Joins the input term and the state term to a pre-activation, elementwise.
+
+        additive    W x + U z + b
+        mi_simple   W x * U z + b
+        mi          alpha * W x * U z + beta1 * U z + beta2 * W x + b
+
+    With alpha = 0 and beta1 = beta2 = 1 the last is the first. A block that does not see the
+    input (wx None) is `U z + b`. Shapes: wx, uz and the result (..., G n). MI paper, eq. 2 and 4.
+    """
+    if wx is None:
+        return uz + block["b"]
+    if integration == "additive":
+        return wx + uz + block["b"]
+    if integration == "mi_simple":
+        return wx * uz + block["b"]
+    return block["alpha"] * wx * uz + block["beta1"] * uz + block["beta2"] * wx + block["b"]
+
+
+def rnn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
+    """h = tanh(pre(h-))."""
+    (h,) = carry
+    (a,) = pre(0, h)
+    return (jnp.tanh(a),)
+
+
+def lstm(pre: Pre, carry: Carry, cell: Cell) -> Carry:
+    """c = f * c- + i * z ;  h = o * tanh(c).
+
+    No peepholes. The MI paper prints `z-` for `c-` in its appendix; its code has `c-`.
+    """
+    h, c = carry
+    i, f, o, z = pre(0, h)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(z)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def gru(pre: Pre, carry: Carry, cell: Cell) -> Carry:
+    """h = u * h- + (1 - u) * g ;  g = tanh(pre(r * h-)), or with reset_after r * (U h-) in it."""
+    (h,) = carry
+    r, u = map(jax.nn.sigmoid, pre(0, h))
+    (g,) = pre(1, h, scale=r) if cell.reset_after else pre(1, r * h)
+    return (u * h + (1 - u) * jnp.tanh(g),)
+
+
+def rhn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
+    """s_l = h_l * t_l + s_{l-1} * c_l for l = 1..L, from s_0 = y- to y = s_L.
+
+    h_l = tanh, t_l (transform gate) and c_l (carry gate, 1 - t_l if coupled) sigmoid of block l;
+    the input enters at l = 1 only. RHN paper, eq. 6 to 9.
+    """
+    (s,) = carry
+    for l in range(cell.depth):
+        h, t, *c = pre(l, s)
+        t = jax.nn.sigmoid(t)
+        c = 1 - t if cell.coupled else jax.nn.sigmoid(c[0])
+        s = jnp.tanh(h) * t + s * c
+    return (s,)
+
+
+def dtrnn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
+    """Deep transition RNN: s_l = tanh(pre_l(s_{l-1})), l = 1..L (Pascanu et al. 2014)."""
+    (s,) = carry
+    for l in range(cell.depth):
+        (a,) = pre(l, s)
+        s = jnp.tanh(a)
+    return (s,)
+
+
+def dtsrnn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
+    """DT-RNN with identity shortcuts: s_l = tanh(pre_l(s_{l-1})) + s_{l-1} for l > 1.
+
+    No shortcut at l = 1: it would span time steps and let the state grow without bound.
+    """
+    (s,) = carry
+    for l in range(cell.depth):
+        (a,) = pre(l, s)
+        s = jnp.tanh(a) + s if l else jnp.tanh(a)
+    return (s,)
+
+
+class Family(NamedTuple):
+    transition: Callable[[Pre, Carry, Cell], Carry]
+    blocks: tuple[str, ...]  # gates of each block, one letter a gate; of one layer l if deep
+    num_states: int = 1
+    deep: bool = False  # has a transition depth; only its first block sees the input
+    uniform_bias: bool = False  # biases start like the matrices (RHN paper), not at 0 (MI paper)
+
+
+CELLS: dict[str, Family] = {
+    "rnn": Family(rnn, ("h",)),
+    "lstm": Family(lstm, ("ifoz",), num_states=2),
+    "gru": Family(gru, ("ru", "g")),
+    "rhn": Family(rhn, ("ht",), deep=True, uniform_bias=True),
+    "dtrnn": Family(dtrnn, ("h",), deep=True, uniform_bias=True),
+    "dtsrnn": Family(dtsrnn, ("h",), deep=True, uniform_bias=True),
+}
+
+
+# ---------------------------------------------------------------------------- running a cell
+
+
+def matmul(x: Array, w: Array) -> Array:
+    """`x @ w` with x rounded to w's type and a float32 sum."""
+    return jnp.matmul(x.astype(w.dtype), w, preferred_element_type=jnp.float32)
+
+
+def project(cell: Cell, params: Params, xs: Array) -> tuple[Array | None, ...]:
+    """The input term `x W` of every block, for any leading axes: (..., m) to (..., G n).
+
+    Done for all time steps before the scan, it is one large product a block.
+    """
+    return tuple(matmul(xs, block["W"]) if "W" in block else None for block in params)
+
+
+def step(
+    cell: Cell,
+    params: Params,
+    carry: Carry,
+    wx: tuple[Array | None, ...],
+    mask: Array | None = None,
+) -> Carry:
+    """One time step.
+
+    Args:
+      params: the cell's blocks.
+      carry: state before the step, each (B, n).
+      wx: `project(cell, params, x)` of this step's input, each (B, G n).
+      mask: (B, n), multiplies the state inside every matrix product: the variational dropout of
+        the RHN paper. The carry path is not masked.
+
+    Returns:
+      The state after the step; its first array is the output y (B, n).
+    """
+
+    def pre(k: int, z: Array, scale: Array | None = None) -> list[Array]:
+        uz = matmul(z if mask is None else z * mask, params[k]["U"])
+        uz = uz if scale is None else scale * uz
+        return split_gates(cell, k, integrate(cell.integration, params[k], wx[k], uz))
+
+    return CELLS[cell.kind].transition(pre, carry, cell)
+
+
+def split_gates(cell: Cell, k: int, a: Array) -> list[Array]:
+    """Block k's pre-activation (..., G n) as its G gates, each (..., n)."""
+    return jnp.split(a, len(cell.blocks[k]), axis=-1)
+
+
+def zero_carry(cell: Cell, batch_size: int, n: int) -> Carry:
+    """The zero state, each array (B, n) float32."""
+    return tuple(jnp.zeros((batch_size, n), jnp.float32) for _ in range(cell.num_states))
+
+
+# ---------------------------------------------------------------------------- parameters
+
+
+def init(
+    cell: Cell,
+    key: Array,
+    m: int,
+    n: int,
+    *,
+    init_scale: float | None = None,
+    transform_bias: float = -2.0,
+    forget_bias: float = 1.0,
+    mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Params:
+    """Draws a cell's parameters, float32.
+
+    Matrices are U(-init_scale, init_scale); None means 1 / sqrt(n). Biases of rnn, lstm and gru
+    are 0, of rhn, dtrnn and dtsrnn U(-init_scale, init_scale), as in the two papers; except the
+    RHN's transform gate (transform_bias at every depth; its uncoupled carry gate starts at
+    -transform_bias, which is 1 - t) and the LSTM's forget gate (forget_bias).
+    mi_init holds the constants that alpha, beta1 and beta2 start at.
+    """
+    family = CELLS[cell.kind]
+    scale = n**-0.5 if init_scale is None else init_scale
+    fixed = {
+        "rhn": {"t": transform_bias, "c": -transform_bias},
+        "lstm": {"f": forget_bias},
+    }.get(cell.kind, {})
+
+    def uniform(key: Array, *shape: int) -> Array:
+        return jax.random.uniform(key, shape, jnp.float32, -scale, scale)
+
+    params = []
+    for k, gates in enumerate(cell.blocks):
+        key, key_w, key_u, key_b = jax.random.split(key, 4)
+        width = len(gates) * n
+        block = {"U": uniform(key_u, n, width)}
+        if cell.sees_input(k):
+            block["W"] = uniform(key_w, m, width)
+            if cell.integration == "mi":
+                for name, value in zip(("alpha", "beta1", "beta2"), mi_init, strict=True):
+                    block[name] = jnp.full((width,), value, jnp.float32)
+        bias = uniform(key_b, width) if family.uniform_bias else jnp.zeros((width,), jnp.float32)
+        for g, gate in enumerate(gates):
+            if gate in fixed:
+                bias = bias.at[g * n : (g + 1) * n].set(fixed[gate])
+        params.append(block | {"b": bias})
+    return tuple(params)

@@ -1,0 +1,92 @@
+"""State to disk and back, by orbax.
+
+    checkpoints/latest/STEP/   everything a run needs to go on: state (arrays) and progress (JSON)
+    checkpoints/best/STEP/     the parameters with the best valid score
+
+Two managers rather than one with two policies: a checkpoint in mid-epoch has no valid score, and
+each folder's name says what is in it. Writes go to a temporary name and are renamed.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from rnnx.errors import UserError
+
+logging.set_verbosity(logging.ERROR)  # orbax tells each save in several lines
+warnings.filterwarnings("ignore", module="orbax")
+
+
+class Checkpoints:
+    """The checkpoints of one workdir."""
+
+    def __init__(self, folder: Path):
+        folder = Path(folder).absolute() / "checkpoints"
+        keep_two = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(2), cleanup_tmp_directories=True
+        )
+        self._latest = ocp.CheckpointManager(folder / "latest", options=keep_two)
+        self._best = ocp.CheckpointManager(folder / "best", options=keep_two)
+
+    def save_latest(self, step: int, state: Any, progress: dict) -> None:
+        """Saves arrays and JSON values of a step in the background; what stands stays."""
+        _save(self._latest, step, state, progress)
+
+    def restore_latest(self, like: Any) -> tuple[Any, dict] | None:
+        """The newest state and progress, or None. `like` gives shapes and shardings."""
+        return _restore(self._latest, like)
+
+    def save_best(self, step: int, params: Any, info: dict) -> None:
+        """Saves the best parameters, and returns when they are on disk."""
+        _save(self._best, step, params, info)
+        self._best.wait_until_finished()
+
+    def restore_best(self, like: Any) -> tuple[Any, dict] | None:
+        """The newest of the best parameters and their info, or None."""
+        return _restore(self._best, like)
+
+    def keep_best(self, step: int) -> None:
+        """Drops best checkpoints of other steps: those a run wrote that was then rolled back."""
+        for other in list(self._best.all_steps()):
+            if other != step:
+                self._best.delete(other)
+
+    def close(self) -> None:
+        """Waits until all is on disk."""
+        self._latest.close()
+        self._best.close()
+
+
+def _save(manager: ocp.CheckpointManager, step: int, arrays: Any, values: dict) -> None:
+    if step in manager.all_steps():  # a rolled-back run comes by again, with the same numbers
+        return
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            arrays=ocp.args.StandardSave(arrays), values=ocp.args.JsonSave(values)
+        ),
+        force=True,
+    )
+
+
+def _restore(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict] | None:
+    step = manager.latest_step()
+    if step is None:
+        return None
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
+    try:
+        got = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(like), values=ocp.args.JsonRestore()
+            ),
+        )
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(
+            f"checkpoint {manager.directory}/{step} does not load: {str(error).splitlines()[0]}"
+        ) from error
+    return got["arrays"], got["values"]

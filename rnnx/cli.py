@@ -1,0 +1,72 @@
+"""What every `python -m rnnx.X` shares: flags, `--help`, one-line errors and exit codes.
+
+Exit codes: 0 done; 1 a fault of ours (with traceback); 2 something the person can mend, in one
+line on stderr; 130 interrupted.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+
+from absl import flags
+
+from rnnx import config as configs
+from rnnx.errors import UserError
+
+
+def run(main: Callable[[], None], doc: str) -> None:
+    """Parses flags, calls main, and turns what people can mend into one line and exit code 2.
+
+    Args:
+      main: the entry point; reads `flags.FLAGS`.
+      doc: the module's docstring, the head of `--help`.
+    """
+    program = "rnnx." + sys.argv[0].rsplit("/", 1)[-1].removesuffix(".py")
+    has_config = "config" in flags.FLAGS
+    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
+        print(_help(doc, has_config))
+        return
+    try:
+        _parse(has_config)
+        main()
+    except (UserError, flags.Error) as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(has_config: bool) -> None:
+    if has_config:
+        for arg in sys.argv[1:]:
+            if arg == "--":
+                break
+            # config_flags answers an unknown field with a bare traceback.
+            if (field := re.match(r"--?(?:no)?config\.(\w+)", arg)) and (
+                field[1] not in configs.FIELDS
+            ):
+                hint = configs.nearest(field[1], configs.FIELDS)
+                raise UserError(f"unknown config field {field[1]!r}; {hint}")
+    try:
+        rest = flags.FLAGS(sys.argv)
+    except (UserError, flags.Error):
+        raise
+    except Exception as error:  # a config file is code: it may raise anything
+        raise UserError(f"cannot read the config: {type(error).__name__}: {error}") from error
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}: flags are --name=value, see --help")
+
+
+def _help(doc: str, has_config: bool) -> str:
+    lines = [doc.strip(), "", "flags:"]
+    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    for flag in own:
+        default = f" (default: {flag.default_as_str})" if flag.default not in (None, False) else ""
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
+    if has_config:
+        lines += ["", "config fields, set with --config.FIELD=VALUE behind --config=FILE:"]
+        for name, field in configs.FIELDS.items():
+            choices = f" [{'|'.join(field.choices)}]" if field.choices else ""
+            lines.append(f"  {name} = {field.default}: {field.help}{choices}")
+    return "\n".join(lines)

@@ -1,0 +1,196 @@
+"""The flat configuration of a run: every field, its default, its meaning and its range.
+
+A file in `configs/` states only what differs; the command line overrides any field
+(`--config.depth=5`). Nothing outside this file invents a field or a default.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rnnx.errors import UserError
+
+FORMAT = 1  # of config.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field's default and meaning; its choices, or the range [low, high) of a number."""
+
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    below: float | None = None
+
+
+# fmt: off
+FIELDS: dict[str, Field] = {
+    # data
+    "corpus": Field("ptb_word", "ptb_word, ptb_char, text8, enwik8, python (the standard library's "
+                    "own sources), or a path to a UTF-8 file"),
+    "data_dir": Field("", "where raw corpus files are or go; empty: $RNNX_DATA, or the cache"),
+    "level": Field("char", "symbols of an own file", ("word", "char", "byte")),
+    # network
+    "cell": Field("rhn", "recurrent cell", ("rnn", "gru", "lstm", "rhn", "dtrnn", "dtsrnn")),
+    "integration": Field("additive", "how input and state meet", ("additive", "mi", "mi_simple")),
+    "depth": Field(1, "transition depth L of rhn, dtrnn, dtsrnn", low=1),
+    "hidden_size": Field(256, "units n of a layer", low=1),
+    "num_layers": Field(1, "stacked layers", low=1),
+    "embed_size": Field(0, "0: the authors' rule, hidden_size for words or tied weights, else "
+                        "the vocabulary's size", low=0),
+    "tied": Field(False, "softmax weights are the embedding"),
+    "param_budget": Field(0, "0, or a number of parameters: hidden_size becomes the largest "
+                          "that stays within it", low=0),
+    "coupled": Field(True, "RHN carry gate 1 - t; otherwise one of its own"),
+    "reset_after": Field(False, "GRU reset gate behind the recurrent product, not before it"),
+    "transform_bias": Field(-2.0, "initial bias of the RHN transform gate"),
+    "forget_bias": Field(1.0, "initial bias of the LSTM forget gate"),
+    "init_scale": Field(0.04, "variables start at U(-s, s)", low=0.0),
+    "mi_init": Field((1.0, 1.0, 1.0), "initial alpha, beta1, beta2 of general MI"),
+    # variational dropout: probabilities to drop
+    "drop_x": Field(0.0, "dropout of words in the input", low=0.0, below=1.0),
+    "drop_i": Field(0.0, "dropout of a layer's input", low=0.0, below=1.0),
+    "drop_h": Field(0.0, "dropout of the state inside the matrix products", low=0.0, below=1.0),
+    "drop_o": Field(0.0, "dropout of the output before the softmax", low=0.0, below=1.0),
+    # training
+    "batch_size": Field(20, "streams B read side by side", low=1),
+    "num_steps": Field(35, "BPTT window T", low=1),
+    "epochs": Field(10, "passes over the training split", low=1),
+    "max_steps": Field(0, "0, or stop after so many updates", low=0),
+    "checkpoint_every": Field(0, "updates between checkpoints; 0: once an epoch", low=0),
+    "eval_tokens": Field(0, "0, or a cap on the targets scored per split, for smoke runs", low=0),
+    "optimizer": Field("sgd", "update rule", ("sgd", "adam", "adamw")),
+    "learning_rate": Field(0.2, "initial learning rate", low=0.0),
+    "lr_decay": Field(1.0, "learning rate is divided by it every epoch after flat_epochs",
+                      low=1.0),
+    "flat_epochs": Field(1, "epochs at the initial learning rate", low=1),
+    "patience": Field(0, "0, or halve the learning rate after so many epochs without a better "
+                      "valid score", low=0),
+    "max_grad_norm": Field(10.0, "clip the gradient's global norm; 0: do not clip", low=0.0),
+    "weight_decay": Field(0.0, "L2: wd / 2 ||v||^2 over all variables, in the loss; "
+                          "decoupled for adamw", low=0.0),
+    "dtype": Field("float32", "operands of matrix products; sums, state and parameters are "
+                   "float32", ("float32", "bfloat16")),
+    "seed": Field(0, "decides initial variables and every mask", low=0),
+}
+# fmt: on
+
+# A run may be continued with other values of these: they change how far it goes or where
+# its data lie, not what it computes.
+CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "data_dir")
+
+
+def default() -> ConfigDict:
+    """The configuration with every field at its default."""
+    return ConfigDict({name: field.default for name, field in FIELDS.items()})
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`did you mean a or b?`, or the list of names when none is close."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every field by itself and those that depend on each other.
+
+    Raises:
+      UserError: naming the field, what is wrong with it, and what it may be.
+    """
+    for name, value in config.items():
+        if name not in FIELDS:
+            raise UserError(f"unknown config field {name!r}; {nearest(name, FIELDS)}")
+        _check(name, value, FIELDS[name])
+    if missing := FIELDS.keys() - config.keys():
+        raise UserError(f"config lacks the field(s) {', '.join(sorted(missing))}")
+    if config.depth > 1 and config.cell in ("rnn", "gru", "lstm"):
+        raise UserError(
+            f"cell {config.cell} has no transition depth: depth={config.depth} needs "
+            "cell=rhn, dtrnn or dtsrnn (num_layers stacks any cell)"
+        )
+    if config.tied and config.embed_size not in (0, config.hidden_size):
+        raise UserError(
+            f"tied weights need embed_size = hidden_size ({config.hidden_size}) or 0, "
+            f"not {config.embed_size}"
+        )
+    if len(config.mi_init) != 3:
+        raise UserError(f"mi_init holds alpha, beta1, beta2: three numbers, not {config.mi_init}")
+
+
+def _check(name: str, value: Any, field: Field) -> None:
+    expected = type(field.default)
+    if not isinstance(value, expected) and not (expected is float and type(value) is int):
+        raise UserError(f"config field {name} must be {expected.__name__}, not {value!r}")
+    if field.choices and value not in field.choices:
+        hint = nearest(value, field.choices)
+        raise UserError(f"{name}={value!r} is not one of {', '.join(field.choices)}; {hint}")
+    if expected in (int, float):
+        if not abs(value) < float("inf"):  # NaN too
+            raise UserError(f"{name}={value} is not a finite number")
+        if field.low is not None and value < field.low:
+            raise UserError(f"{name}={value} must be at least {field.low:g}")
+        if field.below is not None and value >= field.below:
+            raise UserError(f"{name}={value} must be below {field.below:g}")
+
+
+def variants(arg: str, config: ConfigDict, known: dict[str, Callable]) -> ConfigDict:
+    """Applies the variants that `--config=FILE:a,b` names to a config, in order.
+
+    `tiny` is known to every file: the same network, small, on the embedded corpus, in seconds.
+    """
+    known = known | {"tiny": tiny}
+    for name in filter(None, (arg or "").split(",")):
+        if name not in known:
+            raise UserError(f"unknown variant {name!r} of the config; {nearest(name, known)}")
+        known[name](config)
+    return config
+
+
+def tiny(config: ConfigDict) -> None:
+    """Shrinks a config to a smoke run of seconds that needs no download."""
+    config.update(
+        corpus="python",
+        depth=min(config.depth, 2),
+        hidden_size=24,
+        embed_size=0,
+        batch_size=4,
+        num_steps=16,
+        epochs=1,
+        max_steps=12,
+        eval_tokens=600,
+    )
+
+
+def to_json(config: ConfigDict) -> str:
+    """The text of `config.json`."""
+    return json.dumps({"format": FORMAT, **config.to_dict()}, indent=2) + "\n"
+
+
+def from_json(text: str, where: str) -> ConfigDict:
+    """Reads `config.json`; where names the file in errors. Raises UserError on anything else."""
+    try:
+        fields = json.loads(text)
+        version = fields.pop("format")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise UserError(f"{where} is not a config of rnnx") from None
+    if version != FORMAT:
+        raise UserError(f"{where} has format {version}; this version reads format {FORMAT}")
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    config = ConfigDict(fields)
+    validate(config)
+    return config
+
+
+def differences(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
+    """The fields, other than those a run may be continued with, in which two configs differ."""
+    return [
+        f"{name}: {theirs[name]!r} there, {ours[name]!r} here"
+        for name in FIELDS
+        if name not in CONTINUABLE and ours[name] != theirs[name]
+    ]

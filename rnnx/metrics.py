@@ -1,0 +1,216 @@
+"""What a run measures, prints and writes: scores, `metrics.jsonl`, TensorBoard, progress."""
+
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnnx.errors import UserError
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sum of nats over a count of targets, divided once.
+
+    ppl = exp(nll), bpc = nll / ln 2 with nll the mean in nats: per word or per character,
+    whichever the tokens are.
+    """
+
+    nats: float
+    tokens: int
+
+    @property
+    def nll(self) -> float:
+        return self.nats / self.tokens
+
+    @property
+    def ppl(self) -> float:
+        return math.exp(self.nll) if self.nll < 700 else math.inf
+
+    @property
+    def bpc(self) -> float:
+        return self.nll / math.log(2)
+
+    def to_dict(self) -> dict[str, float | int]:
+        return {"nll": self.nll, "ppl": self.ppl, "bpc": self.bpc, "tokens": self.tokens}
+
+    def show(self, level: str) -> str:
+        """The score in the unit of the level: perplexity for words, else bits per symbol."""
+        if level == "word":
+            return f"ppl {self.ppl:,.2f}"
+        return f"{'bpc' if level == 'char' else 'bits per byte'} {self.bpc:.4f}"
+
+
+def unigram(train: Any, scored: Any, vocab_size: int) -> Score:
+    """The score of the training split's symbol frequencies (add-one) on another split."""
+    import numpy as np
+
+    counts = np.bincount(train, minlength=vocab_size) + 1.0
+    nats = -np.log(counts / counts.sum())[scored[1:]]
+    return Score(float(nats.sum()), len(scored) - 1)
+
+
+class Log:
+    """`metrics.jsonl`, one JSON object a line, mirrored to TensorBoard events.
+
+    Lines with "kind": "step" hold what every update gave, "epoch" what every epoch did. Times
+    are in epoch lines only, so step lines of equal runs are equal.
+    """
+
+    def __init__(self, folder: Path, position: int = 0, step: int = 0, silent: bool = False):
+        """Continues the file at byte `position`, the place a checkpoint of `step` recorded.
+
+        A silent log writes nothing: that of every process but the first.
+
+        Raises:
+          UserError: when the file is shorter than that.
+        """
+        self.silent = silent
+        if silent:
+            return
+        from tensorboardX import SummaryWriter
+
+        path = folder / "metrics.jsonl"
+        size = path.stat().st_size if path.exists() else 0
+        if size < position:
+            raise UserError(
+                f"{path} has lost lines: {size:,} bytes where the checkpoint saw {position:,}; "
+                "restore the file, or start in a new workdir"
+            )
+        self._file = open(path, "ab")  # noqa: SIM115 - lives as long as the run
+        os.truncate(path, position)
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=step + 1 if step else None
+        )
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far, all of them on disk."""
+        if self.silent:
+            return 0
+        self._file.flush()
+        return self._file.seek(0, os.SEEK_END)
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Appends a line; every 50th step and every epoch also goes to TensorBoard."""
+        if self.silent:
+            return
+        line = {"kind": kind, "step": step, **values}
+        self._file.write(json.dumps(line).encode() + b"\n")
+        if kind == "epoch" or step % 50 == 0:
+            self._file.flush()
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        if self.silent:
+            return
+        self._file.close()
+        self._board.close()
+
+
+class Clock:
+    """Training time without compilation and evaluation, summed over restarts.
+
+    The first step of a process compiles: it counts neither as time nor as tokens.
+    """
+
+    def __init__(self, seconds: float = 0.0, tokens: int = 0):
+        """Continues from what a checkpoint recorded."""
+        self.seconds, self.tokens = seconds, tokens
+        self._compiled = False
+        self._since: float | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._since is not None
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second so far."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def start(self) -> None:
+        """Begins to count, unless the first step is still to come."""
+        if self._compiled:
+            self._since = time.perf_counter()
+
+    def lap(self, tokens: int) -> None:
+        """Counts the tokens of a step and the time since the last; starts after the first."""
+        now = time.perf_counter()
+        if self._since is not None:
+            self.seconds += now - self._since
+            self.tokens += tokens
+        self._compiled, self._since = True, now
+
+    def stop(self) -> None:
+        self._since = None
+
+
+class Display:
+    """Progress with rate and ETA: a bar on a terminal, a plain line every half minute elsewhere."""
+
+    PLAIN_SECONDS = 30.0
+
+    def __init__(self, stream: Any = None, quiet: bool = False):
+        from rich.console import Console
+
+        self.console = Console(file=stream or sys.stdout, quiet=quiet, highlight=False)
+        self._bar = self._task = None
+
+    def print(self, *args: Any) -> None:
+        """A line (or a rich table) that stays; above the bar if there is one."""
+        (self._bar.console if self._bar else self.console).print(*args, soft_wrap=True)
+
+    def start(self, what: str, total: int, done: int = 0) -> None:
+        """Begins a stretch of `total` units, of which `done` are done already."""
+        self.finish()
+        self._what, self._total, self._first = what, total, done
+        self._begun = self._printed = time.monotonic()
+        if self.console.is_terminal:
+            from rich import progress
+
+            self._bar = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(bar_width=None),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[note]}"),
+                progress.TextColumn("ETA"),
+                progress.TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+                expand=True,
+            )
+            self._task = self._bar.add_task(what, total=total, completed=done, note="")
+            self._bar.start()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Shows that `done` units of the stretch are done, with a short note."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, note=note)
+            return
+        now = time.monotonic()
+        if now - self._printed >= self.PLAIN_SECONDS and done > self._first:
+            self._printed = now
+            left = (now - self._begun) / (done - self._first) * (self._total - done)
+            self.print(f"{self._what}: {done:,}/{self._total:,} {note}  ETA {duration(left)}")
+
+    def finish(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """`5 s`, `12 min 3 s` or `7 h 5 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600:,} h {seconds % 3600 // 60} min"

@@ -1,0 +1,242 @@
+"""The language model: embedding, recurrent stack with variational dropout, softmax.
+
+Everything inside is time-major. Dropout masks come in as arguments, so that training, evaluation
+and Monte-Carlo dropout are one code path, and a mask can be recorded and replayed.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+from ml_collections import ConfigDict
+
+from rnnx import cells
+from rnnx.cells import Carry, Cell
+from rnnx.errors import UserError
+from rnnx.layers import Stack
+
+
+class Masks(NamedTuple):
+    """Variational dropout masks of one window: Bernoulli(keep) / keep, constant over time.
+
+    None leaves a place undropped. x is the only one that varies over the window: a scalar for
+    each word occurrence, equal words of a row sharing it.
+    """
+
+    x: Array | None = None  # (T, B)
+    i: tuple[Array, ...] | None = None  # a layer's input: (B, m or n) each
+    h: tuple[Array, ...] | None = None  # a layer's state, in every product: (B, n) each
+    o: Array | None = None  # (B, n)
+
+
+class LanguageModel(nnx.Module):
+    """A distribution over the next token, from the tokens so far.
+
+        x_t = E[token_t] ;  y_t = Stack(x)_t ;  p(token_{t+1}) = softmax(y_t S + b)
+
+    E is (V, embed_size) and S (n, V), or E transposed if tied. RHN paper, section 5; its
+    variational dropout is Gal and Ghahramani 2016, arXiv:1512.05287.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        vocab_size: int,
+        hidden_size: int,
+        *,
+        embed_size: int,
+        num_layers: int = 1,
+        tied: bool = False,
+        init_scale: float = 0.04,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+        **init,
+    ):
+        def uniform(*shape: int) -> nnx.Param:
+            draw = jax.random.uniform(rngs.params(), shape, jnp.float32, -init_scale, init_scale)
+            return nnx.Param(draw)
+
+        self.dtype = jnp.dtype(dtype)
+        self.embedding = uniform(vocab_size, embed_size)
+        self.stack = Stack(
+            cell,
+            embed_size,
+            hidden_size,
+            num_layers=num_layers,
+            init_scale=init_scale,
+            dtype=self.dtype,
+            rngs=rngs,
+            **init,
+        )
+        self.softmax_weights = None if tied else uniform(hidden_size, vocab_size)
+        self.softmax_bias = uniform(vocab_size)
+
+    def __call__(
+        self, tokens: Array, carries: tuple[Carry, ...], masks: Masks | None = None
+    ) -> tuple[Array, tuple[Carry, ...]]:
+        """tokens (T, B) and the state before them to logits (T, B, V) and the state after."""
+        masks = Masks() if masks is None else masks
+        x = self.embedding[...][tokens]
+        if masks.x is not None:
+            x = x * masks.x[..., None]
+        ys, carries = self.stack(
+            x, carries, input_masks=masks.i, state_masks=masks.h, time_major=True
+        )
+        if masks.o is not None:
+            ys = ys * masks.o
+        weights = self.embedding[...].T if self.softmax_weights is None else self.softmax_weights
+        return cells.matmul(ys, weights[...].astype(self.dtype)) + self.softmax_bias[...], carries
+
+    def nll(
+        self,
+        tokens: Array,
+        targets: Array,
+        carries: tuple[Carry, ...],
+        masks: Masks | None = None,
+    ) -> tuple[Array, tuple[Carry, ...]]:
+        """Negative log likelihood of each target (T, B), in nats, and the state after."""
+        logits, carries = self(tokens, carries, masks)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets), carries
+
+
+def draw_masks(key: Array, config: ConfigDict, rows: Array, num_words: int) -> Masks:
+    """Draws masks for some rows of a batch; x is one draw for each of num_words, (B, num_words).
+
+    A row's masks depend on the key and on the row's place in the global batch alone: however the
+    batch is spread over devices, they are the same.
+
+    Args:
+      key: of this window, or of this pass.
+      config: resolved; its drop_x, drop_i, drop_h, drop_o and sizes.
+      rows: (B,) places in the global batch.
+      num_words: a window's length T in training, the vocabulary's size where masks are held for
+        a whole pass. `share_draws` and `look_up_draws` then give x its form (T, B).
+    """
+    n, layers = config.hidden_size, config.num_layers
+
+    def row(key: Array) -> Masks:
+        key_x, key_i, key_h, key_o = jax.random.split(key, 4)
+        return Masks(
+            x=bernoulli_mask(key_x, config.drop_x, (num_words,)),
+            i=_per_layer(key_i, config.drop_i, (config.embed_size, *[n] * (layers - 1))),
+            h=_per_layer(key_h, config.drop_h, (n,) * layers),
+            o=bernoulli_mask(key_o, config.drop_o, (n,)),
+        )
+
+    return jax.vmap(row)(jax.vmap(partial(jax.random.fold_in, key))(rows))
+
+
+def share_draws(masks: Masks, tokens: Array) -> Masks:
+    """A window's x mask (T, B) from T draws a row: equal words take the first one's draw."""
+    if masks.x is None:
+        return masks
+    first_of_equals = jnp.argmax(tokens[:, None] == tokens[None], axis=1)  # (T, B)
+    return masks._replace(x=jnp.take_along_axis(masks.x.T, first_of_equals, axis=0))
+
+
+def look_up_draws(masks: Masks, tokens: Array) -> Masks:
+    """The x mask (T, B) of tokens from one draw a word of the vocabulary and row."""
+    if masks.x is None:
+        return masks
+    return masks._replace(x=jnp.take_along_axis(masks.x.T, tokens, axis=0))
+
+
+def bernoulli_mask(key: Array, drop: float, shape: tuple[int, ...]) -> Array | None:
+    """Bernoulli(1 - drop) / (1 - drop); None when nothing is dropped."""
+    if not drop:
+        return None
+    return jax.random.bernoulli(key, 1 - drop, shape) / jnp.float32(1 - drop)
+
+
+def _per_layer(key: Array, drop: float, widths: tuple[int, ...]) -> tuple[Array, ...] | None:
+    if not drop:
+        return None
+    keys = jax.random.split(key, len(widths))
+    return tuple(bernoulli_mask(k, drop, (w,)) for k, w in zip(keys, widths, strict=True))
+
+
+# ---------------------------------------------------------------------------- from a config
+
+
+def build(config: ConfigDict, vocab_size: int) -> LanguageModel:
+    """The model a resolved config describes, its variables drawn from config.seed."""
+    return LanguageModel(
+        Cell(config.cell, config.integration, config.depth, config.coupled, config.reset_after),
+        vocab_size,
+        config.hidden_size,
+        embed_size=config.embed_size,
+        num_layers=config.num_layers,
+        tied=config.tied,
+        init_scale=config.init_scale,
+        dtype=config.dtype,
+        rngs=nnx.Rngs(config.seed),
+        transform_bias=config.transform_bias,
+        forget_bias=config.forget_bias,
+        mi_init=tuple(config.mi_init),
+    )
+
+
+def resolve(config: ConfigDict, vocab_size: int) -> ConfigDict:
+    """The config with hidden_size solved from param_budget and embed_size from the rule.
+
+    Raises:
+      UserError: when not even one unit fits the budget.
+    """
+    config = config.copy_and_resolve_references()
+    if config.param_budget:
+        # Parameters grow with width: double to a bracket, then halve it.
+        fits, exceeds = 0, 1
+        while parameter_count(_at_width(config, exceeds, vocab_size), vocab_size) <= (
+            config.param_budget
+        ):
+            fits, exceeds = exceeds, 2 * exceeds
+        while exceeds - fits > 1:
+            middle = (fits + exceeds) // 2
+            count = parameter_count(_at_width(config, middle, vocab_size), vocab_size)
+            fits, exceeds = (middle, exceeds) if count <= config.param_budget else (fits, middle)
+        if not fits:
+            raise UserError(
+                f"param_budget={config.param_budget} is too small for one unit over "
+                f"{vocab_size:,} symbols"
+            )
+        return _at_width(config, fits, vocab_size)
+    return _at_width(config, config.hidden_size, vocab_size)
+
+
+def _at_width(config: ConfigDict, n: int, vocab_size: int) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    config.hidden_size = n
+    if not config.embed_size:
+        config.embed_size = n if config.tied or config.level == "word" else vocab_size
+    return config
+
+
+def parameter_count(config: ConfigDict, vocab_size: int) -> int:
+    """Number of parameters of the model a resolved config describes."""
+    return sum(p.size for p in abstract(config, vocab_size)[1].values())
+
+
+def split(model: LanguageModel) -> tuple[nnx.GraphDef, dict[str, Array]]:
+    """The model's structure, and its parameters as a flat dict of arrays, by dotted name."""
+    graphdef, state = nnx.split(model)
+    return graphdef, {
+        ".".join(map(str, path)): p.get_value() for path, p in nnx.to_flat_state(state)
+    }
+
+
+def merge(graphdef: nnx.GraphDef, params: dict[str, Array]) -> LanguageModel:
+    """The model with these parameters: the inverse of `split`."""
+    paths = {
+        tuple(int(part) if part.isdigit() else part for part in name.split(".")): p
+        for name, p in params.items()
+    }
+    return nnx.merge(graphdef, nnx.State.from_flat_path(paths))
+
+
+def abstract(config: ConfigDict, vocab_size: int) -> tuple[nnx.GraphDef, dict[str, Array]]:
+    """`split` of the model a resolved config describes, with shapes in place of arrays."""
+    return split(nnx.eval_shape(lambda: build(config, vocab_size)))

@@ -1,0 +1,113 @@
+"""Devices and hosts: one per-device step with a named batch axis, on all devices of all hosts.
+
+`pmapped` is what `jax.pmap` has been made of since JAX 0.8, called by its own name: `jit` of
+`jax.shard_map`. Gradients are averaged by the step itself, explicitly and once, behind the time
+loop; left to automatic sharding, XLA puts an all-reduce into the backward loop.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rnnx.errors import UserError
+
+AXIS = "batch"
+ROWS = PartitionSpec(AXIS)  # first axis spread over the devices
+EVERYWHERE = PartitionSpec()  # the same on every device
+
+
+def initialize(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins the processes of a run; call before anything touches a device.
+
+    Without a coordinator this is a single process. On forced CPU devices it makes sure that the
+    thread pool is large enough for their collectives, which deadlock below two threads a device.
+    """
+    forced = re.search(
+        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
+    )
+    devices = int(forced[1] if forced else os.environ.get("JAX_NUM_CPU_DEVICES", 1))
+    if devices > 1:
+        os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 2 * devices)))
+    given = (coordinator, num_processes, process_id)
+    if all(value is None for value in given):
+        return
+    if any(value is None for value in given):
+        raise UserError("--coordinator, --num_processes and --process_id go together")
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def batch_mesh(batch_size: int, devices: list[Any] | None = None) -> Mesh:
+    """All devices in one axis, each to hold an equal share of the batch.
+
+    Raises:
+      UserError: when the batch does not divide by the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if batch_size % len(devices):
+        raise UserError(
+            f"batch_size={batch_size} does not divide by {len(devices)} devices: choose a "
+            f"multiple of {len(devices)}, or show fewer devices (CUDA_VISIBLE_DEVICES=0)"
+        )
+    return Mesh(np.asarray(devices), (AXIS,))
+
+
+def pmapped(
+    step: Callable, mesh: Mesh, in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()
+) -> Callable:
+    """Compiles a per-device step for every device of the mesh: `jax.pmap` by its modern name.
+
+    Args:
+      step: sees its own rows of arguments marked ROWS, and axis name AXIS.
+      in_specs, out_specs: ROWS or EVERYWHERE, or trees of them, for arguments and results.
+      donate: positions of arguments whose memory the results may take.
+    """
+    # check_vma=False: with it JAX would sum the gradients by itself, inside the time loop.
+    sharded = jax.shard_map(
+        step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+    return jax.jit(sharded, donate_argnums=donate)
+
+
+def first_row(rows_here: int) -> Array:
+    """Inside a step: the place in the global batch of this device's first row."""
+    return jax.lax.axis_index(AXIS) * rows_here
+
+
+def shard(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
+    """Puts host arrays, the same in every process, on the mesh's devices."""
+    sharding = NamedSharding(mesh, spec)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda a: jax.make_array_from_callback(a.shape, sharding, lambda i, a=a: np.asarray(a)[i]),
+        tree,
+    )
+
+
+def rows_of_process(batch_size: int) -> slice:
+    """The rows of the global batch that this process's devices hold."""
+    share = batch_size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def shard_rows(local: np.ndarray, mesh: Mesh) -> Array:
+    """Makes the global batch out of each process's own rows."""
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, ROWS), local)
+
+
+def must_wait(mesh: Mesh) -> bool:
+    """Whether each step must be awaited: CPU collectives deadlock when many steps run ahead."""
+    return mesh.devices.size > 1 and mesh.devices.flat[0].platform == "cpu"
+
+
+def is_main() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return jax.process_index() == 0

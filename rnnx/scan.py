@@ -1,0 +1,191 @@
+"""A transition run over time with `jax.lax.scan`, and its fast backward pass.
+
+Reverse-mode differentiation of a plain scan adds a rank-B update to a whole weight matrix at every
+time step. Here the backward scan carries the state's cotangent only and emits the cotangents of
+the pre-activations; every weight gradient is then one large product over time and batch.
+
+    forward    record U z of every block and step, and the states
+    backward   at each step replay the transition on the recorded products (pointwise work only)
+               and pull the cotangent back through it; a product passes it on with the transposed
+               matrix, formed once outside the loop
+    after      integrate's own vjp over all steps at once gives the gradients of the vectors and
+               of the input terms; one product a block gives the gradient of U
+
+Nothing of this depends on the cell: `cells.py` stays the only place where equations stand. First
+derivatives only: the backward pass defines no derivative of its own, and no forward mode.
+`unroll_plain` has both.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from rnnx import cells
+from rnnx.cells import Carry, Cell, Params
+
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry,
+    mask: Array | None = None,
+    dtype: Any = jnp.float32,
+) -> tuple[Array, Carry]:
+    """Runs a cell over time.
+
+    Args:
+      cell: which equations.
+      params: the cell's blocks, float32.
+      xs: (T, B, m) inputs.
+      carry: state before the first step, each (B, n).
+      mask: (B, n), the variational dropout mask of the state, the same at every step and block;
+        treated as a constant: no gradient reaches it.
+      dtype: of the matrix products' operands; sums, states and parameters stay float32.
+
+    Returns:
+      ys (T, B, n), the outputs, and the carry after the last step.
+    """
+    params = cast_matrices(params, dtype)
+    wx = cells.project(cell, params, xs)
+    if mask is not None:
+        mask = lax.stop_gradient(mask)
+    return _recur(cell, _without_input(params), wx, carry, mask)
+
+
+def unroll_plain(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry,
+    mask: Array | None = None,
+    dtype: Any = jnp.float32,
+) -> tuple[Array, Carry]:
+    """`unroll` as JAX differentiates it by itself: slower, but of any order and mode."""
+    params = cast_matrices(params, dtype)
+
+    def body(carry: Carry, wx: tuple[Array | None, ...]) -> tuple[Carry, Array]:
+        carry = cells.step(cell, params, carry, wx, mask)
+        return carry, carry[0]
+
+    carry, ys = lax.scan(body, carry, cells.project(cell, params, xs))
+    return ys, carry
+
+
+def cast_matrices(params: Params, dtype: Any) -> Params:
+    """The blocks with W and U in dtype; vectors stay float32."""
+    return tuple(
+        {name: p.astype(dtype) if name in ("W", "U") else p for name, p in block.items()}
+        for block in params
+    )
+
+
+def _without_input(params: Params) -> Params:
+    return tuple({name: p for name, p in block.items() if name != "W"} for block in params)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recur(
+    cell: Cell,
+    params: Params,
+    wx: tuple[Array | None, ...],
+    carry: Carry,
+    mask: Array | None,
+) -> tuple[Array, Carry]:
+    """The recurrence on input terms wx, each (T, B, G n) or None."""
+
+    def body(carry: Carry, wx: tuple[Array | None, ...]) -> tuple[Carry, Array]:
+        carry = cells.step(cell, params, carry, wx, mask)
+        return carry, carry[0]
+
+    carry, ys = lax.scan(body, carry, wx)
+    return ys, carry
+
+
+def _recur_fwd(cell, params, wx, carry, mask):
+    def body(state, wx):
+        products: dict[int, Array] = {}
+
+        def pre(k, z, scale=None):
+            products[k] = uz = cells.matmul(z if mask is None else z * mask, params[k]["U"])
+            uz = uz if scale is None else scale * uz
+            a = cells.integrate(cell.integration, params[k], wx[k], uz)
+            return cells.split_gates(cell, k, a)
+
+        after = cells.CELLS[cell.kind].transition(pre, state, cell)
+        return after, (after, tuple(products[k] for k in range(len(params))))
+
+    last, (states, uzs) = lax.scan(body, carry, wx)
+    return (states[0], last), (params, wx, carry, mask, states, uzs)
+
+
+def _recur_bwd(cell, residuals, cotangents):
+    params, wx, carry, mask, states, uzs = residuals
+    ys_bar, last_bar = cotangents
+    blocks = range(len(params))
+    # Behind the barrier, or XLA would transpose inside the loop again.
+    transposed = lax.optimization_barrier(tuple(block["U"].T for block in params))
+    before = tuple(jnp.concatenate([c[None], s[:-1]]) for c, s in zip(carry, states, strict=True))
+
+    def body(after_bar, step):
+        state, wx, uz, y_bar = step
+
+        def replay(state, nudge):
+            zs: dict[int, Array] = {}
+            scales: dict[int, Array | None] = {}
+
+            def pre(k, z, scale=None):
+                zs[k], scales[k] = z if mask is None else z * mask, scale
+                recorded = _recorded_product(zs[k], uz[k], transposed[k])
+                recorded = recorded if scale is None else scale * recorded
+                a = cells.integrate(cell.integration, params[k], wx[k], recorded)
+                return cells.split_gates(cell, k, a + nudge[k])
+
+            after = cells.CELLS[cell.kind].transition(pre, state, cell)
+            return after, (tuple(zs[k] for k in blocks), tuple(scales[k] for k in blocks))
+
+        # Adding a zero to each pre-activation makes its cotangent a result of the vjp.
+        nudge = tuple(jnp.zeros_like(u) for u in uz)
+        _, pull, taken = jax.vjp(replay, state, nudge, has_aux=True)
+        before_bar, a_bar = pull((after_bar[0] + y_bar, *after_bar[1:]))
+        return before_bar, (a_bar, taken)
+
+    carry_bar, (a_bars, (zs, scales)) = lax.scan(
+        body, last_bar, (before, wx, uzs, ys_bar), reverse=True
+    )
+
+    params_bar, wx_bar = [], []
+    for block, wx_k, uz, a_bar, z, scale in zip(params, wx, uzs, a_bars, zs, scales, strict=True):
+        vectors = {name: p for name, p in block.items() if name != "U"}
+        uz = uz if scale is None else scale * uz
+        _, pull = jax.vjp(partial(cells.integrate, cell.integration), vectors, wx_k, uz)
+        block_bar, wx_k_bar, uz_bar = pull(a_bar)
+        uz_bar = uz_bar if scale is None else scale * uz_bar
+        u_bar = _outer(z, uz_bar, block["U"].dtype)
+        params_bar.append(block_bar | {"U": u_bar.astype(block["U"].dtype)})
+        wx_bar.append(wx_k_bar)
+    return tuple(params_bar), tuple(wx_bar), carry_bar, None
+
+
+_recur.defvjp(_recur_fwd, _recur_bwd)
+
+
+@jax.custom_vjp
+def _recorded_product(z: Array, uz: Array, transposed: Array) -> Array:
+    """`z @ U` whose value uz is known: only its cotangent costs a product."""
+    return uz
+
+
+_recorded_product.defvjp(
+    lambda z, uz, transposed: (uz, transposed),
+    lambda transposed, uz_bar: (cells.matmul(uz_bar, transposed), None, None),
+)
+
+
+def _outer(z: Array, uz_bar: Array, dtype: Any) -> Array:
+    """Sum over time and batch of the outer products: (T, B, n), (T, B, G n) to (n, G n)."""
+    z, uz_bar = (a.reshape(-1, a.shape[-1]).astype(dtype) for a in (z, uz_bar))
+    return jnp.matmul(z.T, uz_bar, preferred_element_type=jnp.float32)

@@ -1,0 +1,442 @@
+"""Trains a language model by a config, data-parallel on all devices.
+
+    python -m rnnx.train --config=configs/ptb_word.py --workdir=DIR [--config.depth=5 ...]
+
+The same command on the same workdir goes on where the run stopped, with the same numbers to the
+last bit as if it had not. --dry_run builds everything, runs two updates, one evaluation, one save
+and restore, and leaves nothing behind.
+"""
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+
+from rnnx import batches, cli, corpora, evaluate, model, optim, parallel, workdir
+from rnnx import config as configs
+from rnnx.checkpoint import Checkpoints
+from rnnx.errors import UserError
+from rnnx.metrics import Clock, Display, Log, Score, duration, unigram
+from rnnx.parallel import EVERYWHERE, ROWS
+
+FLAGS = flags.FLAGS
+
+
+class State(NamedTuple):
+    """The arrays of a run."""
+
+    params: dict[str, Array]
+    opt_state: Any
+    carries: Any  # the recurrent state at the window's end, carried into the next window
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: the rest of what it needs to go on. Every value is plain JSON."""
+
+    step: int = 0  # updates done
+    epoch: int = 0
+    window: int = 0  # windows of this epoch done
+    nats: float = 0.0  # of this epoch's training windows
+    best_nll: float = math.inf  # valid, by the batched protocol
+    best_step: int = 0
+    best_epoch: int = 0
+    bad_epochs: int = 0  # epochs since the best, or since the last halving
+    halvings: int = 0
+    seconds: float = 0.0  # of training, without compilation and evaluation
+    tokens: int = 0  # that those seconds were spent on
+    log_position: int = 0  # bytes of metrics.jsonl
+
+
+def window_masks(config: ConfigDict, number: Array, rows: Array, tokens: Array) -> model.Masks:
+    """The dropout masks of update `number` for these rows of the global batch, tokens (T, B).
+
+    A function of seed, number and row alone: nothing random needs to be checkpointed.
+    """
+    # One fold away from the seed, whose own folds have drawn the initial variables.
+    key = jax.random.fold_in(jax.random.key(config.seed), 0x6D61736B)
+    masks = model.draw_masks(jax.random.fold_in(key, number), config, rows, tokens.shape[0])
+    return model.share_draws(masks, tokens)
+
+
+def make_step(
+    config: ConfigDict, graphdef: Any, mesh: Mesh, masks_of: Callable = window_masks
+) -> Callable:
+    """Compiles one update on all devices of the mesh.
+
+    Loss: cross-entropy summed over the window and averaged over the batch, plus L2, the scale
+    that the RHN paper's clipping and learning rate refer to.
+
+    Returns:
+      step(state, x, y, number, rate) -> state, metrics. x and y are (B, T); number, the count of
+      updates before this one, decides the dropout masks; metrics are `loss` (with L2), `nats`
+      (the window's sum over the whole batch) and `grad_norm` (before clipping).
+    """
+    rule, wd = optim.update_rule(config), optim.l2(config)
+
+    def loss_fn(params, x, y, carries, masks):
+        nll, carries = model.merge(graphdef, params).nll(x, y, carries, masks)
+        cost = jnp.sum(jnp.mean(nll, axis=1))
+        squares = sum(jnp.sum(p * p) for p in params.values()) if wd else 0.0
+        return cost + wd / 2 * squares, (cost, carries)
+
+    def step(state, x, y, number, rate):  # on one device: its own rows of x, y and carries
+        x, y = x.T, y.T
+        rows = parallel.first_row(x.shape[1]) + jnp.arange(x.shape[1])
+        masks = masks_of(config, number, rows, x)
+        (loss, (cost, carries)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, x, y, state.carries, masks
+        )
+        grads, loss, cost = jax.lax.pmean((grads, loss, cost), parallel.AXIS)
+        direction, opt_state = rule.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+        metrics = {
+            "loss": loss,
+            "nats": cost * config.batch_size,
+            "grad_norm": optax.global_norm(grads),
+        }
+        return State(params, opt_state, carries), metrics
+
+    spread = State(EVERYWHERE, EVERYWHERE, ROWS)
+    return parallel.pmapped(
+        step,
+        mesh,
+        in_specs=(spread, ROWS, ROWS, EVERYWHERE, EVERYWHERE),
+        out_specs=(spread, EVERYWHERE),
+        donate=(0,),
+    )
+
+
+class Trainer:
+    """One run in one workdir: `run` reads top to bottom what happens to it."""
+
+    def __init__(self, config: ConfigDict, folder: Path, display: Display):
+        """Loads the corpus, claims the workdir, builds the model and compiles nothing yet.
+
+        Raises:
+          UserError: on a bad config, bad data, or a workdir of another run.
+        """
+        configs.validate(config)
+        self.folder, self.display = folder, display
+        self.mesh = parallel.batch_mesh(config.batch_size)
+        self.corpus = corpora.load(config.corpus, config.level, config.data_dir)
+        with config.copy_and_resolve_references().unlocked() as config:
+            config.level = self.corpus.level
+        vocab_size = self.corpus.vocabulary.size
+        self.config = config = model.resolve(config, vocab_size)
+        self.windows = batches.Windows(
+            self.corpus.train,
+            config.batch_size,
+            config.num_steps,
+            rows=parallel.rows_of_process(config.batch_size),
+        )
+        self.last_step = config.epochs * len(self.windows)
+        if config.max_steps:
+            self.last_step = min(self.last_step, config.max_steps)
+        self.graphdef, params = model.split(model.build(config, vocab_size))
+        self.about = workdir.provenance(self.corpus)
+        self.about["parameters"] = {name: list(p.shape) for name, p in params.items()}
+        if parallel.is_main():
+            workdir.claim(folder, config, self.corpus, self.about)
+        opt_state = optim.update_rule(config).init(params)
+        params, opt_state = parallel.shard((params, opt_state), self.mesh, EVERYWHERE)
+        self.state = State(params, opt_state, self._zero_carries(params))
+        self.progress = Progress()
+        self.step = make_step(config, self.graphdef, self.mesh)
+        self.score = evaluate.make_scorer(self.graphdef, self.mesh)
+        self.pending: tuple[int, float, dict[str, Array]] | None = None
+
+    def run(self) -> dict:
+        """Trains from where the run stands to its end; returns what `result.json` holds."""
+        self.checkpoints = Checkpoints(self.folder)
+        try:
+            self.resume()
+            finished = self.folder / "result.json"
+            if self.progress.step >= self.last_step and finished.exists():
+                self.display.print(f"this run is complete: {finished}")
+                return workdir.read_json(finished)
+            if parallel.is_main():
+                finished.unlink(missing_ok=True)
+            self.checkpoints.keep_best(self.progress.best_step)
+            self.log = Log(
+                self.folder,
+                self.progress.log_position,
+                self.progress.step,
+                silent=not parallel.is_main(),
+            )
+            self.clock = Clock(self.progress.seconds, self.progress.tokens)
+            while self.progress.step < self.last_step:
+                self.epoch()
+            return self.finish()
+        finally:
+            self.display.finish()
+            self.checkpoints.close()
+
+    def resume(self) -> None:
+        """Goes back to the newest checkpoint, if there is one."""
+        self.saved_step = 0
+        if found := self.checkpoints.restore_latest(self.state):
+            self.state, self.progress = found[0], Progress(**found[1])
+            self.saved_step = self.progress.step
+            self.display.print(
+                f"continuing behind step {self.progress.step:,}, in epoch {self.progress.epoch + 1}"
+            )
+
+    def epoch(self) -> None:
+        """The rest of an epoch: updates, then validation, schedule and checkpoint."""
+        config, progress = self.config, self.progress
+        if progress.window == 0:
+            self.state = self.state._replace(carries=self._zero_carries(self.state.params))
+        rate = optim.learning_rate(config, progress.epoch, progress.halvings)
+        self.display.start(f"epoch {progress.epoch + 1}", len(self.windows), progress.window)
+        self.clock.start()
+        while progress.window < len(self.windows) and progress.step < self.last_step:
+            x, y = (parallel.shard_rows(a, self.mesh) for a in self.windows[progress.window])
+            self.state, metrics = self.step(
+                self.state, x, y, np.int32(progress.step), np.float32(rate)
+            )
+            self.settle()  # the update before: the device is not kept waiting for the log
+            progress.step += 1
+            progress.window += 1
+            self.pending = progress.step, rate, metrics
+            if parallel.must_wait(self.mesh) or not self.clock.running:
+                jax.block_until_ready(metrics)
+            self.clock.lap(config.batch_size * config.num_steps)
+            self.display.update(progress.window, f"{self.clock.rate:,.0f} tokens/s")
+            every = config.checkpoint_every
+            if every and progress.step % every == 0 and progress.window < len(self.windows):
+                self.save()
+        self.settle()
+        self.clock.stop()
+        if progress.window == len(self.windows):
+            self.end_epoch(rate)
+        self.save()
+
+    def settle(self) -> None:
+        """Fetches the metrics of the last update, checks and logs them.
+
+        Raises:
+          UserError: when loss or gradient are no longer finite.
+        """
+        if self.pending is None:
+            return
+        (step, rate, metrics), self.pending = self.pending, None
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values["loss"] + values["grad_norm"]):
+            good = f"step {self.saved_step:,}" if self.saved_step else "none yet"
+            raise UserError(
+                f"loss {values['loss']:g} at step {step:,} (learning rate {rate:g}, gradient norm "
+                f"{values['grad_norm']:g}). Last good checkpoint: {good}. Lower learning_rate or "
+                "max_grad_norm, or use dtype=float32, in a new workdir"
+            )
+        self.progress.nats += values["nats"]
+        self.log.write("step", step, epoch=self.progress.epoch, lr=rate, **values)
+
+    def end_epoch(self, rate: float) -> None:
+        """Validates, keeps the best parameters, and moves the schedule on."""
+        config, progress = self.config, self.progress
+        train = Score(progress.nats, len(self.windows) * config.batch_size * config.num_steps)
+        valid = self.validate()
+        better = valid.nll < progress.best_nll
+        self.log.write(
+            "epoch",
+            progress.step,
+            epoch=progress.epoch,
+            lr=rate,
+            train_nll=train.nll,
+            valid_batched_nll=valid.nll,
+            valid_batched_ppl=valid.ppl,
+            valid_batched_bpc=valid.bpc,
+            tokens_per_second=round(self.clock.rate, 1),
+            seconds=round(self.clock.seconds, 3),
+        )
+        self.display.print(
+            f"epoch {progress.epoch + 1}/{config.epochs}  "
+            f"train {train.show(config.level)}  valid {valid.show(config.level)}"
+            f"{' (best)' if better else ''}  lr {rate:.4g}  {self.clock.rate:,.0f} tokens/s  "
+            f"{duration(self.clock.seconds)}"
+        )
+        if better:
+            progress.best_nll, progress.best_step = valid.nll, progress.step
+            progress.best_epoch, progress.bad_epochs = progress.epoch, 0
+            self.save_best(valid)
+        else:
+            progress.bad_epochs += 1
+            if config.patience and progress.bad_epochs >= config.patience:
+                progress.halvings, progress.bad_epochs = progress.halvings + 1, 0
+        progress.epoch, progress.window, progress.nats = progress.epoch + 1, 0, 0.0
+
+    def validate(self) -> Score:
+        """The valid score by the batched protocol."""
+        tokens, config = self._capped(self.corpus.valid), self.config
+        shape = config.batch_size, config.num_steps
+        self.display.start("validation", len(batches.scoring_windows(tokens, *shape)))
+        score = self.score(self.state.params, tokens, *shape, self.display)
+        self.display.finish()
+        return score
+
+    def save(self) -> None:
+        """Checkpoints everything the run needs to go on."""
+        self.settle()
+        progress = self.progress
+        progress.seconds, progress.tokens = self.clock.seconds, self.clock.tokens
+        progress.log_position = self.log.position
+        self.checkpoints.save_latest(progress.step, self.state, dataclasses.asdict(progress))
+        self.saved_step = progress.step
+
+    def save_best(self, valid: Score) -> None:
+        """Keeps the parameters for evaluation and sampling."""
+        info = {"step": self.progress.step, "epoch": self.progress.epoch, "valid": valid.to_dict()}
+        self.checkpoints.save_best(self.progress.step, self.state.params, info)
+
+    def finish(self) -> dict:
+        """Scores the best parameters by the full protocol and writes `result.json`.
+
+        The test split is read here, once, and nowhere else.
+        """
+        config, progress = self.config, self.progress
+        best_epoch = progress.best_epoch
+        if progress.window:  # stopped in mid-epoch by max_steps: these parameters compete too
+            valid = self.validate()
+            if valid.nll < progress.best_nll:
+                self.save_best(valid)
+                best_epoch = progress.epoch
+        params, _ = self.checkpoints.restore_best(self.state.params)
+        scores = {}
+        for split in ("valid", "test"):
+            tokens = self._capped(getattr(self.corpus, split))
+            self.display.start(f"{split} full", evaluate.full_windows(tokens))
+            scores[split] = evaluate.full(self.graphdef, params, tokens, self.display)
+            self.display.finish()
+        result = {
+            "format": workdir.FORMAT,
+            "config": config.to_dict(),
+            "params": sum(p.size for p in params.values()),
+            "epoch": best_epoch,
+            **{split: score.to_dict() for split, score in scores.items()},
+            "tokens_per_second": round(self.clock.rate, 1),
+            "seconds": round(self.clock.seconds, 3),
+            "device": self.about["device"],
+            "git": self.about["git"],
+        }
+        if parallel.is_main():
+            workdir.write_json(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+        self.log.close()
+        return result
+
+    def _zero_carries(self, params: dict[str, Array]) -> Any:
+        return evaluate.zero_carries(self.graphdef, params, self.config.batch_size, self.mesh)
+
+    def _capped(self, tokens: np.ndarray) -> np.ndarray:
+        cap = self.config.eval_tokens
+        return tokens[: cap + 1] if cap else tokens
+
+
+def banner(trainer: Trainer) -> None:
+    """Prints what is about to run: config, devices, data, parameters, versions."""
+    from rich.table import Table
+
+    config, about, corpus, show = (
+        trainer.config,
+        trainer.about,
+        trainer.corpus,
+        trainer.display.print,
+    )
+    fields = Table(title="config", title_justify="left", show_header=False, box=None)
+    fields.add_column(style="bold")
+    changed = {name: v for name, v in config.items() if v != configs.FIELDS[name].default}
+    for name, value in changed.items():
+        fields.add_row(name, str(value))
+    show(fields)
+    show("(other fields at their defaults; all are in config.json)\n")
+
+    parameters = Table(title="parameters", title_justify="left", box=None)
+    for heading, side in (("name", "left"), ("shape", "right"), ("number", "right")):
+        parameters.add_column(heading, justify=side)
+    for name, shape in about["parameters"].items():
+        parameters.add_row(name, " x ".join(map(str, shape)), f"{math.prod(shape):,}")
+    total = sum(math.prod(shape) for shape in about["parameters"].values())
+    parameters.add_row("total", "", f"{total:,}", style="bold")
+    show(parameters)
+
+    sizes = " / ".join(f"{count:,}" for count in about["data"]["tokens"])
+    show(f"\ndata      {corpus.name}, {corpus.level}: {sizes} tokens (train / valid / test)")
+    show(f"          {corpus.vocabulary.size:,} types, {len(trainer.windows):,} windows an epoch")
+    for name, digest in corpus.sums.items():
+        show(f"          sha256 {digest[:16]}...  {name}")
+    size = corpus.vocabulary.size
+    uniform = Score(math.log(size), 1).show(corpus.level)
+    by_frequency = unigram(corpus.train, corpus.valid, size).show(corpus.level)
+    show(f"to beat   uniform {uniform}, symbol frequencies {by_frequency} (valid)")
+    show(f"device    {about['device']}")
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    show(f"versions  {versions}; git {about['git'] or 'unknown'}")
+    show(f"workdir   {trainer.folder}\n")
+
+
+def dry_run(config: ConfigDict, display: Display) -> None:
+    """Two updates, one evaluation, one save and restore in a folder that is removed again.
+
+    Raises:
+      RuntimeError: when what is restored differs from what was saved.
+    """
+    config.max_steps, config.epochs, config.checkpoint_every = 2, 1, 0
+    config.eval_tokens = min(config.eval_tokens or 200, 200)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(config, Path(folder) / "run", display)
+        banner(trainer)
+        trainer.run()
+        again = Trainer(config, Path(folder) / "run", Display(quiet=True))
+        again.checkpoints = Checkpoints(again.folder)
+        again.resume()
+        again.checkpoints.close()
+        pairs = zip(jax.tree.leaves(trainer.state), jax.tree.leaves(again.state), strict=True)
+        if not all(np.array_equal(a, b) for a, b in pairs):
+            raise RuntimeError("the restored state differs from the saved one")
+    display.print("dry run: two updates, evaluation, save and restore are fine; nothing was kept")
+
+
+def define_flags() -> None:
+    config_flags.DEFINE_config_file("config", None, "experiment, FILE.py or FILE.py:variant")
+    flags.DEFINE_string("workdir", None, "where the run is kept; continued if it holds one")
+    flags.DEFINE_bool("dry_run", False, "try everything in seconds and leave nothing behind")
+    flags.DEFINE_string("coordinator", None, "several processes: HOST:PORT of the first")
+    flags.DEFINE_integer("num_processes", None, "several processes: how many")
+    flags.DEFINE_integer("process_id", None, "several processes: which one this is, from 0")
+
+
+def main() -> None:
+    if FLAGS.config is None:
+        raise UserError("--config=FILE is missing, for example --config=configs/quickstart.py")
+    if not FLAGS.workdir and not FLAGS.dry_run:
+        raise UserError("--workdir=DIR is missing: the folder to keep the run in")
+    parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    display = Display(quiet=not parallel.is_main())
+    if FLAGS.dry_run:
+        dry_run(FLAGS.config, display)
+        return
+    trainer = Trainer(FLAGS.config, Path(FLAGS.workdir), display)
+    banner(trainer)
+    result = trainer.run()
+    level = trainer.config.level
+    for split in ("valid", "test"):
+        score = Score(result[split]["nll"] * result[split]["tokens"], result[split]["tokens"])
+        display.print(f"{split} {score.show(level)}  ({score.tokens:,} targets, full protocol)")
+    display.print(f"result in {trainer.folder / 'result.json'}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, __doc__)

@@ -1,0 +1,38 @@
+"""Two forced CPU devices for every test, a cache of its own, and the real corpora if there."""
+
+import os
+from pathlib import Path
+
+# Before anything imports jax: the collectives of forced devices need two threads each.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
+    " --xla_force_host_platform_device_count=2"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 4)))
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def raw_data() -> Path | None:
+    """Where the real corpora are: $RNNX_DATA, or shared/data beside the repository."""
+    for folder in (os.environ.get("RNNX_DATA"), ROOT.parent / "shared" / "data"):
+        if folder and (Path(folder) / "ptb" / "ptb.train.txt").exists():
+            return Path(folder)
+    return None
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of the real corpora; tests that need it are skipped without."""
+    folder = raw_data()
+    if folder is None:
+        pytest.skip("needs the Penn Treebank: set RNNX_DATA to a folder with ptb/ptb.train.txt")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Prepared corpora go to a folder of this test run, not to the user's cache."""
+    os.environ["RNNX_CACHE"] = str(tmp_path_factory.mktemp("cache"))

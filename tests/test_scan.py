@@ -1,0 +1,98 @@
+"""The fast backward pass is the gradient that JAX finds by itself, and costs what it promises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_cells import VARIANTS, B, M, N, T, close, every_cell, random_inputs, random_params
+
+from rnnx import cells, scan
+from rnnx.cells import Cell
+
+
+@every_cell
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+def test_gradients_equal_autodiff(cell: Cell, masked: bool) -> None:
+    params, (xs, carry, mask) = random_params(cell), random_inputs(cell)
+    mask = mask if masked else None
+    weights = jax.random.normal(jax.random.key(0), (T, B, N))
+
+    def loss(unroll, params, xs, carry):
+        ys, last = unroll(cell, params, xs, carry, mask)
+        return jnp.sum(ys * weights) + sum(jnp.sum(c**2) for c in last)
+
+    fast, plain = (
+        jax.value_and_grad(lambda *a, f=f: loss(f, *a), (0, 1, 2))(params, xs, carry)
+        for f in (scan.unroll, scan.unroll_plain)
+    )
+    for ours, theirs in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
+        close(ours, np.asarray(theirs), 1e-5)
+
+
+@pytest.mark.parametrize("cell", [c for c in VARIANTS if c.integration == "mi"][:4])
+def test_gradients_survive_jit_and_vmap(cell: Cell) -> None:
+    xs, carry, _ = random_inputs(cell)
+
+    def loss(params):
+        return jnp.sum(scan.unroll(cell, params, xs, carry)[0] ** 2)
+
+    several = [random_params(cell, seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *p: jnp.stack(p), *several)
+    at_once = jax.jit(jax.vmap(jax.grad(loss)))(stacked)
+    for i, params in enumerate(several):
+        one = jax.grad(loss)(params)
+        for a, b in zip(jax.tree.leaves(at_once), jax.tree.leaves(one), strict=True):
+            close(a[i], np.asarray(b), 1e-5)
+
+
+@every_cell
+def test_no_output_sees_a_later_input(cell: Cell) -> None:
+    params, (xs, carry, _) = random_params(cell), random_inputs(cell)
+    run = jax.jit(lambda xs: scan.unroll(cell, params, xs, carry)[0])
+    before, after = run(xs), run(xs.at[2].add(1.0))
+    assert jnp.array_equal(before[:2], after[:2])
+    assert not jnp.array_equal(before[2], after[2])
+
+
+def equations(jaxpr, in_scan: bool = False):
+    """All equations of a jaxpr and whether they stand inside a scan."""
+    for equation in jaxpr.eqns:
+        yield equation, in_scan
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner, in_scan or equation.primitive.name == "scan")
+
+
+def test_weight_gradients_are_formed_behind_the_time_loop() -> None:
+    """No product of the backward loop has a whole weight matrix as its result."""
+    cell = Cell("rhn", depth=2)
+    params = cells.init(cell, jax.random.key(0), M, 32)
+    xs, carry = jnp.ones((T, B, M)), cells.zero_carry(cell, B, 32)
+
+    def outer_products(unroll) -> tuple[int, int]:
+        """Products with a recurrent matrix's shape as result: inside of scans, outside."""
+        grad = jax.grad(lambda p: jnp.sum(unroll(cell, p, xs, carry)[0]))
+        inside = [
+            in_scan
+            for equation, in_scan in equations(jax.make_jaxpr(grad)(params).jaxpr)
+            if equation.primitive.name == "dot_general"
+            and equation.outvars[0].aval.shape in ((32, 64), (64, 32))
+        ]
+        return sum(inside), len(inside) - sum(inside)
+
+    assert outer_products(scan.unroll) == (0, 2)
+    assert outer_products(scan.unroll_plain) == (2, 0)  # or the search would find nothing
+
+
+def test_bfloat16_rounds_products_only() -> None:
+    cell = Cell("lstm", "mi")
+    params, (xs, carry, _) = random_params(cell), random_inputs(cell)
+    exact, _ = scan.unroll(cell, params, xs, carry)
+    rounded, last = scan.unroll(cell, params, xs, carry, dtype=jnp.bfloat16)
+    assert rounded.dtype == last[0].dtype == jnp.float32
+    assert 1e-5 < float(jnp.abs(exact - rounded).max()) < 0.1
+    grads = jax.grad(lambda p: jnp.sum(scan.unroll(cell, p, xs, carry, dtype=jnp.bfloat16)[0]))(
+        params
+    )
+    assert all(g.dtype == jnp.float32 for g in jax.tree.leaves(grads))
