@@ -131,8 +131,7 @@ class Vocabulary:
             codes = np.frombuffer(text.encode(codec, "surrogatepass"), dtype)
             ids = self._ids[codes]
         if (ids < 0).any():
-            code = codes[np.argmax(ids < 0)]
-            symbol = chr(code) if self.level == "char" else code
+            symbol = {"word": str, "char": chr, "byte": int}[self.level](codes[np.argmax(ids < 0)])
             raise UserError(
                 f"the {self.level} {symbol!r} is not in the vocabulary, which has no {UNK}: "
                 "leave it out"
@@ -348,8 +347,8 @@ def _encode(plan: _Plan, data: list[bytes]) -> tuple[Vocabulary, list[np.ndarray
             vocabulary, splits = _chars(["".join(s.strip(" ") + "\n" for s in p) for p in lines])
         else:
             vocabulary, splits = _chars(_cut(texts))
-    if not all(data) or min(map(len, splits)) < 2:
-        n = sum(map(len, splits)) if all(data) else 0
+    n = sum(map(len, splits)) if all(data) else 0  # nothing at all is still a line of words
+    if own and n < 40:
         raise UserError(f"{label} is too short: {n} {plan.level}s, and 90/5/5 splits need 40")
     return vocabulary, splits
 

@@ -234,7 +234,7 @@ def merge(graphdef: nnx.GraphDef, params: dict[str, Array]) -> LanguageModel:
         tuple(int(part) if part.isdigit() else part for part in name.split(".")): p
         for name, p in params.items()
     }
-    return nnx.merge(graphdef, nnx.State.from_flat_path(paths))
+    return nnx.merge(graphdef, nnx.from_flat_state(paths))
 
 
 def abstract(config: ConfigDict, vocab_size: int) -> tuple[nnx.GraphDef, dict[str, Array]]:
