@@ -1,0 +1,123 @@
+"""The NNX modules: cells inside flax's own containers, layers, stacks."""
+
+import flax.linen  # noqa: F401 - flax.nnx alone leaves nnx.RNN's defaults unimported
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import rnnx
+from rnnx.cells import Cell
+
+NAMES = ("RNN", "LSTM", "GRU", "RHN", "MIRNN", "MILSTM", "MIGRU", "MIRHN", "DTRNN", "DTSRNN")
+XS = jax.random.normal(jax.random.key(0), (3, 5, 4))  # (B, T, m)
+
+
+def build(name: str, m: int = 4, n: int = 6, seed: int = 0, **options):
+    if any(deep in name for deep in ("RHN", "DT")):
+        options.setdefault("depth", 3)
+    return getattr(rnnx, name)(m, n, rngs=nnx.Rngs(seed), init_scale=0.5, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cell_in_nnx_rnn_equals_the_layer(name: str) -> None:
+    cell, layer = build(f"{name}Cell"), build(name)
+    carry, theirs = nnx.RNN(cell, return_carry=True)(XS)
+    ours, last = layer(XS)
+    assert ours.shape == (3, 5, 6)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    for a, b in zip(last, carry, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_cell_in_nnx_bidirectional() -> None:
+    both = nnx.Bidirectional(nnx.RNN(build("RHNCell")), nnx.RNN(build("MIGRUCell", seed=1)))
+    ys = both(XS)
+    forward, _ = build("RHN")(XS)
+    backward, _ = build("MIGRU", seed=1)(XS[:, ::-1])
+    np.testing.assert_allclose(
+        ys, jnp.concatenate([forward, backward[:, ::-1]], axis=-1), atol=1e-6
+    )
+
+
+def test_gradients_reach_every_parameter_of_a_reader_s_own_model() -> None:
+    class Tagger(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.layer = rnnx.RHN(4, 6, depth=2, integration="mi", rngs=rngs)
+            self.head = nnx.Linear(6, 2, rngs=rngs)
+
+        def __call__(self, xs):
+            return self.head(self.layer(xs)[0])
+
+    model = Tagger(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, __import__("optax").adam(1e-2), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        loss, grads = nnx.value_and_grad(lambda m: jnp.mean((m(XS) - 1) ** 2))(model)
+        optimizer.update(model, grads)
+        return loss, grads
+
+    first, grads = step(model, optimizer)
+    assert all(jnp.any(g != 0) for g in jax.tree.leaves(grads))
+    for _ in range(20):
+        last, _ = step(model, optimizer)
+    assert last < 0.5 * first
+
+
+def test_carry_continues_a_sequence() -> None:
+    layer = build("MILSTM")
+    whole, last = layer(XS)
+    first, carry = layer(XS[:, :2])
+    second, carry = layer(XS[:, 2:], carry)
+    np.testing.assert_allclose(whole, jnp.concatenate([first, second], axis=1), atol=1e-6)
+    np.testing.assert_allclose(last[1], carry[1], atol=1e-6)
+
+
+def test_time_major_is_the_same_with_axes_swapped() -> None:
+    layer = build("GRU")
+    ys, _ = layer(XS.swapaxes(0, 1), time_major=True)
+    np.testing.assert_allclose(ys.swapaxes(0, 1), layer(XS)[0], atol=1e-6)
+
+
+def test_initialize_carry_takes_an_initialiser() -> None:
+    cell = build("LSTMCell")
+    zeros = cell.initialize_carry((3, 4), nnx.Rngs(0))
+    drawn = cell.initialize_carry((3, 4), nnx.Rngs(0), jax.nn.initializers.normal())
+    assert [c.shape for c in zeros] == [c.shape for c in drawn] == [(3, 6), (3, 6)]
+    assert not any(c.any() for c in zeros) and all(c.any() for c in drawn)
+    assert cell.num_feature_axes == 1
+
+
+def test_a_stack_is_its_layers_one_over_the_other() -> None:
+    stack = rnnx.Stack(Cell("gru", "mi"), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
+    ys, carries = stack(XS)
+    below, first = stack.layers[0](XS)
+    above, second = stack.layers[1](below)
+    np.testing.assert_allclose(ys, above, atol=1e-6)
+    np.testing.assert_allclose(carries[0][0], first[0], atol=1e-6)
+    np.testing.assert_allclose(carries[1][0], second[0], atol=1e-6)
+    assert stack.layers[0].params[0]["W"].shape == (4, 12)
+    assert stack.layers[1].params[0]["W"].shape == (6, 12)
+
+
+def test_stack_masks_reach_their_layers() -> None:
+    stack = rnnx.Stack(Cell("rhn", depth=2), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
+    drop = jnp.asarray(np.random.default_rng(0).random((3, 6)) < 0.5, jnp.float32)
+    ys, _ = stack(XS, input_masks=(None, drop), state_masks=(drop, None))
+    below, _ = stack.layers[0](XS, mask=drop)
+    above, _ = stack.layers[1](below * drop[:, None])
+    np.testing.assert_allclose(ys, above, atol=1e-6)
+
+
+def test_two_modules_of_different_seeds_differ_and_of_the_same_do_not() -> None:
+    a, b, c = (build("RHN", seed=s).params[0]["U"] for s in (0, 0, 1))
+    assert jnp.array_equal(a, b) and not jnp.array_equal(a, c)
+
+
+def test_everything_public_is_there() -> None:
+    for name in rnnx.__all__:
+        assert getattr(rnnx, name) is not None
+    with pytest.raises(AttributeError):
+        rnnx.NoSuchCell  # noqa: B018
