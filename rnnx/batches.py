@@ -36,13 +36,13 @@ class Windows(Sequence):
         self, tokens: np.ndarray, batch_size: int, num_steps: int, rows: slice = slice(None)
     ):
         whole = streams(tokens, batch_size)
-        if num_steps < 1 or whole.shape[1] <= num_steps:
+        if num_steps < 1:
+            raise UserError(f"windows of {num_steps} steps: num_steps must be at least 1")
+        if whole.shape[1] <= num_steps:
             raise UserError(
-                f"batch larger than the text: {batch_size} streams of {num_steps} + 1 steps need "
-                f"{batch_size * (num_steps + 1)} symbols, and it has {len(tokens)}: make "
-                "batch_size or num_steps smaller"
-                if num_steps > 0
-                else f"windows of {num_steps} steps: num_steps must be at least 1"
+                f"batch larger than the text: {batch_size} streams of {num_steps} + 1 symbols need "
+                f"{batch_size * (num_steps + 1):,}, and it has {len(tokens):,}: make batch_size or "
+                "num_steps smaller"
             )
         self._streams, self._steps = whole[rows], num_steps
 

@@ -6,6 +6,7 @@ line on stderr; 130 interrupted.
 
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 
 from absl import flags
@@ -40,8 +41,6 @@ def run(main: Callable[[], None], doc: str) -> None:
 def _parse(has_config: bool) -> None:
     if has_config:
         for arg in sys.argv[1:]:
-            if arg == "--":
-                break
             # config_flags answers an unknown field with a bare traceback.
             if (field := re.match(r"--?(?:no)?config\.(\w+)", arg)) and (
                 field[1] not in configs.FIELDS
@@ -50,8 +49,13 @@ def _parse(has_config: bool) -> None:
                 raise UserError(f"unknown config field {field[1]!r}; {hint}")
     try:
         rest = flags.FLAGS(sys.argv)
+        if has_config and flags.FLAGS.config is not None:
+            flags.FLAGS.config.keys()  # a missing file is told on first use only
     except (UserError, flags.Error):
         raise
+    except OSError:
+        file = next(a.split("=", 1)[-1] for a in sys.argv if re.match("--?config(=|$)", a))
+        raise UserError(f"cannot read the config file {file.split(':')[0]}") from None
     except Exception as error:  # a config file is code: it may raise anything
         raise UserError(f"cannot read the config: {type(error).__name__}: {error}") from error
     if len(rest) > 1:
@@ -60,13 +64,16 @@ def _parse(has_config: bool) -> None:
 
 def _help(doc: str, has_config: bool) -> str:
     lines = [doc.strip(), "", "flags:"]
-    own = flags.FLAGS.flags_by_module_dict().get(sys.argv[0], [])
-    for flag in own:
-        default = f" (default: {flag.default_as_str})" if flag.default not in (None, False) else ""
-        lines.append(f"  --{flag.name}: {flag.help}{default}")
+    for flag in flags.FLAGS.flags_by_module_dict().get(sys.argv[0], []):
+        default = "" if flag.default in (None, False, "") else f" (default: {flag.default})"
+        lines += _wrap(f"--{flag.name}: {flag.help}{default}")
     if has_config:
-        lines += ["", "config fields, set with --config.FIELD=VALUE behind --config=FILE:"]
+        lines += ["", "config fields, set by --config.FIELD=VALUE behind --config=FILE:"]
         for name, field in configs.FIELDS.items():
             choices = f" [{'|'.join(field.choices)}]" if field.choices else ""
-            lines.append(f"  {name} = {field.default}: {field.help}{choices}")
+            lines += _wrap(f"{name} = {field.default!r}: {field.help}{choices}")
     return "\n".join(lines)
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, 96, initial_indent="  ", subsequent_indent="      ")

@@ -183,7 +183,10 @@ def from_json(text: str, where: str) -> ConfigDict:
         raise UserError(f"{where} has format {version}; this version reads format {FORMAT}")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     config = ConfigDict(fields)
-    validate(config)
+    try:
+        validate(config)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     return config
 
 

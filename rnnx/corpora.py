@@ -1,18 +1,19 @@
-"""Corpora as TFDS builders, and their vocabularies.
+"""Corpora as TFDS builders.
 
     corpus = corpora.load("ptb_word")            # or ptb_char, text8, enwik8, python, or a file
     corpus.train                                 # (N,) ids, the smallest unsigned type for them
     corpus.vocabulary.decode(corpus.train[:9])
 
-`python -m rnnx.corpora --corpus=ptb_word` prepares a corpus and prints what it holds. Raw files
-are looked for in `data_dir`, else `$RNNX_DATA`, else `<cache>/raw`, downloaded there if missing,
-and their sums checked at every load. Prepared records lie in `<cache>/tfds`, in folders keyed by
-content. The cache is `$RNNX_CACHE`, else `$XDG_CACHE_HOME/rnnx`, else `~/.cache/rnnx`.
+    python -m rnnx.corpora --corpus=ptb_word [--data_dir=DIR]
+
+prepares a corpus and prints what it holds; training does so by itself. Raw files are looked for
+in `data_dir`, else `$RNNX_DATA`, else `<cache>/raw`, downloaded there if missing, and their sums
+checked at every load. Prepared records lie in `<cache>/tfds`, in folders keyed by content. The
+cache is `$RNNX_CACHE`, else `$XDG_CACHE_HOME/rnnx`, else `~/.cache/rnnx`.
 """
 
 import array
 import collections
-import dataclasses
 import functools
 import hashlib
 import os
@@ -26,11 +27,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import flags
 
+from rnnx import cli
 from rnnx.errors import UserError
+from rnnx.vocabulary import EOS, LEVELS, UNK, Vocabulary
 
-UNK, EOS = "<unk>", "<eos>"
-LEVELS = ("word", "char", "byte")
 SPLITS = ("train", "valid", "test")
 RECORD = 65_536  # ids in one record
 CHUNK = 1 << 22  # characters encoded at a time, which bounds the memory of their UTF-32 copy
@@ -86,85 +88,6 @@ SOURCES = {
     "text8": Source("char", (_TEXT8,), (90_000_000, 5_000_000, 5_000_000, 27)),
     "enwik8": Source("byte", (_ENWIK8,), (90_000_000, 5_000_000, 5_000_000, 205)),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Vocabulary:
-    """The symbols of a corpus; a symbol's id is its place.
-
-    `symbols` are words, single characters, or byte values (ints). `<unk>` stands for what the
-    training part lacks: always there among the words of own files, and as the last of the
-    characters where valid or test need it. `<eos>` ends a line of words.
-    """
-
-    level: str
-    symbols: tuple[str, ...] | tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return len(self.symbols)
-
-    @functools.cached_property
-    def _ids(self) -> dict[str, int] | np.ndarray:
-        """Symbol -> id, -1 for none: a dict of words, or a table of code points or bytes."""
-        if self.level == "word":
-            return {word: i for i, word in enumerate(self.symbols)}
-        unknown = self.symbols.index(UNK) if UNK in self.symbols else -1
-        ids = np.full(256 if self.level == "byte" else sys.maxunicode + 1, unknown, np.int32)
-        for i, symbol in enumerate(self.symbols):
-            if symbol != UNK:
-                ids[symbol if self.level == "byte" else ord(symbol)] = i
-        return ids
-
-    def encode(self, text: str) -> np.ndarray:
-        """The ids of a text, (N,) int32. Words are parted by white space; "\\n" is `<eos>`.
-
-        Raises UserError for a symbol that is not in the vocabulary when `<unk>` is not either.
-        """
-        if self.level == "word":
-            codes = text.replace("\n", f" {EOS} ").split()
-            unknown = self._ids.get(UNK, -1)
-            ids = np.fromiter((self._ids.get(w, unknown) for w in codes), np.int32, len(codes))
-        else:
-            # Half a surrogate pair, as a command line can hold one, is unknown, not a crash.
-            codec, dtype = ("utf-8", "u1") if self.level == "byte" else ("utf-32-le", "<u4")
-            codes = np.frombuffer(text.encode(codec, "surrogatepass"), dtype)
-            ids = self._ids[codes]
-        if (ids < 0).any():
-            symbol = {"word": str, "char": chr, "byte": int}[self.level](codes[np.argmax(ids < 0)])
-            raise UserError(
-                f"the {self.level} {symbol!r} is not in the vocabulary, which has no {UNK}: "
-                "leave it out"
-            )
-        return ids
-
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of ids. Words are joined by spaces, with `<eos>` as a newline; an unknown
-        character becomes U+FFFD, as does what is not UTF-8 among bytes."""
-        symbols = [self.symbols[i] for i in np.asarray(ids, int).ravel().tolist()]
-        if self.level == "byte":
-            return bytes(symbols).decode("utf-8", errors="replace")
-        if self.level == "char":
-            return "".join("\ufffd" if symbol == UNK else symbol for symbol in symbols)
-        text = " ".join("\n" if symbol == EOS else symbol for symbol in symbols)
-        return text.replace(" \n", "\n").replace("\n ", "\n")
-
-    def to_json(self) -> dict:
-        return {"format": 1, "level": self.level, "symbols": list(self.symbols)}
-
-    @classmethod
-    def from_json(cls, d: dict) -> "Vocabulary":
-        """The vocabulary that `to_json` wrote; UserError for anything else."""
-        good = {
-            "byte": lambda s: type(s) is int and 0 <= s < 256,
-            "char": lambda s: isinstance(s, str) and (len(s) == 1 or s == UNK),
-            "word": lambda s: isinstance(s, str) and s.split() == [s],
-        }
-        match d:
-            case {"format": 1, "level": "byte" | "char" | "word" as level, "symbols": [_, *_] as s}:
-                if all(map(good[level], s)) and len(set(s)) == len(s):
-                    return cls(level, tuple(s))
-        raise UserError("this is not a vocabulary of rnnx (format 1): write it anew")
 
 
 class Corpus(NamedTuple):
@@ -245,7 +168,7 @@ def _load(corpus: str, level: str, data_dir: str, say: Callable) -> tuple[Corpus
         place = error.filename or cache()
         raise UserError(
             f"cannot read or write {place} ({error.strerror or error}): make that possible, or "
-            "name other places with RNNX_CACHE and --data_dir"
+            "name other places with RNNX_CACHE and data_dir"
         ) from error
     vocabulary, splits = _read(plan, home)
     counts = (*map(len, splits), vocabulary.size)
@@ -261,7 +184,7 @@ def _plan_source(name: str, data_dir: str, say: Callable) -> _Plan:
     for raw in source.files:
         for form in filter(None, (raw, raw.member)):  # packed or not
             for path in (folder / "ptb" / form.name, folder / form.name):
-                if not path.exists():
+                if not path.is_file():
                     continue
                 if (found := _sha256(path)) != form.sha256:
                     raise UserError(
@@ -287,7 +210,8 @@ def _plan_python() -> _Plan:
     for folder, folders, names in os.walk(root):
         folders[:] = set(folders) - skipped
         paths += [Path(folder, name).relative_to(root) for name in names if name.endswith(".py")]
-    sources = [(root / path).read_bytes() for path in sorted(paths, key=Path.as_posix)]
+    files = [root / path for path in sorted(paths, key=Path.as_posix)]
+    sources = [path.read_bytes() for path in files if path.is_file()]  # not broken links
     data = b"".join(source for source in sources if source.isascii())
     name = f"python-{platform.python_version()}"
     if not data:
@@ -337,7 +261,7 @@ def _encode(plan: _Plan, data: list[bytes]) -> tuple[Vocabulary, list[np.ndarray
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{label} is not UTF-8 (byte {error.object[error.start]:#04x} at offset "
-                f"{error.start}): convert it, or take it with --level=byte"
+                f"{error.start}): convert it, or take it with level=byte"
             ) from error
         texts = [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
         if plan.level == "word":
@@ -534,35 +458,25 @@ def _read(plan: _Plan, home: Path) -> tuple[Vocabulary, list[np.ndarray]]:
         raise UserError(f"prepared copy is damaged: delete {home} ({reason})") from error
 
 
-def _main(argv: Sequence[str]) -> int:
-    from absl import flags
+def define_flags() -> None:
+    flags.DEFINE_string("corpus", None, f"{', '.join(SOURCES)}, python or a file", required=True)
+    flags.DEFINE_enum("level", "char", LEVELS, "level of an own file")
+    flags.DEFINE_string("data_dir", "", "where raw files are or go")
 
-    values = flags.FlagValues()  # its own, for other programs import this file; --help exits 0
-    flags.DEFINE_string("corpus", None, f"{', '.join(SOURCES)}, python or a file", values)
-    flags.DEFINE_enum("level", "char", LEVELS, "level of an own file", values)
-    flags.DEFINE_string("data_dir", "", "where raw files are or go", values)
-    flags.DEFINE_bool("help", False, "show this", flag_values=values)
-    try:
-        rest = values(argv)[1:]
-        if values.help:
-            print("Prepares a corpus and prints what it holds.\n", values.main_module_help())
-            return 0
-        if rest or not values.corpus:
-            raise UserError(f"what is {rest[0]!r}?" if rest else "say which: --corpus=NAME")
-        corpus, home = _load(
-            values.corpus, values.level, values.data_dir, lambda s: print(s, file=sys.stderr)
-        )
-    except (UserError, flags.Error) as error:
-        print(f"rnnx.corpora: error: {error}", file=sys.stderr)
-        return 2
+
+def main() -> None:
+    values = flags.FLAGS
+    corpus, home = _load(
+        values.corpus, values.level, values.data_dir, lambda s: print(s, file=sys.stderr)
+    )
     print(f"{corpus.name}: {corpus.vocabulary.size:,} types at {corpus.level} level")
     for split in SPLITS:
         print(f"{split:6} {len(getattr(corpus, split)):13,} symbols")
     for name, sha256 in corpus.sums.items():
         print(f"sha256 {sha256} {name}")
     print(f"prepared in {home}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv))
+    define_flags()
+    cli.run(main, __doc__)

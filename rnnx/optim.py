@@ -14,7 +14,7 @@ def update_rule(config: ConfigDict) -> optax.GradientTransformation:
     The step subtracts learning rate times direction. L2 for sgd and adam is part of the loss, as
     in the RHN protocol; adamw decouples it.
     """
-    parts = []
+    parts = [optax.identity()]  # plain SGD without clipping
     if config.max_grad_norm:
         parts.append(optax.clip_by_global_norm(config.max_grad_norm))
     if config.optimizer in ("adam", "adamw"):

@@ -105,7 +105,7 @@ def make_step(
         metrics = {
             "loss": loss,
             "nats": cost * config.batch_size,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         return State(params, opt_state, carries), metrics
 
@@ -354,13 +354,16 @@ def banner(trainer: Trainer) -> None:
         trainer.corpus,
         trainer.display.print,
     )
+    # All fields, three abreast; those that differ from the default in bold.
     fields = Table(title="config", title_justify="left", show_header=False, box=None)
-    fields.add_column(style="bold")
-    changed = {name: v for name, v in config.items() if v != configs.FIELDS[name].default}
-    for name, value in changed.items():
-        fields.add_row(name, str(value))
+    cells = [
+        f"{name} = {value!r}" if value == configs.FIELDS[name].default else f"[b]{name} = {value!r}"
+        for name, value in ((name, config[name]) for name in configs.FIELDS)
+    ]
+    rows = -(-len(cells) // 3)
+    for row in range(rows):
+        fields.add_row(*cells[row::rows])
     show(fields)
-    show("(other fields at their defaults; all are in config.json)\n")
 
     parameters = Table(title="parameters", title_justify="left", box=None)
     for heading, side in (("name", "left"), ("shape", "right"), ("number", "right")):
@@ -384,6 +387,31 @@ def banner(trainer: Trainer) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     show(f"versions  {versions}; git {about['git'] or 'unknown'}")
     show(f"workdir   {trainer.folder}\n")
+
+
+def summary(trainer: Trainer, result: dict) -> None:
+    """Prints the scores of a run beside those of models that know less."""
+    from rich.table import Table
+
+    corpus, size = trainer.corpus, trainer.corpus.vocabulary.size
+    unit = {"word": "perplexity", "char": "bits per character", "byte": "bits per byte"}
+    table = Table(title=f"{unit[corpus.level]}, full protocol", title_justify="left", box=None)
+    for heading in ("", "valid", "test"):
+        table.add_column(heading, justify="right" if heading else "left")
+    rows: dict[str, list[float]] = {"uniform": [], "symbol frequencies": [], "this model": []}
+    for split in ("valid", "test"):
+        tokens = getattr(corpus, split)[: result[split]["tokens"] + 1]
+        own = Score(result[split]["nll"], 1)
+        scores = Score(math.log(size), 1), unigram(corpus.train, tokens, size), own
+        for row, score in zip(rows.values(), scores, strict=True):
+            row.append(score.ppl if corpus.level == "word" else score.bpc)
+    for name, values in rows.items():
+        table.add_row(
+            name, *(f"{v:,.2f}" if corpus.level == "word" else f"{v:.4f}" for v in values)
+        )
+    counts = (f"{result[split]['tokens']:,}" for split in ("valid", "test"))
+    table.add_row("targets", *counts, style="dim")
+    trainer.display.print(table)
 
 
 def dry_run(config: ConfigDict, display: Display) -> None:
@@ -430,10 +458,7 @@ def main() -> None:
     trainer = Trainer(FLAGS.config, Path(FLAGS.workdir), display)
     banner(trainer)
     result = trainer.run()
-    level = trainer.config.level
-    for split in ("valid", "test"):
-        score = Score(result[split]["nll"] * result[split]["tokens"], result[split]["tokens"])
-        display.print(f"{split} {score.show(level)}  ({score.tokens:,} targets, full protocol)")
+    summary(trainer, result)
     display.print(f"result in {trainer.folder / 'result.json'}")
 
 

@@ -23,8 +23,9 @@ from ml_collections import ConfigDict
 
 from rnnx import __version__
 from rnnx import config as configs
-from rnnx.corpora import Corpus, Vocabulary
+from rnnx.corpora import Corpus
 from rnnx.errors import UserError
+from rnnx.vocabulary import Vocabulary
 
 FORMAT = 1  # of run.json and result.json
 

@@ -16,16 +16,17 @@ ROOT = Path(__file__).parent.parent
 
 
 def raw_data() -> Path | None:
-    """Where the real corpora are: $RNNX_DATA, or shared/data beside the repository."""
+    """Where the Penn Treebank is: in $RNNX_DATA, or in shared/data beside the repository."""
     for folder in (os.environ.get("RNNX_DATA"), ROOT.parent / "shared" / "data"):
-        if folder and (Path(folder) / "ptb" / "ptb.train.txt").exists():
-            return Path(folder)
+        for place in (Path(folder) / "ptb", Path(folder)) if folder else ():
+            if (place / "ptb.train.txt").exists():
+                return place
     return None
 
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder of the real corpora; tests that need it are skipped without."""
+    """The folder of the Penn Treebank; tests that need it are skipped without."""
     folder = raw_data()
     if folder is None:
         pytest.skip("needs the Penn Treebank: set RNNX_DATA to a folder with ptb/ptb.train.txt")
@@ -36,3 +37,19 @@ def real_data() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Prepared corpora go to a folder of this test run, not to the user's cache."""
     os.environ["RNNX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def run_module(module: str, *args: str, timeout: float = 300, **env: str):
+    """Runs `python -m rnnx.MODULE` as a person would, on one plain CPU device."""
+    import subprocess
+    import sys
+
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}
+    return subprocess.run(
+        [sys.executable, "-m", f"rnnx.{module}", *args],
+        cwd=ROOT,
+        env=environment | env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

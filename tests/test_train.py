@@ -1,0 +1,409 @@
+"""Training: the authors' recorded numbers, exact continuation, devices, faults."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from rnnx import config as configs
+from rnnx import corpora, evaluate, metrics, model, optim, parallel, train
+from rnnx.errors import UserError
+from rnnx.metrics import Display, unigram
+from rnnx.model import Masks
+from rnnx.parallel import EVERYWHERE, ROWS
+from rnnx.train import State, Trainer
+
+GOLDEN = Path(__file__).parent / "golden_rhn_tied.npz"
+QUIET = Display(quiet=True)
+TIMES = {"seconds", "tokens_per_second"}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A small text with something to learn, made here."""
+    rng = np.random.default_rng(0)
+    words = ["rain", "sun", "wind", "snow", "the", "falls", "shines", "blows"]
+    lines = [" ".join(rng.choice(words, rng.integers(3, 7))) for _ in range(260)]
+    path = tmp_path / "weather.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def small(text: Path, **fields) -> ConfigDict:
+    """A run of 3 epochs of a few windows, with every dropout on."""
+    config = configs.default()
+    config.update(
+        {
+            "corpus": str(text),
+            "level": "char",
+            "depth": 2,
+            "hidden_size": 12,
+            "integration": "mi",
+            "init_scale": 0.2,
+            "batch_size": 8,
+            "num_steps": 25,
+            "epochs": 3,
+            "lr_decay": 1.1,
+            "drop_x": 0.1,
+            "drop_i": 0.2,
+            "drop_h": 0.1,
+            "drop_o": 0.2,
+            "weight_decay": 1e-5,
+        }
+        | fields
+    )
+    return config
+
+
+def lines_of(folder: Path) -> list[dict]:
+    """metrics.jsonl without the times."""
+    text = (folder / "metrics.jsonl").read_text()
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in TIMES} for line in text.splitlines()
+    ]
+
+
+def outcome(result: dict) -> dict:
+    return {k: v for k, v in result.items() if k not in TIMES | {"config", "device"}}
+
+
+def equal(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+# ---------------------------------------------------------------------------- the authors' numbers
+
+
+def golden_params(golden, prefix: str, depth: int) -> dict[str, np.ndarray]:
+    """The recorded variables under our names: a layer's matrix is [W; R], ours one a side."""
+    params = {
+        "embedding": golden[f"{prefix}/model/embedding:0"],
+        "softmax_bias": golden[f"{prefix}/model/softmax_b:0"],
+    }
+    for l in range(depth):
+        matrices, biases = (
+            np.concatenate(
+                [golden[f"{prefix}/model/RHN0/{g}_{l}/Linear/{part}:0"] for g in "ht"], axis=-1
+            )
+            for part in ("Matrix", "Bias")
+        )
+        block = f"stack.layers.0.blocks.{l}"
+        params[f"{block}.b"] = biases
+        n = biases.size // 2
+        params[f"{block}.U"] = matrices[-n:]
+        if l == 0:
+            params[f"{block}.W"] = matrices[:-n]
+    return params
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_six_steps_of_the_authors_rhn(devices: int) -> None:
+    """Costs, states and all variables after six clipped SGD steps, as recorded from their code."""
+    golden = np.load(GOLDEN)
+    told = eval(str(golden["config"]), {"__builtins__": {}})
+    config = configs.default()
+    config.update(
+        level="word",
+        cell="rhn",
+        depth=told["depth"],
+        hidden_size=told["hidden_size"],
+        tied=True,
+        batch_size=told["batch_size"],
+        num_steps=told["num_steps"],
+        weight_decay=told["weight_decay"],
+        max_grad_norm=told["max_grad_norm"],
+    )
+    config = model.resolve(config, told["vocab_size"])
+    graphdef, ours = model.split(model.build(config, told["vocab_size"]))
+    params = golden_params(golden, "init", told["depth"])
+    assert {k: p.shape for k, p in params.items()} == {k: p.shape for k, p in ours.items()}
+
+    noise = {name: jnp.asarray(golden[f"noise_{name}"]) for name in "xiho"}
+
+    def recorded_masks(config, number, rows, tokens) -> Masks:
+        return Masks(
+            x=noise["x"][number, rows, :, 0].T,
+            i=(noise["i"][number, rows, :, 0],),
+            h=(noise["h"][number, rows, :, 0],),
+            o=noise["o"][number, rows, 0],
+        )
+
+    mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
+    step = train.make_step(config, graphdef, mesh, recorded_masks)
+    carries = evaluate.zero_carries(graphdef, ours, config.batch_size, mesh)
+    params = parallel.shard({k: np.array(p) for k, p in params.items()}, mesh, EVERYWHERE)
+    state = State(params, optim.update_rule(config).init(params), carries)
+    for i in range(6):
+        x, y = (parallel.shard(golden[k][i].astype(np.int32), mesh, ROWS) for k in "xy")
+        state, values = step(state, x, y, np.int32(i), np.float32(told["learning_rate"]))
+        np.testing.assert_allclose(values["loss"], golden["cost"][i], rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(
+            state.carries[0][0], golden["final_state"][i, 0], rtol=0, atol=1e-5
+        )
+    final = golden_params(golden, "final", told["depth"])
+    for name, p in state.params.items():
+        np.testing.assert_allclose(p, final[name], rtol=0, atol=1e-5, err_msg=name)
+        assert np.abs(final[name] - np.asarray(golden_params(golden, "init", 3)[name])).max() > 1e-3
+
+
+# ---------------------------------------------------------------------------- devices
+
+
+def run_steps(text: Path, devices: int, steps: int = 6):
+    config = small(text)
+    corpus = corpora.load(str(text), "char")
+    config = model.resolve(config, corpus.vocabulary.size)
+    graphdef, params = model.split(model.build(config, corpus.vocabulary.size))
+    mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
+    step = train.make_step(config, graphdef, mesh)
+    carries = evaluate.zero_carries(graphdef, params, config.batch_size, mesh)
+    opt_state = optim.update_rule(config).init(params)
+    state = State(*parallel.shard((params, opt_state), mesh, EVERYWHERE), carries)
+    windows = train.batches.Windows(corpus.train, config.batch_size, config.num_steps)
+    history = []
+    for i in range(steps):
+        x, y = (parallel.shard_rows(a, mesh) for a in windows[i])
+        arguments = state, x, y, np.int32(i), np.float32(0.2)
+        if i == 0:
+            compiled = step.lower(*arguments).compile().as_text()
+        state, values = step(*arguments)
+        history.append({k: float(v) for k, v in jax.block_until_ready(values).items()})
+    return state, history, compiled
+
+
+def test_two_devices_give_the_numbers_of_one(text: Path) -> None:
+    one, history_1, _ = run_steps(text, 1)
+    two, history_2, _ = run_steps(text, 2)
+    for a, b in zip(history_1, history_2, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_one_all_reduce_a_step_and_none_in_the_time_loop(text: Path) -> None:
+    _, _, program = run_steps(text, 2, steps=1)
+    where = []  # the computation that each all-reduce stands in
+    for line in program.splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            computation = line
+        elif re.search(r" all-reduce(-start)?\(", line):
+            where.append(computation)
+    assert len(re.findall(r" while\(", program)) >= 2  # forward and backward in time
+    assert len(where) == 1 and where[0].startswith("ENTRY")
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(UserError, match="batch_size=7 does not divide by 2 devices"):
+        parallel.batch_mesh(7)
+
+
+# ---------------------------------------------------------------------------- whole runs
+
+
+def test_a_run_stopped_anywhere_goes_on_to_the_same_bits(text: Path, tmp_path: Path) -> None:
+    """Killed in mid-epoch and rolled back to its checkpoint, a run loses nothing."""
+    config = small(text, checkpoint_every=5, patience=1, optimizer="adam", learning_rate=0.01)
+    whole = Trainer(config, tmp_path / "whole", QUIET)
+    result = whole.run()
+
+    stopped = Trainer(config, tmp_path / "stopped", QUIET)
+    settle, calls = stopped.settle, []
+
+    def killed_at(last: int):
+        def die():
+            calls.append(stopped.progress.step)
+            if stopped.progress.step == last:
+                raise KeyboardInterrupt
+            settle()
+
+        return die
+
+    per_epoch = len(stopped.windows)
+    assert per_epoch > 12
+    stopped.settle = killed_at(8)  # 3 updates behind the checkpoint of step 5
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    stopped = Trainer(config, tmp_path / "stopped", QUIET)
+    settle = stopped.settle
+    stopped.settle = killed_at(per_epoch + 7)  # in the second epoch
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = Trainer(config, tmp_path / "stopped", QUIET)
+    assert outcome(resumed.run()) == outcome(result)
+    assert equal(resumed.state, whole.state)
+    assert lines_of(tmp_path / "stopped") == lines_of(tmp_path / "whole")
+    steps = [line["step"] for line in lines_of(tmp_path / "whole") if line["kind"] == "step"]
+    assert steps == list(range(1, 3 * per_epoch + 1))
+    assert resumed.progress.step == 3 * per_epoch
+
+
+def test_max_steps_can_be_raised_later(text: Path, tmp_path: Path) -> None:
+    """A stop at max_steps, in mid-epoch and evaluated there, leaves no trace in a longer run."""
+    once = Trainer(small(text, epochs=2), tmp_path / "once", QUIET)
+    expected = once.run()
+    short = Trainer(small(text, epochs=2, max_steps=5), tmp_path / "twice", QUIET).run()
+    assert short["epoch"] == 0 and short["valid"]["nll"] > expected["valid"]["nll"]
+    longer = Trainer(small(text, epochs=2), tmp_path / "twice", QUIET)
+    assert outcome(longer.run()) == outcome(expected)
+    assert equal(longer.state, once.state)
+
+
+def test_a_complete_run_is_not_run_again(text: Path, tmp_path: Path) -> None:
+    config = small(text, epochs=1)
+    first = Trainer(config, tmp_path / "run", QUIET).run()
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert Trainer(config, tmp_path / "run", QUIET).run() == json.loads(json.dumps(first))
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_result_is_what_the_design_fixes(text: Path, tmp_path: Path) -> None:
+    trainer = Trainer(small(text), tmp_path / "run", QUIET)
+    trainer.run()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert set(result) >= {"config", "params", "epoch", "tokens_per_second", "seconds"}
+    assert set(result) >= {"valid", "test", "device", "git"}
+    assert result["params"] == sum(p.size for p in trainer.state.params.values())
+    for split in ("valid", "test"):
+        tokens = getattr(trainer.corpus, split)
+        score = result[split]
+        assert set(score) == {"nll", "ppl", "bpc", "tokens"}
+        assert score["tokens"] == len(tokens) - 1
+        np.testing.assert_allclose(score["ppl"], np.exp(score["nll"]))
+        np.testing.assert_allclose(score["bpc"], score["nll"] / np.log(2))
+    valids = [e["valid_batched_nll"] for e in lines_of(tmp_path / "run") if e["kind"] == "epoch"]
+    assert result["epoch"] == int(np.argmin(valids))
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names >= {
+        "config.json",
+        "vocabulary.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "result.json",
+    }
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_the_test_split_is_read_once_at_the_end(text: Path, tmp_path: Path, monkeypatch) -> None:
+    trainer = Trainer(small(text), tmp_path / "run", QUIET)
+    reads = []
+    full, batched = evaluate.full, trainer.score
+    monkeypatch.setattr(
+        evaluate, "full", lambda g, p, tokens, d=None: reads.append(tokens) or full(g, p, tokens, d)
+    )
+    trainer.score = lambda p, tokens, *a: reads.append(tokens) or batched(p, tokens, *a)
+    trainer.run()
+    which = ["test" if np.array_equal(t, trainer.corpus.test) else "valid" for t in reads]
+    assert which == ["valid"] * 3 + ["valid", "test"]
+
+
+@pytest.mark.parametrize("checkpoint_every", [0, 3])
+def test_a_loss_that_is_not_finite_stops_the_run(
+    text: Path, tmp_path: Path, checkpoint_every: int
+) -> None:
+    config = small(
+        text, learning_rate=1e30, max_grad_norm=0.0, checkpoint_every=checkpoint_every, cell="rnn",
+        depth=1, weight_decay=1.0,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"loss (inf|nan) at step \d+ .*learning rate 1e\+30"):
+        Trainer(config, tmp_path / "run", QUIET).run()
+    steps = [line["step"] for line in lines_of(tmp_path / "run")]
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert len(steps) < 5
+
+
+def test_a_workdir_of_another_run_is_refused(text: Path, tmp_path: Path) -> None:
+    Trainer(small(text, epochs=1), tmp_path / "run", QUIET).run()
+    before = sorted(p.read_bytes() for p in (tmp_path / "run").glob("*.json*"))
+    with pytest.raises(UserError, match=r"another config \(depth: 2 there, 3 here\)"):
+        Trainer(small(text, epochs=1, depth=3), tmp_path / "run", QUIET)
+    text.write_text(text.read_text().replace("rain sun", "sun rain"))
+    with pytest.raises(UserError, match="changed since the run"):
+        Trainer(small(text, epochs=1), tmp_path / "run", QUIET)
+    assert sorted(p.read_bytes() for p in (tmp_path / "run").glob("*.json*")) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="not empty and holds no run"):
+        Trainer(small(text), tmp_path / "mine", QUIET)
+
+
+def test_lost_metrics_are_noticed(text: Path, tmp_path: Path) -> None:
+    Trainer(small(text, epochs=1), tmp_path / "run", QUIET).run()
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="has lost lines"):
+        Trainer(small(text, epochs=2), tmp_path / "run", QUIET).run()
+
+
+# ---------------------------------------------------------------------------- schedules
+
+
+def test_rhn_schedule() -> None:
+    config = configs.default()
+    config.update(learning_rate=0.2, lr_decay=1.02, flat_epochs=20)
+    rates = [optim.learning_rate(config, epoch, 0) for epoch in range(23)]
+    assert rates[:20] == [0.2] * 20
+    np.testing.assert_allclose(rates[20:], [0.2 / 1.02, 0.2 / 1.02**2, 0.2 / 1.02**3])
+
+
+def test_plateau_halving(text: Path, tmp_path: Path, monkeypatch) -> None:
+    """With patience 2 the rate halves after two epochs without a better score, and again."""
+    trainer = Trainer(small(text, epochs=8, patience=2, lr_decay=1.0), tmp_path / "run", QUIET)
+    scores = iter([3.0, 2.0, 2.5, 2.0, 2.1, 1.9, 2.0, 2.2])
+    monkeypatch.setattr(trainer, "validate", lambda: metrics.Score(next(scores), 1))
+    trainer.run()
+    rates = [e["lr"] for e in lines_of(tmp_path / "run") if e["kind"] == "epoch"]
+    assert rates == [0.2, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1]
+    assert trainer.progress.halvings == 2 and trainer.progress.best_epoch == 5
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_update_rules_clip_and_decay(optimizer: str) -> None:
+    config = configs.default()
+    config.update(optimizer=optimizer, max_grad_norm=1.0, weight_decay=0.1)
+    rule, params = optim.update_rule(config), {"v": jnp.array([1.0, 2.0])}
+    direction, _ = rule.update({"v": jnp.array([30.0, 40.0])}, rule.init(params), params)
+    expected = {"sgd": [0.6, 0.8], "adam": [1.0, 1.0], "adamw": [1.1, 1.2]}[optimizer]
+    np.testing.assert_allclose(direction["v"], expected, rtol=1e-4)
+    assert optim.l2(config) == (0.0 if optimizer == "adamw" else 0.1)
+
+
+# ---------------------------------------------------------------------------- real data
+
+
+@pytest.mark.parametrize(
+    "corpus, fields",
+    [
+        ("ptb_word", {"cell": "rhn", "depth": 2, "tied": True, "hidden_size": 64}),
+        ("ptb_char", {"cell": "lstm", "depth": 1, "integration": "mi", "hidden_size": 96}),
+    ],
+)
+def test_training_on_real_ptb_beats_the_unigram_model(
+    corpus: str, fields: dict, real_data: Path, tmp_path: Path
+) -> None:
+    config = configs.default()
+    config.update(
+        {
+            "corpus": corpus,
+            "data_dir": str(real_data),
+            "init_scale": 0.1,
+            "batch_size": 20,
+            "num_steps": 35,
+            "max_steps": 400,
+            "eval_tokens": 10_000,
+            "optimizer": "adam",
+            "learning_rate": 5e-3,
+        }
+        | fields
+    )
+    trainer = Trainer(config, tmp_path / "run", QUIET)
+    result = trainer.run()
+    valid = trainer.corpus.valid[:10_001]
+    baseline = unigram(trainer.corpus.train, valid, trainer.corpus.vocabulary.size)
+    assert result["valid"]["tokens"] == baseline.tokens == 10_000
+    assert result["valid"]["ppl"] < 0.8 * baseline.ppl
