@@ -214,7 +214,7 @@ class Trainer:
             if parallel.must_wait(self.mesh) or not self.clock.running:
                 jax.block_until_ready(metrics)
             self.clock.lap(config.batch_size * config.num_steps)
-            self.display.update(progress.window, f"{self.clock.rate:,.0f} tokens/s")
+            self.display.update(progress.window, self._note())
             every = config.checkpoint_every
             if every and progress.step % every == 0 and progress.window < len(self.windows):
                 self.save()
@@ -335,6 +335,14 @@ class Trainer:
             workdir.write_json(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
         self.log.close()
         return result
+
+    def _note(self) -> str:
+        """The epoch's training score so far and the rate, for the progress bar."""
+        windows = self.progress.window - 1  # the last one's nats are still to come
+        if not windows:
+            return ""
+        score = Score(self.progress.nats, windows * self.config.batch_size * self.config.num_steps)
+        return f"train {score.show(self.config.level)}  {self.clock.rate:,.0f} tokens/s"
 
     def _zero_carries(self, params: dict[str, Array]) -> Any:
         return evaluate.zero_carries(self.graphdef, params, self.config.batch_size, self.mesh)
