@@ -50,6 +50,7 @@ def mi_lstm(config: ConfigDict) -> None:
     config.update(
         cell="lstm",
         integration="mi",
+        one_hot=True,
         mi_init=(1.0, 1.0, 1.0),
         depth=1,
         hidden_size=2048,

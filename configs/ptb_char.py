@@ -24,6 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
         integration="mi",
         mi_init=(2.0, 0.5, 0.5),
         hidden_size=2048,
+        one_hot=True,
         init_scale=0.02,
         batch_size=50,
         num_steps=50,

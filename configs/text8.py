@@ -60,6 +60,7 @@ def mi_lstm(config: ConfigDict) -> None:
 def _multiplicative(config: ConfigDict) -> None:
     config.update(
         integration="mi",
+        one_hot=True,
         depth=1,
         param_budget=4_000_000,
         init_scale=0.02,

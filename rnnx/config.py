@@ -43,6 +43,8 @@ FIELDS: dict[str, Field] = {
     "num_layers": Field(1, "stacked layers", low=1),
     "embed_size": Field(0, "0: the authors' rule, hidden_size for words or tied weights, else "
                         "the vocabulary's size", low=0),
+    "one_hot": Field(False, "inputs are one-hot vectors, not embeddings, as W sees them in the MI "
+                     "paper's character models"),
     "tied": Field(False, "softmax weights are the embedding"),
     "param_budget": Field(0, "0, or a number of parameters: hidden_size becomes the largest "
                           "that stays within it", low=0),
@@ -114,6 +116,8 @@ def validate(config: ConfigDict) -> None:
             f"cell {config.cell} has no transition depth: depth={config.depth} needs "
             "cell=rhn, dtrnn or dtsrnn (num_layers stacks any cell)"
         )
+    if config.one_hot and config.tied:
+        raise UserError("one_hot inputs have no embedding for tied weights to share")
     if config.tied and config.embed_size not in (0, config.hidden_size):
         raise UserError(
             f"tied weights need embed_size = hidden_size ({config.hidden_size}) or 0, "

@@ -30,8 +30,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rnnx import batches, cli, corpora, model, parallel, workdir
+from rnnx.display import Display
 from rnnx.errors import UserError
-from rnnx.metrics import Display, Score, duration
+from rnnx.metrics import Score, duration
 from rnnx.model import Masks
 from rnnx.parallel import EVERYWHERE, ROWS
 
@@ -98,8 +99,8 @@ def full(
     graphdef: Any, params: Params, tokens: np.ndarray, display: Display | None = None
 ) -> Score:
     """The `full` protocol on one device."""
-    params = jax.device_put(params, jax.local_devices()[0])
-    return make_scorer(graphdef, local_mesh())(params, tokens, 1, _FULL_STEPS, display)
+    score = make_scorer(graphdef, local_mesh())
+    return score(parallel.local_copy(params), tokens, 1, _FULL_STEPS, display)
 
 
 def full_windows(tokens: np.ndarray) -> int:

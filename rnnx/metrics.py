@@ -1,9 +1,8 @@
-"""What a run measures, prints and writes: scores, `metrics.jsonl`, TensorBoard, progress."""
+"""What a run measures and keeps: scores, `metrics.jsonl`, TensorBoard events, time."""
 
 import json
 import math
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,60 +149,6 @@ class Clock:
 
     def stop(self) -> None:
         self._since = None
-
-
-class Display:
-    """Progress with rate and ETA: a bar on a terminal, a plain line every half minute elsewhere."""
-
-    PLAIN_SECONDS = 30.0
-
-    def __init__(self, stream: Any = None, quiet: bool = False):
-        from rich.console import Console
-
-        self.console = Console(file=stream or sys.stdout, quiet=quiet, highlight=False)
-        self._bar = self._task = None
-
-    def print(self, *args: Any) -> None:
-        """A line (or a rich table) that stays; above the bar if there is one."""
-        (self._bar.console if self._bar else self.console).print(*args, soft_wrap=True)
-
-    def start(self, what: str, total: int, done: int = 0) -> None:
-        """Begins a stretch of `total` units, of which `done` are done already."""
-        self.finish()
-        self._what, self._total, self._first = what, total, done
-        self._begun = self._printed = time.monotonic()
-        if self.console.is_terminal:
-            from rich import progress
-
-            self._bar = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(bar_width=None),
-                progress.MofNCompleteColumn(),
-                progress.TextColumn("{task.fields[note]}"),
-                progress.TextColumn("ETA"),
-                progress.TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-                expand=True,
-            )
-            self._task = self._bar.add_task(what, total=total, completed=done, note="")
-            self._bar.start()
-
-    def update(self, done: int, note: str = "") -> None:
-        """Shows that `done` units of the stretch are done, with a short note."""
-        if self._bar:
-            self._bar.update(self._task, completed=done, note=note)
-            return
-        now = time.monotonic()
-        if now - self._printed >= self.PLAIN_SECONDS and done > self._first:
-            self._printed = now
-            left = (now - self._begun) / (done - self._first) * (self._total - done)
-            self.print(f"{self._what}: {done:,}/{self._total:,} {note}  ETA {duration(left)}")
-
-    def finish(self) -> None:
-        if self._bar:
-            self._bar.stop()
-            self._bar = None
 
 
 def duration(seconds: float) -> str:

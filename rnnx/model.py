@@ -38,8 +38,9 @@ class LanguageModel(nnx.Module):
 
         x_t = E[token_t] ;  y_t = Stack(x)_t ;  p(token_{t+1}) = softmax(y_t S + b)
 
-    E is (V, embed_size) and S (n, V), or E transposed if tied. RHN paper, section 5; its
-    variational dropout is Gal and Ghahramani 2016, arXiv:1512.05287.
+    E is (V, embed_size), or the identity if embed_size is 0 (one-hot inputs); S is (n, V), or E
+    transposed if tied. RHN paper, section 5; its variational dropout is Gal and Ghahramani 2016,
+    arXiv:1512.05287.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class LanguageModel(nnx.Module):
         vocab_size: int,
         hidden_size: int,
         *,
-        embed_size: int,
+        embed_size: int = 0,
         num_layers: int = 1,
         tied: bool = False,
         init_scale: float = 0.04,
@@ -61,10 +62,11 @@ class LanguageModel(nnx.Module):
             return nnx.Param(draw)
 
         self.dtype = jnp.dtype(dtype)
-        self.embedding = uniform(vocab_size, embed_size)
+        self.vocab_size = vocab_size
+        self.embedding = uniform(vocab_size, embed_size) if embed_size else None
         self.stack = Stack(
             cell,
-            embed_size,
+            embed_size or vocab_size,
             hidden_size,
             num_layers=num_layers,
             init_scale=init_scale,
@@ -80,7 +82,10 @@ class LanguageModel(nnx.Module):
     ) -> tuple[Array, tuple[Carry, ...]]:
         """tokens (T, B) and the state before them to logits (T, B, V) and the state after."""
         masks = Masks() if masks is None else masks
-        x = self.embedding[...][tokens]
+        if self.embedding is None:
+            x = jax.nn.one_hot(tokens, self.vocab_size)
+        else:
+            x = self.embedding[...][tokens]
         if masks.x is not None:
             x = x * masks.x[..., None]
         ys, carries = self.stack(
@@ -168,7 +173,7 @@ def build(config: ConfigDict, vocab_size: int) -> LanguageModel:
         Cell(config.cell, config.integration, config.depth, config.coupled, config.reset_after),
         vocab_size,
         config.hidden_size,
-        embed_size=config.embed_size,
+        embed_size=0 if config.one_hot else config.embed_size,
         num_layers=config.num_layers,
         tied=config.tied,
         init_scale=config.init_scale,
@@ -184,8 +189,12 @@ def resolve(config: ConfigDict, vocab_size: int) -> ConfigDict:
     """The config with hidden_size solved from param_budget and embed_size from the rule.
 
     Raises:
-      UserError: when not even one unit fits the budget.
+      UserError: when not even one unit fits the budget, or one_hot meets an embedding size.
     """
+    if config.one_hot and config.embed_size not in (0, vocab_size):
+        raise UserError(
+            f"one_hot inputs have no embedding: embed_size={config.embed_size} must be 0"
+        )
     config = config.copy_and_resolve_references()
     if config.param_budget:
         # Parameters grow with width: double to a bracket, then halve it.
@@ -211,7 +220,8 @@ def _at_width(config: ConfigDict, n: int, vocab_size: int) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.hidden_size = n
     if not config.embed_size:
-        config.embed_size = n if config.tied or config.level == "word" else vocab_size
+        words = config.level == "word" and not config.one_hot
+        config.embed_size = n if config.tied or words else vocab_size
     return config
 
 

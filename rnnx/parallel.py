@@ -92,6 +92,11 @@ def shard(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
     )
 
 
+def local_copy(tree: Any) -> Any:
+    """Arrays that are the same on every device, on this process's first device alone."""
+    return jax.tree.map(lambda a: a.addressable_data(0), tree)
+
+
 def rows_of_process(batch_size: int) -> slice:
     """The rows of the global batch that this process's devices hold."""
     share = batch_size // jax.process_count()

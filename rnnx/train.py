@@ -27,8 +27,9 @@ from ml_collections import ConfigDict, config_flags
 from rnnx import batches, cli, corpora, evaluate, model, optim, parallel, workdir
 from rnnx import config as configs
 from rnnx.checkpoint import Checkpoints
+from rnnx.display import Display, banner, summary
 from rnnx.errors import UserError
-from rnnx.metrics import Clock, Display, Log, Score, duration, unigram
+from rnnx.metrics import Clock, Log, Score, duration
 from rnnx.parallel import EVERYWHERE, ROWS
 
 FLAGS = flags.FLAGS
@@ -157,6 +158,11 @@ class Trainer:
         self.step = make_step(config, self.graphdef, self.mesh)
         self.score = evaluate.make_scorer(self.graphdef, self.mesh)
         self.pending: tuple[int, float, dict[str, Array]] | None = None
+
+    def announce(self) -> None:
+        """Prints what is about to run."""
+        windows = len(self.windows)
+        banner(self.display, self.config, self.corpus, self.about, windows, self.folder)
 
     def run(self) -> dict:
         """Trains from where the run stands to its end; returns what `result.json` holds."""
@@ -352,76 +358,6 @@ class Trainer:
         return tokens[: cap + 1] if cap else tokens
 
 
-def banner(trainer: Trainer) -> None:
-    """Prints what is about to run: config, devices, data, parameters, versions."""
-    from rich.table import Table
-
-    config, about, corpus, show = (
-        trainer.config,
-        trainer.about,
-        trainer.corpus,
-        trainer.display.print,
-    )
-    # All fields, three abreast; those that differ from the default in bold.
-    fields = Table(title="config", title_justify="left", show_header=False, box=None)
-    cells = [
-        f"{name} = {value!r}" if value == configs.FIELDS[name].default else f"[b]{name} = {value!r}"
-        for name, value in ((name, config[name]) for name in configs.FIELDS)
-    ]
-    rows = -(-len(cells) // 3)
-    for row in range(rows):
-        fields.add_row(*cells[row::rows])
-    show(fields)
-
-    parameters = Table(title="parameters", title_justify="left", box=None)
-    for heading, side in (("name", "left"), ("shape", "right"), ("number", "right")):
-        parameters.add_column(heading, justify=side)
-    for name, shape in about["parameters"].items():
-        parameters.add_row(name, " x ".join(map(str, shape)), f"{math.prod(shape):,}")
-    total = sum(math.prod(shape) for shape in about["parameters"].values())
-    parameters.add_row("total", "", f"{total:,}", style="bold")
-    show(parameters)
-
-    sizes = " / ".join(f"{count:,}" for count in about["data"]["tokens"])
-    show(f"\ndata      {corpus.name}, {corpus.level}: {sizes} tokens (train / valid / test)")
-    show(f"          {corpus.vocabulary.size:,} types, {len(trainer.windows):,} windows an epoch")
-    for name, digest in corpus.sums.items():
-        show(f"          sha256 {digest[:16]}...  {name}")
-    size = corpus.vocabulary.size
-    uniform = Score(math.log(size), 1).show(corpus.level)
-    by_frequency = unigram(corpus.train, corpus.valid, size).show(corpus.level)
-    show(f"to beat   uniform {uniform}, symbol frequencies {by_frequency} (valid)")
-    show(f"device    {about['device']}")
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    show(f"versions  {versions}; git {about['git'] or 'unknown'}")
-    show(f"workdir   {trainer.folder}\n")
-
-
-def summary(trainer: Trainer, result: dict) -> None:
-    """Prints the scores of a run beside those of models that know less."""
-    from rich.table import Table
-
-    corpus, size = trainer.corpus, trainer.corpus.vocabulary.size
-    unit = {"word": "perplexity", "char": "bits per character", "byte": "bits per byte"}
-    table = Table(title=f"{unit[corpus.level]}, full protocol", title_justify="left", box=None)
-    for heading in ("", "valid", "test"):
-        table.add_column(heading, justify="right" if heading else "left")
-    rows: dict[str, list[float]] = {"uniform": [], "symbol frequencies": [], "this model": []}
-    for split in ("valid", "test"):
-        tokens = getattr(corpus, split)[: result[split]["tokens"] + 1]
-        own = Score(result[split]["nll"], 1)
-        scores = Score(math.log(size), 1), unigram(corpus.train, tokens, size), own
-        for row, score in zip(rows.values(), scores, strict=True):
-            row.append(score.ppl if corpus.level == "word" else score.bpc)
-    for name, values in rows.items():
-        table.add_row(
-            name, *(f"{v:,.2f}" if corpus.level == "word" else f"{v:.4f}" for v in values)
-        )
-    counts = (f"{result[split]['tokens']:,}" for split in ("valid", "test"))
-    table.add_row("targets", *counts, style="dim")
-    trainer.display.print(table)
-
-
 def dry_run(config: ConfigDict, display: Display) -> None:
     """Two updates, one evaluation, one save and restore in a folder that is removed again.
 
@@ -432,7 +368,7 @@ def dry_run(config: ConfigDict, display: Display) -> None:
     config.eval_tokens = min(config.eval_tokens or 200, 200)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, Path(folder) / "run", display)
-        banner(trainer)
+        trainer.announce()
         trainer.run()
         again = Trainer(config, Path(folder) / "run", Display(quiet=True))
         again.checkpoints = Checkpoints(again.folder)
@@ -464,9 +400,9 @@ def main() -> None:
         dry_run(FLAGS.config, display)
         return
     trainer = Trainer(FLAGS.config, Path(FLAGS.workdir), display)
-    banner(trainer)
+    trainer.announce()
     result = trainer.run()
-    summary(trainer, result)
+    summary(display, trainer.corpus, result)
     display.print(f"result in {trainer.folder / 'result.json'}")
 
 

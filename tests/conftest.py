@@ -1,6 +1,8 @@
 """Two forced CPU devices for every test, a cache of its own, and the real corpora if there."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # Before anything imports jax: the collectives of forced devices need two threads each.
@@ -10,9 +12,15 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 4)))
 
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
+
+from rnnx import config as configs
+from rnnx.display import Display
 
 ROOT = Path(__file__).parent.parent
+QUIET = Display(quiet=True)
 
 
 def raw_data() -> Path | None:
@@ -41,9 +49,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def run_module(module: str, *args: str, timeout: float = 300, **env: str):
     """Runs `python -m rnnx.MODULE` as a person would, on one plain CPU device."""
-    import subprocess
-    import sys
-
     environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}
     return subprocess.run(
         [sys.executable, "-m", f"rnnx.{module}", *args],
@@ -53,3 +58,40 @@ def run_module(module: str, *args: str, timeout: float = 300, **env: str):
         text=True,
         timeout=timeout,
     )
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A small text with something to learn, made here."""
+    rng = np.random.default_rng(0)
+    words = ["rain", "sun", "wind", "snow", "the", "falls", "shines", "blows"]
+    lines = [" ".join(rng.choice(words, rng.integers(3, 7))) for _ in range(260)]
+    path = tmp_path / "weather.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def small(text: Path, **fields) -> ConfigDict:
+    """A run of 3 epochs of a few windows, with every dropout on."""
+    config = configs.default()
+    config.update(
+        {
+            "corpus": str(text),
+            "level": "char",
+            "depth": 2,
+            "hidden_size": 12,
+            "integration": "mi",
+            "init_scale": 0.2,
+            "batch_size": 8,
+            "num_steps": 25,
+            "epochs": 3,
+            "lr_decay": 1.1,
+            "drop_x": 0.1,
+            "drop_i": 0.2,
+            "drop_h": 0.1,
+            "drop_o": 0.2,
+            "weight_decay": 1e-5,
+        }
+        | fields
+    )
+    return config

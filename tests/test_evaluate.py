@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import raw_data, run_module
+from conftest import QUIET, raw_data, run_module, small
 from ml_collections import ConfigDict
-from test_train import QUIET, small
 
 from rnnx import config as configs
 from rnnx import corpora, evaluate, model, parallel

@@ -1,6 +1,5 @@
 """What a run prints and writes."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from rnnx import metrics
 from rnnx.errors import UserError
-from rnnx.metrics import Clock, Display, Log, Score, duration, unigram
+from rnnx.metrics import Clock, Log, Score, duration, unigram
 
 
 def test_score_units() -> None:
@@ -71,15 +70,3 @@ def test_clock_leaves_out_compilation_and_what_stands_between(monkeypatch) -> No
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_progress_is_plain_lines_off_a_terminal(monkeypatch) -> None:
-    now, stream = 0.0, io.StringIO()
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: now)
-    display = Display(stream)
-    display.start("epoch 1", total=100, done=20)
-    for done in range(21, 61):
-        now += 1.0
-        display.update(done, "5 tokens/s")
-    display.finish()
-    assert stream.getvalue() == "epoch 1: 50/100 5 tokens/s  ETA 50 s\n"

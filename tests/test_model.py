@@ -180,3 +180,14 @@ def test_masks_act_where_the_protocol_says() -> None:
     # The input dropped whole is the same whatever was read; so is no other mask.
     nothing_in = Masks(i=(jnp.zeros((1, 8)),))
     assert jnp.array_equal(net(tokens, carry, nothing_in)[0], net(tokens + 1, carry, nothing_in)[0])
+
+
+def test_one_hot_inputs_are_rows_of_w() -> None:
+    config = small(level="char", one_hot=True, embed_size=0)
+    assert config.embed_size == 11
+    net = model.build(config, 11)
+    assert "embedding" not in model.split(net)[1]
+    tokens = jnp.array([[3], [7]])
+    ys, _ = net.stack(jax.nn.one_hot(tokens, 11), net.stack.zero_carry(1), time_major=True)
+    expected = ys @ net.softmax_weights[...] + net.softmax_bias[...]
+    np.testing.assert_allclose(net(tokens, net.stack.zero_carry(1))[0], expected, atol=1e-6)

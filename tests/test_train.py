@@ -1,63 +1,24 @@
 """Training: the authors' recorded numbers, exact continuation, devices, faults."""
 
 import json
-import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from conftest import QUIET, small
 
 from rnnx import config as configs
-from rnnx import corpora, evaluate, metrics, model, optim, parallel, train
+from rnnx import evaluate, metrics, model, optim, parallel, train
 from rnnx.errors import UserError
-from rnnx.metrics import Display, unigram
+from rnnx.metrics import unigram
 from rnnx.model import Masks
 from rnnx.parallel import EVERYWHERE, ROWS
 from rnnx.train import State, Trainer
 
 GOLDEN = Path(__file__).parent / "golden_rhn_tied.npz"
-QUIET = Display(quiet=True)
 TIMES = {"seconds", "tokens_per_second"}
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    """A small text with something to learn, made here."""
-    rng = np.random.default_rng(0)
-    words = ["rain", "sun", "wind", "snow", "the", "falls", "shines", "blows"]
-    lines = [" ".join(rng.choice(words, rng.integers(3, 7))) for _ in range(260)]
-    path = tmp_path / "weather.txt"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def small(text: Path, **fields) -> ConfigDict:
-    """A run of 3 epochs of a few windows, with every dropout on."""
-    config = configs.default()
-    config.update(
-        {
-            "corpus": str(text),
-            "level": "char",
-            "depth": 2,
-            "hidden_size": 12,
-            "integration": "mi",
-            "init_scale": 0.2,
-            "batch_size": 8,
-            "num_steps": 25,
-            "epochs": 3,
-            "lr_decay": 1.1,
-            "drop_x": 0.1,
-            "drop_i": 0.2,
-            "drop_h": 0.1,
-            "drop_o": 0.2,
-            "weight_decay": 1e-5,
-        }
-        | fields
-    )
-    return config
 
 
 def lines_of(folder: Path) -> list[dict]:
@@ -149,59 +110,6 @@ def test_six_steps_of_the_authors_rhn(devices: int) -> None:
     for name, p in state.params.items():
         np.testing.assert_allclose(p, final[name], rtol=0, atol=1e-5, err_msg=name)
         assert np.abs(final[name] - np.asarray(golden_params(golden, "init", 3)[name])).max() > 1e-3
-
-
-# ---------------------------------------------------------------------------- devices
-
-
-def run_steps(text: Path, devices: int, steps: int = 6):
-    config = small(text)
-    corpus = corpora.load(str(text), "char")
-    config = model.resolve(config, corpus.vocabulary.size)
-    graphdef, params = model.split(model.build(config, corpus.vocabulary.size))
-    mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
-    step = train.make_step(config, graphdef, mesh)
-    carries = evaluate.zero_carries(graphdef, params, config.batch_size, mesh)
-    opt_state = optim.update_rule(config).init(params)
-    state = State(*parallel.shard((params, opt_state), mesh, EVERYWHERE), carries)
-    windows = train.batches.Windows(corpus.train, config.batch_size, config.num_steps)
-    history = []
-    for i in range(steps):
-        x, y = (parallel.shard_rows(a, mesh) for a in windows[i])
-        arguments = state, x, y, np.int32(i), np.float32(0.2)
-        if i == 0:
-            compiled = step.lower(*arguments).compile().as_text()
-        state, values = step(*arguments)
-        history.append({k: float(v) for k, v in jax.block_until_ready(values).items()})
-    return state, history, compiled
-
-
-def test_two_devices_give_the_numbers_of_one(text: Path) -> None:
-    one, history_1, _ = run_steps(text, 1)
-    two, history_2, _ = run_steps(text, 2)
-    for a, b in zip(history_1, history_2, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            np.testing.assert_allclose(a[name], b[name], rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-
-
-def test_one_all_reduce_a_step_and_none_in_the_time_loop(text: Path) -> None:
-    _, _, program = run_steps(text, 2, steps=1)
-    where = []  # the computation that each all-reduce stands in
-    for line in program.splitlines():
-        if line.endswith("{") and not line.startswith(" "):
-            computation = line
-        elif re.search(r" all-reduce(-start)?\(", line):
-            where.append(computation)
-    assert len(re.findall(r" while\(", program)) >= 2  # forward and backward in time
-    assert len(where) == 1 and where[0].startswith("ENTRY")
-
-
-def test_a_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(UserError, match="batch_size=7 does not divide by 2 devices"):
-        parallel.batch_mesh(7)
 
 
 # ---------------------------------------------------------------------------- whole runs
@@ -318,37 +226,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert len(steps) < 5
 
 
-def test_a_workdir_of_another_run_is_refused(text: Path, tmp_path: Path) -> None:
-    Trainer(small(text, epochs=1), tmp_path / "run", QUIET).run()
-    before = sorted(p.read_bytes() for p in (tmp_path / "run").glob("*.json*"))
-    with pytest.raises(UserError, match=r"another config \(depth: 2 there, 3 here\)"):
-        Trainer(small(text, epochs=1, depth=3), tmp_path / "run", QUIET)
-    text.write_text(text.read_text().replace("rain sun", "sun rain"))
-    with pytest.raises(UserError, match="changed since the run"):
-        Trainer(small(text, epochs=1), tmp_path / "run", QUIET)
-    assert sorted(p.read_bytes() for p in (tmp_path / "run").glob("*.json*")) == before
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(UserError, match="not empty and holds no run"):
-        Trainer(small(text), tmp_path / "mine", QUIET)
-
-
 def test_lost_metrics_are_noticed(text: Path, tmp_path: Path) -> None:
     Trainer(small(text, epochs=1), tmp_path / "run", QUIET).run()
     (tmp_path / "run" / "metrics.jsonl").write_text("")
     with pytest.raises(UserError, match="has lost lines"):
         Trainer(small(text, epochs=2), tmp_path / "run", QUIET).run()
-
-
-# ---------------------------------------------------------------------------- schedules
-
-
-def test_rhn_schedule() -> None:
-    config = configs.default()
-    config.update(learning_rate=0.2, lr_decay=1.02, flat_epochs=20)
-    rates = [optim.learning_rate(config, epoch, 0) for epoch in range(23)]
-    assert rates[:20] == [0.2] * 20
-    np.testing.assert_allclose(rates[20:], [0.2 / 1.02, 0.2 / 1.02**2, 0.2 / 1.02**3])
 
 
 def test_plateau_halving(text: Path, tmp_path: Path, monkeypatch) -> None:
@@ -360,17 +242,6 @@ def test_plateau_halving(text: Path, tmp_path: Path, monkeypatch) -> None:
     rates = [e["lr"] for e in lines_of(tmp_path / "run") if e["kind"] == "epoch"]
     assert rates == [0.2, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1]
     assert trainer.progress.halvings == 2 and trainer.progress.best_epoch == 5
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-def test_update_rules_clip_and_decay(optimizer: str) -> None:
-    config = configs.default()
-    config.update(optimizer=optimizer, max_grad_norm=1.0, weight_decay=0.1)
-    rule, params = optim.update_rule(config), {"v": jnp.array([1.0, 2.0])}
-    direction, _ = rule.update({"v": jnp.array([30.0, 40.0])}, rule.init(params), params)
-    expected = {"sgd": [0.6, 0.8], "adam": [1.0, 1.0], "adamw": [1.1, 1.2]}[optimizer]
-    np.testing.assert_allclose(direction["v"], expected, rtol=1e-4)
-    assert optim.l2(config) == (0.0 if optimizer == "adamw" else 0.1)
 
 
 # ---------------------------------------------------------------------------- real data

@@ -1,0 +1,121 @@
+"""Bad input gets one clear line and exit code 2, and leaves nothing half-written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_module
+
+from rnnx import config as configs
+
+QUICK = "--config=configs/quickstart.py:tiny"
+
+
+def refused(done, *parts: str) -> None:
+    """One line on stderr that names the parts, no traceback, exit code 2."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+    for part in parts:
+        assert part in done.stderr, done.stderr
+
+
+def test_overrides_of_every_type_reach_the_run(tmp_path: Path) -> None:
+    done = run_module(
+        "train", QUICK, f"--workdir={tmp_path / 'run'}", "--config.depth=1", "--config.max_steps=3",
+        "--config.drop_h=0.5", "--config.cell=dtrnn", "--config.mi_init=(2.0, 0.5, 0.5)",
+        "--noconfig.coupled", "--config.learning_rate=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kept = configs.from_json((tmp_path / "run" / "config.json").read_text(), "")
+    assert (kept.depth, kept.drop_h, kept.cell, kept.coupled) == (1, 0.5, "dtrnn", False)
+    assert kept.mi_init == (2.0, 0.5, 0.5) and kept.learning_rate == 1.0
+    assert "dtrnn" in done.stdout and "test bpc" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "args, parts",
+    [
+        (["--config.hiden_size=3"], ["hiden_size", "did you mean hidden_size"]),
+        (["--config.depth=0"], ["depth=0 must be at least 1"]),
+        (["--config.depth=2.5"], ["depth"]),
+        (["--config.depth=two"], ["depth"]),
+        (["--config.hidden_size=-1"], ["hidden_size=-1"]),
+        (["--config.drop_x=1.5"], ["drop_x=1.5 must be below 1"]),
+        (["--config.cell=lsmt"], ["did you mean lstm"]),
+        (["--config.corpus=ptb_wrd"], ["ptb_wrd"]),
+        (["--config.batch_size=9000000"], ["batch larger than the text"]),
+        (["--wrkdir=x"], ["wrkdir"]),
+        (["stray"], ["stray"]),
+        (["--num_processes=2"], ["go together"]),
+    ],
+)
+def test_bad_arguments_of_train(args: list[str], parts: list[str], tmp_path: Path) -> None:
+    refused(run_module("train", QUICK, f"--workdir={tmp_path / 'run'}", *args), *parts)
+    assert not (tmp_path / "run").exists(), "something was half-written"
+
+
+def test_bad_config_files(tmp_path: Path) -> None:
+    workdir = f"--workdir={tmp_path / 'run'}"
+    refused(run_module("train", workdir), "--config=FILE is missing")
+    refused(run_module("train", QUICK), "--workdir=DIR is missing")
+    refused(run_module("train", "--config=configs/no_such.py", workdir), "no_such.py")
+    refused(
+        run_module("train", "--config=configs/enwik8.py:milstm", workdir), "did you mean mi_lstm"
+    )
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config():\n    return 1 / 0\n")
+    refused(run_module("train", f"--config={broken}", workdir), "division by zero")
+
+
+def test_bad_corpora(tmp_path: Path) -> None:
+    def train(path: Path) -> object:
+        return run_module(
+            "train", QUICK, f"--workdir={tmp_path / 'run'}", f"--config.corpus={path}"
+        )
+
+    rng = np.random.default_rng(0)
+    for name, content, part in [
+        ("empty.txt", b"", "empty"),
+        ("short.txt", b"abc", "short"),
+        ("latin1.txt", "caf\xe9 ".encode("latin-1") * 500, "UTF-8"),
+        ("noise.bin", rng.bytes(5000), "UTF-8"),
+    ]:
+        path = tmp_path / name
+        path.write_bytes(content)
+        refused(train(path), name, part)
+    refused(train(tmp_path / "missing.txt"), "missing.txt")
+    refused(train(tmp_path), str(tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("module", ["evaluate", "sample"])
+def test_bad_workdirs(module: str, tmp_path: Path) -> None:
+    refused(run_module(module, f"--workdir={tmp_path / 'nothing'}"), "not a workdir")
+    (tmp_path / "config.json").write_text('{"format": 1}')
+    refused(run_module(module, f"--workdir={tmp_path}"), "config.json")
+    refused(run_module(module), "workdir")
+    config = configs.default()
+    config.update(embed_size=4, hidden_size=4)
+    (tmp_path / "config.json").write_text(configs.to_json(config))
+    refused(run_module(module, f"--workdir={tmp_path}"), "vocabulary.json is missing")
+    (tmp_path / "vocabulary.json").write_text(
+        '{"format": 1, "level": "char", "symbols": ["a", "b"]}'
+    )
+    refused(run_module(module, f"--workdir={tmp_path}"), "no checkpoint yet")
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "sample", "corpora"])
+def test_help(module: str) -> None:
+    done = run_module(module, "--help")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert f"python -m rnnx.{module}" in done.stdout
+    assert all(len(line) < 120 for line in done.stdout.splitlines())
+    if module == "train":
+        assert all(f"\n  {name} = " in done.stdout for name in configs.FIELDS)
+
+
+def test_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = run_module("train", QUICK, "--dry_run", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "dry run" in done.stdout and "total" in done.stdout
+    assert list(tmp_path.iterdir()) == []
