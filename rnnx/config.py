@@ -186,7 +186,8 @@ def from_json(text: str, where: str) -> ConfigDict:
     if version != FORMAT:
         raise UserError(f"{where} has format {version}; this version reads format {FORMAT}")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    config = ConfigDict(fields)
+    # A field that came later has a default that means what was done before it.
+    config = ConfigDict(default().to_dict() | fields)
     try:
         validate(config)
     except UserError as error:

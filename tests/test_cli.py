@@ -91,7 +91,7 @@ def test_bad_corpora(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["evaluate", "sample"])
 def test_bad_workdirs(module: str, tmp_path: Path) -> None:
     refused(run_module(module, f"--workdir={tmp_path / 'nothing'}"), "not a workdir")
-    (tmp_path / "config.json").write_text('{"format": 1}')
+    (tmp_path / "config.json").write_text('{"format": 1, "depth": 0}')
     refused(run_module(module, f"--workdir={tmp_path}"), "config.json")
     refused(run_module(module), "workdir")
     config = configs.default()

@@ -55,12 +55,14 @@ def test_config_json_round_trip_and_refusals() -> None:
     config.update(depth=7, mi_init=(2.0, 0.5, 0.5))
     again = configs.from_json(configs.to_json(config), "config.json")
     assert again.to_dict() == config.to_dict()
+    older = configs.from_json('{"format": 1, "depth": 7}', "config.json")
+    assert older.depth == 7 and older.seed == configs.FIELDS["seed"].default
     for text, message in [
         ("", "not a config"),
         ("[]", "not a config"),
         ('{"depth": 3}', "not a config"),
         ('{"format": 99}', "format 99"),
-        ('{"format": 1, "depth": 3}', "lacks the field"),
+        ('{"format": 1, "dept": 3}', "did you mean depth"),
         (configs.to_json(config).replace('"depth": 7', '"depth": "7"'), "depth must be int"),
     ]:
         with pytest.raises(UserError, match=message):
