@@ -166,7 +166,7 @@ class Trainer:
 
     def run(self) -> dict:
         """Trains from where the run stands to its end; returns what `result.json` holds."""
-        self.checkpoints = Checkpoints(self.folder)
+        self.checkpoints, self.log = Checkpoints(self.folder), None
         try:
             self.resume()
             finished = self.folder / "result.json"
@@ -189,6 +189,8 @@ class Trainer:
         finally:
             self.display.finish()
             self.checkpoints.close()
+            if self.log:
+                self.log.close()
 
     def resume(self) -> None:
         """Goes back to the newest checkpoint, if there is one."""
@@ -339,7 +341,6 @@ class Trainer:
         }
         if parallel.is_main():
             workdir.write_json(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
-        self.log.close()
         return result
 
     def _note(self) -> str:
