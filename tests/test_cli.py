@@ -29,7 +29,7 @@ def test_overrides_of_every_type_reach_the_run(tmp_path: Path) -> None:
     kept = configs.from_json((tmp_path / "run" / "config.json").read_text(), "")
     assert (kept.depth, kept.drop_h, kept.cell, kept.coupled) == (1, 0.5, "dtrnn", False)
     assert kept.mi_init == (2.0, 0.5, 0.5) and kept.learning_rate == 1.0
-    assert "dtrnn" in done.stdout and "test bpc" in done.stdout
+    assert "dtrnn" in done.stdout and "this model" in done.stdout
 
 
 @pytest.mark.parametrize(
