@@ -4,8 +4,8 @@ Paper     Wu et al. 2016, arXiv:1606.06630, PTB character table: MI-RNN
 Expected  1.39 bits per character, test (published); variant `rnn`: 1.42 (~, recalled). The
           initial alpha, beta1, beta2 were searched by the authors and are not known; these are
           the ones of their text8 MI-RNN. Windows of 50, Adam and the weights' range are those
-          of the paper's analysis runs (~)
-Cost      COST_PTB_CHAR
+          of the paper's analysis runs (~); one-hot inputs and the batch of 50 are our reading
+Cost      2,006 updates an epoch; 9 minutes an epoch measured on 2 CPU cores (AVX-512)
 Command   python -m rnnx.train --config=configs/ptb_char.py --workdir=runs/ptb_char
 Others    --config=configs/ptb_char.py:rnn; any cell by --config.cell=lstm and the like
 """

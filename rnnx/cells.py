@@ -226,17 +226,33 @@ def step(
       The state after the step; its first array is the output y (B, n).
     """
 
-    def pre(k: int, z: Array, scale: Array | None = None) -> list[Array]:
-        uz = matmul(z if mask is None else z * mask, params[k]["U"])
-        uz = uz if scale is None else scale * uz
-        return split_gates(cell, k, integrate(cell.integration, params[k], wx[k], uz))
-
+    pre = make_pre(cell, params, wx, mask, lambda k, z: matmul(z, params[k]["U"]))
     return CELLS[cell.kind].transition(pre, carry, cell)
 
 
-def split_gates(cell: Cell, k: int, a: Array) -> list[Array]:
-    """Block k's pre-activation (..., G n) as its G gates, each (..., n)."""
-    return jnp.split(a, len(cell.blocks[k]), axis=-1)
+def make_pre(
+    cell: Cell,
+    params: Params,
+    wx: tuple[Array | None, ...],
+    mask: Array | None,
+    product: Callable[[int, Array], Array],
+    nudge: tuple[Array, ...] | None = None,
+) -> Pre:
+    """The `pre` of one time step, around any way to take block k's product `z U`.
+
+    Args:
+      product: (k, z with the mask applied) to (B, G n).
+      nudge: added to each block's pre-activation, (B, G n) each; a zero to differentiate by.
+    """
+
+    def pre(k: int, z: Array, scale: Array | None = None) -> list[Array]:
+        uz = product(k, z if mask is None else z * mask)
+        uz = uz if scale is None else scale * uz
+        a = integrate(cell.integration, params[k], wx[k], uz)
+        a = a if nudge is None else a + nudge[k]
+        return jnp.split(a, len(cell.blocks[k]), axis=-1)
+
+    return pre
 
 
 def zero_carry(cell: Cell, batch_size: int, n: int) -> Carry:

@@ -22,18 +22,21 @@ warnings.filterwarnings("ignore", module="orbax")
 
 
 class Checkpoints:
-    """The checkpoints of one workdir."""
+    """The checkpoints of one workdir, for the run that writes them."""
 
     def __init__(self, folder: Path):
         folder = Path(folder).absolute() / "checkpoints"
-        keep_two = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(2), cleanup_tmp_directories=True
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(2),
+            cleanup_tmp_directories=True,
+            # Over several processes the barriers of two saves in the background collide.
+            enable_async_checkpointing=jax.process_count() == 1,
         )
-        self._latest = ocp.CheckpointManager(folder / "latest", options=keep_two)
-        self._best = ocp.CheckpointManager(folder / "best", options=keep_two)
+        self._latest = ocp.CheckpointManager(folder / "latest", options=options)
+        self._best = ocp.CheckpointManager(folder / "best", options=options)
 
     def save_latest(self, step: int, state: Any, progress: dict) -> None:
-        """Saves arrays and JSON values of a step in the background; what stands stays."""
+        """Saves arrays and JSON values of a step, in the background; what stands stays."""
         _save(self._latest, step, state, progress)
 
     def restore_latest(self, like: Any) -> tuple[Any, dict] | None:
@@ -49,6 +52,11 @@ class Checkpoints:
         """The newest of the best parameters and their info, or None."""
         return _restore(self._best, like)
 
+    @property
+    def has_best(self) -> bool:
+        """Whether there are best parameters of any step."""
+        return self._best.latest_step() is not None
+
     def keep_best(self, step: int) -> None:
         """Drops best checkpoints of other steps: those a run wrote that was then rolled back."""
         for other in list(self._best.all_steps()):
@@ -59,6 +67,21 @@ class Checkpoints:
         """Waits until all is on disk."""
         self._latest.close()
         self._best.close()
+
+
+def read_best(folder: Path, like: Any) -> tuple[Any, dict] | None:
+    """The best parameters of a workdir and their info, or None; changes nothing there.
+
+    A run may be training in it meanwhile: its unfinished writes are left alone.
+    """
+    folder = Path(folder).absolute() / "checkpoints" / "best"
+    if not folder.is_dir() or not any(path.name.isdigit() for path in folder.iterdir()):
+        return None  # orbax makes a poor reader of an empty folder
+    options = ocp.CheckpointManagerOptions(
+        read_only=True, create=False, enable_async_checkpointing=False
+    )
+    with ocp.CheckpointManager(folder, options=options) as manager:
+        return _restore(manager, like)
 
 
 def _save(manager: ocp.CheckpointManager, step: int, arrays: Any, values: dict) -> None:
@@ -85,8 +108,11 @@ def _restore(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict] | No
                 arrays=ocp.args.StandardRestore(like), values=ocp.args.JsonRestore()
             ),
         )
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # orbax raises whatever its layers do
+        others = sorted(set(manager.all_steps()) - {step})
+        older = f"; remove it to go back to step {others[-1]}" if others else ""
+        reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"checkpoint {manager.directory}/{step} does not load: {str(error).splitlines()[0]}"
+            f"checkpoint {manager.directory}/{step} does not load{older} ({reason})"
         ) from error
     return got["arrays"], got["values"]

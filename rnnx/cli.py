@@ -54,8 +54,8 @@ def _parse(has_config: bool) -> None:
     except (UserError, flags.Error):
         raise
     except OSError:
-        file = next(a.split("=", 1)[-1] for a in sys.argv if re.match("--?config(=|$)", a))
-        raise UserError(f"cannot read the config file {file.split(':')[0]}") from None
+        file = re.search(r"-config[= ](\S+)", " ".join(sys.argv))
+        raise UserError(f"cannot read the config file {file and file[1]}") from None
     except Exception as error:  # a config file is code: it may raise anything
         raise UserError(f"cannot read the config: {type(error).__name__}: {error}") from error
     if len(rest) > 1:

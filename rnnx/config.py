@@ -6,7 +6,6 @@ A file in `configs/` states only what differs; the command line overrides any fi
 
 import dataclasses
 import difflib
-import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -76,9 +75,9 @@ FIELDS: dict[str, Field] = {
     "max_grad_norm": Field(10.0, "clip the gradient's global norm; 0: do not clip", low=0.0),
     "weight_decay": Field(0.0, "L2: wd / 2 ||v||^2 over all variables, in the loss; "
                           "decoupled for adamw", low=0.0),
-    "dtype": Field("float32", "operands of matrix products; sums, state and parameters are "
-                   "float32", ("float32", "bfloat16")),
-    "seed": Field(0, "decides initial variables and every mask", low=0),
+    "dtype": Field("float32", "what matrix products take (and give as a matrix's gradient); their "
+                   "sums, state and parameters are float32", ("float32", "bfloat16")),
+    "seed": Field(0, "decides initial variables and every mask", low=0, below=2**32),
 }
 # fmt: on
 
@@ -123,8 +122,12 @@ def validate(config: ConfigDict) -> None:
             f"tied weights need embed_size = hidden_size ({config.hidden_size}) or 0, "
             f"not {config.embed_size}"
         )
+    if config.tied and config.embed_size and config.param_budget:
+        raise UserError("param_budget solves the width of a tied network: leave embed_size at 0")
     if len(config.mi_init) != 3:
         raise UserError(f"mi_init holds alpha, beta1, beta2: three numbers, not {config.mi_init}")
+    for value in config.mi_init:
+        _check("mi_init", value, Field(0.0, ""))
 
 
 def _check(name: str, value: Any, field: Field) -> None:
@@ -140,7 +143,7 @@ def _check(name: str, value: Any, field: Field) -> None:
         if field.low is not None and value < field.low:
             raise UserError(f"{name}={value} must be at least {field.low:g}")
         if field.below is not None and value >= field.below:
-            raise UserError(f"{name}={value} must be below {field.below:g}")
+            raise UserError(f"{name}={value} must be below {field.below:,}")
 
 
 def variants(arg: str, config: ConfigDict, known: dict[str, Callable]) -> ConfigDict:
@@ -166,28 +169,30 @@ def tiny(config: ConfigDict) -> None:
         batch_size=4,
         num_steps=16,
         epochs=1,
+        param_budget=0,
         max_steps=12,
         eval_tokens=600,
     )
 
 
-def to_json(config: ConfigDict) -> str:
-    """The text of `config.json`."""
-    return json.dumps({"format": FORMAT, **config.to_dict()}, indent=2) + "\n"
+def to_json(config: ConfigDict) -> dict:
+    """What `config.json` holds."""
+    return {"format": FORMAT, **config.to_dict()}
 
 
-def from_json(text: str, where: str) -> ConfigDict:
-    """Reads `config.json`; where names the file in errors. Raises UserError on anything else."""
-    try:
-        fields = json.loads(text)
-        version = fields.pop("format")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise UserError(f"{where} is not a config of rnnx") from None
-    if version != FORMAT:
-        raise UserError(f"{where} has format {version}; this version reads format {FORMAT}")
+def from_json(fields: dict, where: str) -> ConfigDict:
+    """The config that `to_json` gave; where names its file in errors.
+
+    Raises:
+      UserError: on anything else.
+    """
+    if fields.get("format") != FORMAT:
+        raise UserError(
+            f"{where} has format {fields.get('format')!r}; this version reads format {FORMAT}"
+        )
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    # A field that came later has a default that means what was done before it.
-    config = ConfigDict(default().to_dict() | fields)
+    del fields["format"]
+    config = ConfigDict(fields)
     try:
         validate(config)
     except UserError as error:

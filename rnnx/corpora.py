@@ -88,6 +88,7 @@ SOURCES = {
     "text8": Source("char", (_TEXT8,), (90_000_000, 5_000_000, 5_000_000, 27)),
     "enwik8": Source("byte", (_ENWIK8,), (90_000_000, 5_000_000, 5_000_000, 205)),
 }
+BUILT_IN = (*SOURCES, "python")
 
 
 class Corpus(NamedTuple):

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from rich import progress
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rnnx import config as configs
 from rnnx.corpora import Corpus
@@ -22,7 +23,9 @@ class Display:
     PLAIN_SECONDS = 30.0
 
     def __init__(self, stream: Any = None, quiet: bool = False):
-        self.console = Console(file=stream or sys.stdout, quiet=quiet, highlight=False)
+        self.console = Console(
+            file=stream or sys.stdout, quiet=quiet, highlight=False, markup=False, emoji=False
+        )
         self._bar = self._task = None
 
     def print(self, *args: Any) -> None:
@@ -80,8 +83,8 @@ def banner(
     # All fields, three abreast; those that differ from the default in bold.
     fields = Table(title="config", title_justify="left", show_header=False, box=None)
     cells = [
-        f"{name} = {value!r}" if value == configs.FIELDS[name].default else f"[b]{name} = {value!r}"
-        for name, value in ((name, config[name]) for name in configs.FIELDS)
+        Text(f"{name} = {config[name]!r}", "" if config[name] == field.default else "bold")
+        for name, field in configs.FIELDS.items()
     ]
     rows = -(-len(cells) // 3)
     for row in range(rows):

@@ -15,6 +15,7 @@ Appends the score to DIR/evaluations.jsonl. Training uses `full` and `batched` f
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -123,7 +124,7 @@ def monte_carlo(
     With every dropout at zero it equals `full`.
     """
     rows_at_once = min(samples, 32)
-    key = jax.random.fold_in(jax.random.key(config.seed), 0x6D63 + seed)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0x6D63), seed)
     net = model.merge(graphdef, params)
     draw = jax.jit(lambda rows: model.draw_masks(key, config, rows, vocab_size))
 
@@ -232,7 +233,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "which split")
     flags.DEFINE_enum("protocol", "full", PROTOCOLS, "how to score; see above")
     flags.DEFINE_integer("samples", 10, "mc: passes K", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "mc: of the masks", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "mc: of the masks", lower_bound=0, upper_bound=2**32 - 1)
     flags.DEFINE_float("rate", 5e-5, "dynamic: learning rate", lower_bound=0)
     flags.DEFINE_float("decay", 2e-3, "dynamic: pull to the trained parameters", lower_bound=0)
     flags.DEFINE_integer("segment", 5, "dynamic: targets between updates", lower_bound=1)
@@ -241,16 +242,16 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("max_tokens", 0, "0, or score so many targets only", lower_bound=0)
     flags.DEFINE_string("data_dir", "", "raw corpus files, if elsewhere than in training")
+    flags.DEFINE_string("corpus", "", "the own file trained on, if it was moved since")
 
 
 def main() -> None:
-    folder = Path(FLAGS.workdir)
+    folder = Path(FLAGS.workdir).expanduser()
     run = workdir.open_run(folder)
     config = run.config
     data_dir = FLAGS.data_dir or config.data_dir
-    corpus = corpora.load(config.corpus, config.level, data_dir)
-    if corpus.vocabulary != run.vocabulary:
-        raise UserError(f"the corpus {config.corpus} is not the one {folder} was trained on")
+    corpus = corpora.load(FLAGS.corpus or config.corpus, config.level, data_dir)
+    workdir.check_data(folder, corpus)
     tokens = getattr(corpus, FLAGS.split)
     if FLAGS.max_tokens:
         tokens = tokens[: FLAGS.max_tokens + 1]
@@ -260,6 +261,8 @@ def main() -> None:
     score, settings = _score(run, corpus, tokens, display, name)
     display.finish()
     seconds = time.perf_counter() - began
+    if not math.isfinite(score.nll):
+        raise UserError(f"{name} gives {score.nll} nats: with dynamic, lower --rate")
     print(
         f"{name}: {score.show(config.level)}  (nll {score.nll:.5f} nats, ppl {score.ppl:.3f}, "
         f"bpc {score.bpc:.4f}, {score.tokens:,} targets, {duration(seconds)})"

@@ -98,8 +98,10 @@ class Log:
         """Appends a line; every 50th step and every epoch also goes to TensorBoard."""
         if self.silent:
             return
+        # JSON has no inf, which the perplexity of a diverged network is.
+        values = {k: None if v in (math.inf, -math.inf) else v for k, v in values.items()}
         line = {"kind": kind, "step": step, **values}
-        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         if kind == "epoch" or step % 50 == 0:
             self._file.flush()
             for name, value in values.items():
@@ -145,9 +147,13 @@ class Clock:
         if self._since is not None:
             self.seconds += now - self._since
             self.tokens += tokens
-        self._compiled, self._since = True, now
+        if tokens:
+            self._compiled = True
+        self._since = now
 
     def stop(self) -> None:
+        """Ends the count; steps that ran ahead must be over, their time is counted here."""
+        self.lap(0)
         self._since = None
 
 

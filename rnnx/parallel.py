@@ -41,6 +41,10 @@ def initialize(
         return
     if any(value is None for value in given):
         raise UserError("--coordinator, --num_processes and --process_id go together")
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"--process_id={process_id} is not among {num_processes} processes from 0")
+    if not re.fullmatch(r"\S+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator} is not HOST:PORT")
     jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
@@ -84,7 +88,7 @@ def first_row(rows_here: int) -> Array:
 def shard(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
     """Puts host arrays, the same in every process, on the mesh's devices."""
     sharding = NamedSharding(mesh, spec)
-    if jax.process_count() == 1:
+    if single():
         return jax.device_put(tree, sharding)
     return jax.tree.map(
         lambda a: jax.make_array_from_callback(a.shape, sharding, lambda i, a=a: np.asarray(a)[i]),
@@ -111,6 +115,11 @@ def shard_rows(local: np.ndarray, mesh: Mesh) -> Array:
 def must_wait(mesh: Mesh) -> bool:
     """Whether each step must be awaited: CPU collectives deadlock when many steps run ahead."""
     return mesh.devices.size > 1 and mesh.devices.flat[0].platform == "cpu"
+
+
+def single() -> bool:
+    """Whether this is the only process of the run."""
+    return jax.process_count() == 1
 
 
 def is_main() -> bool:

@@ -19,7 +19,7 @@ from jax import Array
 
 from rnnx import cli, model, workdir
 from rnnx.errors import UserError
-from rnnx.vocabulary import Vocabulary
+from rnnx.vocabulary import EOS, Vocabulary
 
 FLAGS = flags.FLAGS
 
@@ -72,10 +72,9 @@ def start_of_text(vocabulary: Vocabulary) -> np.ndarray:
 
     Otherwise the symbol of id 0: a network has to read something before it predicts.
     """
-    try:
-        return vocabulary.encode("\n")
-    except UserError:
-        return np.zeros(1, np.int32)
+    line_end = {"word": EOS, "char": "\n", "byte": 10}[vocabulary.level]
+    known = line_end in vocabulary.symbols
+    return vocabulary.encode("\n") if known else np.zeros(1, np.int32)
 
 
 def define_flags() -> None:
@@ -84,11 +83,13 @@ def define_flags() -> None:
     flags.DEFINE_integer("length", 200, "tokens to write", lower_bound=1)
     flags.DEFINE_float("temperature", 1.0, "below 1 safer, above 1 wilder, 0 greedy", lower_bound=0)
     flags.DEFINE_integer("top_k", 0, "0, or draw among the k likeliest tokens", lower_bound=0)
-    flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "of the draws", lower_bound=0, upper_bound=2**32 - 1)
 
 
 def main() -> None:
-    run = workdir.open_run(Path(FLAGS.workdir))
+    if not np.isfinite(FLAGS.temperature):
+        raise UserError(f"--temperature={FLAGS.temperature} is not a finite number")
+    run = workdir.open_run(Path(FLAGS.workdir).expanduser())
     prompt = run.vocabulary.encode(FLAGS.prompt)
     read = prompt if len(prompt) else start_of_text(run.vocabulary)
     tokens = continuation(

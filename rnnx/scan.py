@@ -66,13 +66,7 @@ def unroll_plain(
 ) -> tuple[Array, Carry]:
     """`unroll` as JAX differentiates it by itself: slower, but of any order and mode."""
     params = cast_matrices(params, dtype)
-
-    def body(carry: Carry, wx: tuple[Array | None, ...]) -> tuple[Carry, Array]:
-        carry = cells.step(cell, params, carry, wx, mask)
-        return carry, carry[0]
-
-    carry, ys = lax.scan(body, carry, cells.project(cell, params, xs))
-    return ys, carry
+    return _scan(cell, params, cells.project(cell, params, xs), carry, mask)
 
 
 def cast_matrices(params: Params, dtype: Any) -> Params:
@@ -87,8 +81,7 @@ def _without_input(params: Params) -> Params:
     return tuple({name: p for name, p in block.items() if name != "W"} for block in params)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _recur(
+def _scan(
     cell: Cell,
     params: Params,
     wx: tuple[Array | None, ...],
@@ -105,16 +98,18 @@ def _recur(
     return ys, carry
 
 
+_recur = jax.custom_vjp(_scan, nondiff_argnums=(0,))
+
+
 def _recur_fwd(cell, params, wx, carry, mask):
     def body(state, wx):
         products: dict[int, Array] = {}
 
-        def pre(k, z, scale=None):
-            products[k] = uz = cells.matmul(z if mask is None else z * mask, params[k]["U"])
-            uz = uz if scale is None else scale * uz
-            a = cells.integrate(cell.integration, params[k], wx[k], uz)
-            return cells.split_gates(cell, k, a)
+        def product(k, z):
+            products[k] = cells.matmul(z, params[k]["U"])
+            return products[k]
 
+        pre = cells.make_pre(cell, params, wx, mask, product)
         after = cells.CELLS[cell.kind].transition(pre, state, cell)
         return after, (after, tuple(products[k] for k in range(len(params))))
 
@@ -137,12 +132,15 @@ def _recur_bwd(cell, residuals, cotangents):
             zs: dict[int, Array] = {}
             scales: dict[int, Array | None] = {}
 
+            def product(k, z):
+                zs[k] = z
+                return _recorded_product(z, uz[k], transposed[k])
+
+            inner = cells.make_pre(cell, params, wx, mask, product, nudge)
+
             def pre(k, z, scale=None):
-                zs[k], scales[k] = z if mask is None else z * mask, scale
-                recorded = _recorded_product(zs[k], uz[k], transposed[k])
-                recorded = recorded if scale is None else scale * recorded
-                a = cells.integrate(cell.integration, params[k], wx[k], recorded)
-                return cells.split_gates(cell, k, a + nudge[k])
+                scales[k] = scale
+                return inner(k, z, scale)
 
             after = cells.CELLS[cell.kind].transition(pre, state, cell)
             return after, (tuple(zs[k] for k in blocks), tuple(scales[k] for k in blocks))

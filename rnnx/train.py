@@ -7,11 +7,13 @@ last bit as if it had not. --dry_run builds everything, runs two updates, one ev
 and restore, and leaves nothing behind.
 """
 
+import contextlib
 import dataclasses
-import json
 import math
+import signal
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,10 +135,14 @@ class Trainer:
         self.folder, self.display = folder, display
         self.mesh = parallel.batch_mesh(config.batch_size)
         self.corpus = corpora.load(config.corpus, config.level, config.data_dir)
-        with config.copy_and_resolve_references().unlocked() as config:
-            config.level = self.corpus.level
+        config = config.copy_and_resolve_references()
+        config.level = self.corpus.level
+        if self.corpus.name not in corpora.BUILT_IN:
+            config.corpus = str(Path(config.corpus).expanduser().resolve())
         vocab_size = self.corpus.vocabulary.size
         self.config = config = model.resolve(config, vocab_size)
+        if parallel.is_main():
+            workdir.check(folder, config, self.corpus)
         self.windows = batches.Windows(
             self.corpus.train,
             config.batch_size,
@@ -149,8 +155,6 @@ class Trainer:
         self.graphdef, params = model.split(model.build(config, vocab_size))
         self.about = workdir.provenance(self.corpus)
         self.about["parameters"] = {name: list(p.shape) for name, p in params.items()}
-        if parallel.is_main():
-            workdir.claim(folder, config, self.corpus, self.about)
         opt_state = optim.update_rule(config).init(params)
         params, opt_state = parallel.shard((params, opt_state), self.mesh, EVERYWHERE)
         self.state = State(params, opt_state, self._zero_carries(params))
@@ -158,6 +162,8 @@ class Trainer:
         self.step = make_step(config, self.graphdef, self.mesh)
         self.score = evaluate.make_scorer(self.graphdef, self.mesh)
         self.pending: tuple[int, float, dict[str, Array]] | None = None
+        self.saved_step = 0
+        self.stop_signal = 0
 
     def announce(self) -> None:
         """Prints what is about to run."""
@@ -165,42 +171,69 @@ class Trainer:
         banner(self.display, self.config, self.corpus, self.about, windows, self.folder)
 
     def run(self) -> dict:
-        """Trains from where the run stands to its end; returns what `result.json` holds."""
-        self.checkpoints, self.log = Checkpoints(self.folder), None
-        try:
-            self.resume()
+        """Trains from where the run stands to its end; returns what `result.json` holds.
+
+        Raises:
+          UserError: when the workdir can't be used, or the numbers are no longer finite.
+          SystemExit: 128 + N on signal N, SIGINT or SIGTERM, with everything saved.
+        """
+        lock = workdir.locked(self.folder) if parallel.is_main() else contextlib.nullcontext()
+        with lock, contextlib.ExitStack() as closing, self._signals():
+            closing.callback(self.display.finish)
+            self.checkpoints = Checkpoints(self.folder)
+            closing.callback(self.checkpoints.close)
+            self.restore()
             finished = self.folder / "result.json"
             if self.progress.step >= self.last_step and finished.exists():
                 self.display.print(f"this run is complete: {finished}")
                 return workdir.read_json(finished)
-            if parallel.is_main():
+            main = parallel.is_main()
+            position = self.progress.log_position
+            self.log = Log(self.folder, position, self.progress.step, silent=not main)
+            closing.callback(self.log.close)
+            if main:
+                workdir.write(self.folder, self.config, self.corpus, self.about)
                 finished.unlink(missing_ok=True)
             self.checkpoints.keep_best(self.progress.best_step)
-            self.log = Log(
-                self.folder,
-                self.progress.log_position,
-                self.progress.step,
-                silent=not parallel.is_main(),
-            )
             self.clock = Clock(self.progress.seconds, self.progress.tokens)
             while self.progress.step < self.last_step:
                 self.epoch()
             return self.finish()
-        finally:
-            self.display.finish()
-            self.checkpoints.close()
-            if self.log:
-                self.log.close()
 
-    def resume(self) -> None:
-        """Goes back to the newest checkpoint, if there is one."""
-        self.saved_step = 0
+    def restore(self) -> None:
+        """Goes back to the newest checkpoint, if there is one.
+
+        Raises:
+          UserError: when it does not load, or is gone though the run had come further.
+        """
         if found := self.checkpoints.restore_latest(self.state):
             self.state, self.progress = found[0], Progress(**found[1])
             self.saved_step = self.progress.step
             self.display.print(
                 f"continuing behind step {self.progress.step:,}, in epoch {self.progress.epoch + 1}"
             )
+        elif self.checkpoints.has_best or (self.folder / "result.json").exists():
+            raise UserError(
+                f"{self.folder}/checkpoints/latest is gone, but the run had come further: bring "
+                "it back, or choose another --workdir"
+            )
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Notes the first SIGINT or SIGTERM for the loop to act on; a second one kills."""
+
+        def note(number: int, frame: Any) -> None:
+            self.stop_signal = number
+            signal.signal(number, before[number])
+
+        alone = parallel.single() and threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if alone else ()
+        before = {number: signal.signal(number, note) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def epoch(self) -> None:
         """The rest of an epoch: updates, then validation, schedule and checkpoint."""
@@ -223,14 +256,28 @@ class Trainer:
                 jax.block_until_ready(metrics)
             self.clock.lap(config.batch_size * config.num_steps)
             self.display.update(progress.window, self._note())
+            if self.stop_signal:
+                self.save()
+                self.leave()
             every = config.checkpoint_every
             if every and progress.step % every == 0 and progress.window < len(self.windows):
                 self.save()
+                self.clock.start()
         self.settle()
         self.clock.stop()
         if progress.window == len(self.windows):
             self.end_epoch(rate)
         self.save()
+        if self.stop_signal:
+            self.leave()
+
+    def leave(self) -> None:
+        """Ends the process on a signal, everything being saved."""
+        name = signal.Signals(self.stop_signal).name
+        self.display.print(
+            f"{name}: saved at step {self.progress.step:,}; the same command continues"
+        )
+        raise SystemExit(128 + self.stop_signal)
 
     def settle(self) -> None:
         """Fetches the metrics of the last update, checks and logs them.
@@ -243,20 +290,25 @@ class Trainer:
         (step, rate, metrics), self.pending = self.pending, None
         values = {name: float(value) for name, value in metrics.items()}
         if not math.isfinite(values["loss"] + values["grad_norm"]):
-            good = f"step {self.saved_step:,}" if self.saved_step else "none yet"
-            raise UserError(
-                f"loss {values['loss']:g} at step {step:,} (learning rate {rate:g}, gradient norm "
-                f"{values['grad_norm']:g}). Last good checkpoint: {good}. Lower learning_rate or "
-                "max_grad_norm, or use dtype=float32, in a new workdir"
-            )
+            what = f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}"
+            self._diverged(what, step, rate)
         self.progress.nats += values["nats"]
         self.log.write("step", step, epoch=self.progress.epoch, lr=rate, **values)
+
+    def _diverged(self, what: str, step: int, rate: float) -> None:
+        good = f"step {self.saved_step:,}" if self.saved_step else "none yet"
+        raise UserError(
+            f"{what} at step {step:,} (learning rate {rate:g}). Last good checkpoint: {good}. "
+            "Lower learning_rate or max_grad_norm, or use dtype=float32, in a new workdir"
+        )
 
     def end_epoch(self, rate: float) -> None:
         """Validates, keeps the best parameters, and moves the schedule on."""
         config, progress = self.config, self.progress
         train = Score(progress.nats, len(self.windows) * config.batch_size * config.num_steps)
         valid = self.validate()
+        if not math.isfinite(valid.nll):
+            self._diverged(f"valid score {valid.nll}", progress.step, rate)
         better = valid.nll < progress.best_nll
         self.log.write(
             "epoch",
@@ -298,6 +350,8 @@ class Trainer:
     def save(self) -> None:
         """Checkpoints everything the run needs to go on."""
         self.settle()
+        if self.clock.running:
+            self.clock.stop()
         progress = self.progress
         progress.seconds, progress.tokens = self.clock.seconds, self.clock.tokens
         progress.log_position = self.log.position
@@ -318,6 +372,9 @@ class Trainer:
         best_epoch = progress.best_epoch
         if progress.window:  # stopped in mid-epoch by max_steps: these parameters compete too
             valid = self.validate()
+            if not math.isfinite(valid.nll) and not self.checkpoints.has_best:
+                rate = optim.learning_rate(config, progress.epoch, progress.halvings)
+                self._diverged(f"valid score {valid.nll}", progress.step, rate)
             if valid.nll < progress.best_nll:
                 self.save_best(valid)
                 best_epoch = progress.epoch
@@ -340,7 +397,7 @@ class Trainer:
             "git": self.about["git"],
         }
         if parallel.is_main():
-            workdir.write_json(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+            workdir.write_json(self.folder / "result.json", result)
         return result
 
     def _note(self) -> str:
@@ -365,17 +422,18 @@ def dry_run(config: ConfigDict, display: Display) -> None:
     Raises:
       RuntimeError: when what is restored differs from what was saved.
     """
+    if not parallel.single():
+        raise UserError("--dry_run tries one process: leave --coordinator out")
     config.max_steps, config.epochs, config.checkpoint_every = 2, 1, 0
     config.eval_tokens = min(config.eval_tokens or 200, 200)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, Path(folder) / "run", display)
         trainer.announce()
         trainer.run()
-        again = Trainer(config, Path(folder) / "run", Display(quiet=True))
-        again.checkpoints = Checkpoints(again.folder)
-        again.resume()
-        again.checkpoints.close()
-        pairs = zip(jax.tree.leaves(trainer.state), jax.tree.leaves(again.state), strict=True)
+        checkpoints = Checkpoints(trainer.folder)
+        restored, _ = checkpoints.restore_latest(trainer.state)
+        checkpoints.close()
+        pairs = zip(jax.tree.leaves(trainer.state), jax.tree.leaves(restored), strict=True)
         if not all(np.array_equal(a, b) for a, b in pairs):
             raise RuntimeError("the restored state differs from the saved one")
     display.print("dry run: two updates, evaluation, save and restore are fine; nothing was kept")
@@ -397,10 +455,23 @@ def main() -> None:
         raise UserError("--workdir=DIR is missing: the folder to keep the run in")
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     display = Display(quiet=not parallel.is_main())
-    if FLAGS.dry_run:
-        dry_run(FLAGS.config, display)
-        return
-    trainer = Trainer(FLAGS.config, Path(FLAGS.workdir), display)
+    try:
+        if FLAGS.dry_run:
+            dry_run(FLAGS.config, display)
+        else:
+            start(FLAGS.config, Path(FLAGS.workdir).expanduser(), display)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"out of memory ({str(error).splitlines()[0]}): lower hidden_size, batch_size or "
+            "num_steps"
+        ) from error
+
+
+def start(config: ConfigDict, folder: Path, display: Display) -> None:
+    """Trains, or continues, the run in a workdir, and prints what it came to."""
+    trainer = Trainer(config, folder, display)
     trainer.announce()
     result = trainer.run()
     summary(display, trainer.corpus, result)

@@ -2,27 +2,33 @@
 
     config.json       the resolved config
     vocabulary.json   the symbols, in the order of their ids
-    run.json          versions, devices, git revision, data sums, parameter table
+    run.json          versions, devices, git revision, data sums, parameter table; each launch
     metrics.jsonl     a line for every update and every epoch
     tensorboard/      the same as events
     checkpoints/      latest (to go on) and best (to use)
     evaluations.jsonl what `rnnx.evaluate` printed
     result.json       the scores, once the run is complete
+    lock              held while a process trains here
 
 Everything is JSON or plain arrays: opening a stranger's workdir runs no code of theirs.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
-from rnnx import __version__
+from rnnx import __version__, model
 from rnnx import config as configs
+from rnnx.checkpoint import read_best
 from rnnx.corpora import Corpus
 from rnnx.errors import UserError
 from rnnx.vocabulary import Vocabulary
@@ -30,55 +36,118 @@ from rnnx.vocabulary import Vocabulary
 FORMAT = 1  # of run.json and result.json
 
 
-def write_json(path: Path, text: str) -> None:
+_OWN = ("config.json", "vocabulary.json", "run.json", "metrics.jsonl", "tensorboard",
+        "checkpoints", "evaluations.jsonl", "result.json", "lock")  # fmt: skip
+
+
+def write_json(path: Path, value: Any) -> None:
     """Writes the whole file or nothing of it."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError when the file is missing or no JSON."""
+def read_json(path: Path) -> dict:
+    """Raises UserError when the file is missing or holds no JSON object."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: {path.parent} is not a workdir of rnnx") from None
+        raise UserError(f"{path} is missing: {path.parent} is not a whole workdir") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not what rnnx writes there")
+    return value
 
 
-def claim(folder: Path, config: ConfigDict, corpus: Corpus, run: dict) -> None:
-    """Makes folder the workdir of this run, or checks that it is.
+def read_config(folder: Path) -> ConfigDict:
+    """The config of a workdir. Raises UserError when it is none."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise UserError(f"{folder} is not a workdir of rnnx: it has no config.json")
+    return configs.from_json(read_json(path), str(path))
+
+
+def check(folder: Path, config: ConfigDict, corpus: Corpus) -> None:
+    """Refuses a folder that is not, or cannot become, the workdir of this run; writes nothing.
 
     Raises:
-      UserError: when it holds a run of another config or of other data, or can't be written.
+      UserError: when it holds a run of another config or of other data, or other files.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the workdir {folder}: {error.strerror}") from None
-    path = folder / "config.json"
-    if path.exists():
-        theirs = configs.from_json(path.read_text(encoding="utf-8"), str(path))
+    if "[" in str(folder) or "]" in str(folder):
+        raise UserError(
+            f"the workdir {folder} has brackets in its path, which checkpoints can't have"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the workdir {folder} is a file: name a folder")
+    if (folder / "config.json").exists():
+        theirs = read_config(folder)
         if differing := configs.differences(config, theirs):
             raise UserError(
                 f"{folder} holds a run of another config ({'; '.join(differing)}): choose "
                 "another --workdir, or the same config to continue it"
             )
-        if read_json(folder / "run.json").get("data") != run["data"]:
+        check_data(folder, corpus)
+    elif folder.exists():
+        # Files of ours alone are those of a run that was killed before it began.
+        foreign = {path.name.removesuffix(".tmp") for path in folder.iterdir()} - set(_OWN)
+        if foreign:
             raise UserError(
-                f"the corpus {config.corpus} changed since the run in {folder} began: choose "
-                "another --workdir, or bring the old data back"
+                f"{folder} holds no run, but other files ({', '.join(sorted(foreign)[:3])}): "
+                "choose another --workdir"
             )
-    elif any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no run: choose another --workdir")
+
+
+def check_data(folder: Path, corpus: Corpus) -> None:
+    """Raises UserError when a corpus is not the one that the run in folder was begun with."""
+    data = read_json(folder / "run.json").get("data")
+    known = data.get("sums") if isinstance(data, dict) else None
+    if not isinstance(known, dict) or sorted(known.values()) != sorted(corpus.sums.values()):
+        raise UserError(
+            f"the corpus {corpus.name} is not the one that the run in {folder} was trained on: "
+            "bring that one back, or choose another --workdir"
+        )
+
+
+def write(folder: Path, config: ConfigDict, corpus: Corpus, about: dict) -> None:
+    """Makes folder the workdir of this run, or notes in it that the run is continued.
+
+    Raises:
+      UserError: when it can't be written.
+    """
     try:
-        # config.json last: with it the workdir is whole.
-        write_json(folder / "vocabulary.json", json.dumps(corpus.vocabulary.to_json()) + "\n")
-        write_json(folder / "run.json", json.dumps(run, indent=2) + "\n")
-        write_json(path, configs.to_json(config))
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "config.json").exists():
+            first = read_json(folder / "run.json")
+            launch = {name: about[name] for name in ("versions", "device", "git")}
+            about = first | {"continued": [*first.get("continued", []), launch]}
+        else:
+            write_json(folder / "vocabulary.json", corpus.vocabulary.to_json())
+        write_json(folder / "run.json", about)
+        # Last: with it the workdir is whole.
+        write_json(folder / "config.json", configs.to_json(config))
     except OSError as error:
         raise UserError(f"cannot write to the workdir {folder}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a workdir for one process at a time; the lock goes with the process.
+
+    Raises:
+      UserError: when another process holds it, or the folder can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "w")  # noqa: SIM115 - held open as long as the lock
+    except OSError as error:
+        raise UserError(f"cannot write to the workdir {folder}: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is training in {folder}") from None
+        yield
 
 
 class Run(NamedTuple):
@@ -97,28 +166,14 @@ def open_run(folder: Path) -> Run:
     Raises:
       UserError: when there is no run, or no checkpoint yet.
     """
-    import jax
-
-    from rnnx import model
-    from rnnx.checkpoint import Checkpoints
-
-    path = folder / "config.json"
-    if not path.exists():
-        raise UserError(f"{folder} is not a workdir of rnnx: it has no config.json")
-    config = configs.from_json(path.read_text(encoding="utf-8"), str(path))
+    config = read_config(folder)
     vocabulary = Vocabulary.from_json(read_json(folder / "vocabulary.json"))
     graphdef, shapes = model.abstract(config, vocabulary.size)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = {
         name: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=device) for name, p in shapes.items()
     }
-    if not (folder / "checkpoints").is_dir():
-        raise UserError(f"{folder} has no checkpoint yet: train it first")
-    checkpoints = Checkpoints(folder)
-    try:
-        found = checkpoints.restore_best(like)
-    finally:
-        checkpoints.close()
+    found = read_best(folder, like)
     if found is None:
         raise UserError(
             f"{folder} has no evaluated checkpoint yet: one is saved at the end of each epoch"
@@ -128,8 +183,6 @@ def open_run(folder: Path) -> Run:
 
 def provenance(corpus: Corpus) -> dict:
     """What a run should remember of where it ran and on what."""
-    import jax
-
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "format": FORMAT,
@@ -147,8 +200,6 @@ def provenance(corpus: Corpus) -> dict:
 
 def device_name() -> str:
     """`2 x NVIDIA H200`, or `cpu (2 cores)`."""
-    import jax
-
     devices = jax.devices()
     kind = devices[0].device_kind
     name = f"cpu ({os.cpu_count()} cores)" if devices[0].platform == "cpu" else kind
@@ -157,13 +208,16 @@ def device_name() -> str:
 
 def git_revision() -> str:
     """The commit of the code in use, `-dirty` if it was changed since; empty if unknown."""
-    try:
+    root = Path(__file__).parent.parent
+
+    def git(*args: str) -> str:
         return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
+            ["git", *args], cwd=root, capture_output=True, text=True, check=True
         ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root.resolve():
+            return ""  # a repository that happens to enclose the package
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return ""

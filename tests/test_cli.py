@@ -1,5 +1,6 @@
 """Bad input gets one clear line and exit code 2, and leaves nothing half-written."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from conftest import run_module
 
 from rnnx import config as configs
+from rnnx import workdir
 
 QUICK = "--config=configs/quickstart.py:tiny"
 
@@ -26,7 +28,7 @@ def test_overrides_of_every_type_reach_the_run(tmp_path: Path) -> None:
         "--noconfig.coupled", "--config.learning_rate=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    kept = configs.from_json((tmp_path / "run" / "config.json").read_text(), "")
+    kept = workdir.read_config(tmp_path / "run")
     assert (kept.depth, kept.drop_h, kept.cell, kept.coupled) == (1, 0.5, "dtrnn", False)
     assert kept.mi_init == (2.0, 0.5, 0.5) and kept.learning_rate == 1.0
     assert "dtrnn" in done.stdout and "this model" in done.stdout
@@ -96,12 +98,12 @@ def test_bad_workdirs(module: str, tmp_path: Path) -> None:
     refused(run_module(module), "workdir")
     config = configs.default()
     config.update(embed_size=4, hidden_size=4)
-    (tmp_path / "config.json").write_text(configs.to_json(config))
+    (tmp_path / "config.json").write_text(json.dumps(configs.to_json(config)))
     refused(run_module(module, f"--workdir={tmp_path}"), "vocabulary.json is missing")
     (tmp_path / "vocabulary.json").write_text(
         '{"format": 1, "level": "char", "symbols": ["a", "b"]}'
     )
-    refused(run_module(module, f"--workdir={tmp_path}"), "no checkpoint yet")
+    refused(run_module(module, f"--workdir={tmp_path}"), "no evaluated checkpoint yet")
 
 
 @pytest.mark.parametrize("module", ["train", "evaluate", "sample", "corpora"])
