@@ -122,6 +122,12 @@ def make_step(
     )
 
 
+@jax.jit
+def all_finite(params: dict[str, Array]) -> Array:
+    """Whether no parameter is NaN or Inf."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in params.values()]))
+
+
 class Trainer:
     """One run in one workdir: `run` reads top to bottom what happens to it."""
 
@@ -162,8 +168,8 @@ class Trainer:
         self.step = make_step(config, self.graphdef, self.mesh)
         self.score = evaluate.make_scorer(self.graphdef, self.mesh)
         self.pending: tuple[int, float, dict[str, Array]] | None = None
-        self.saved_step = 0
-        self.stop_signal = 0
+        self.saved_step = self.stop_signal = 0
+        self.last_valid: Score | None = None
 
     def announce(self) -> None:
         """Prints what is about to run."""
@@ -267,6 +273,8 @@ class Trainer:
         self.clock.stop()
         if progress.window == len(self.windows):
             self.end_epoch(rate)
+        else:  # max_steps ends the run in mid-epoch
+            self.last_valid = self.validate()
         self.save()
         if self.stop_signal:
             self.leave()
@@ -291,15 +299,17 @@ class Trainer:
         values = {name: float(value) for name, value in metrics.items()}
         if not math.isfinite(values["loss"] + values["grad_norm"]):
             what = f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}"
-            self._diverged(what, step, rate)
+            self._diverged(what)
         self.progress.nats += values["nats"]
         self.log.write("step", step, epoch=self.progress.epoch, lr=rate, **values)
 
-    def _diverged(self, what: str, step: int, rate: float) -> None:
+    def _diverged(self, what: str) -> None:
+        config, progress = self.config, self.progress
+        rate = optim.learning_rate(config, progress.epoch, progress.halvings)
         good = f"step {self.saved_step:,}" if self.saved_step else "none yet"
         raise UserError(
-            f"{what} at step {step:,} (learning rate {rate:g}). Last good checkpoint: {good}. "
-            "Lower learning_rate or max_grad_norm, or use dtype=float32, in a new workdir"
+            f"{what} at step {progress.step:,} (learning rate {rate:g}). Last good checkpoint: "
+            f"{good}. Lower learning_rate or max_grad_norm, or use dtype=float32, in a new workdir"
         )
 
     def end_epoch(self, rate: float) -> None:
@@ -307,8 +317,6 @@ class Trainer:
         config, progress = self.config, self.progress
         train = Score(progress.nats, len(self.windows) * config.batch_size * config.num_steps)
         valid = self.validate()
-        if not math.isfinite(valid.nll):
-            self._diverged(f"valid score {valid.nll}", progress.step, rate)
         better = valid.nll < progress.best_nll
         self.log.write(
             "epoch",
@@ -339,20 +347,32 @@ class Trainer:
         progress.epoch, progress.window, progress.nats = progress.epoch + 1, 0, 0.0
 
     def validate(self) -> Score:
-        """The valid score by the batched protocol."""
+        """The valid score by the batched protocol.
+
+        Raises:
+          UserError: when it is not finite.
+        """
         tokens, config = self._capped(self.corpus.valid), self.config
         shape = config.batch_size, config.num_steps
         self.display.start("validation", len(batches.scoring_windows(tokens, *shape)))
         score = self.score(self.state.params, tokens, *shape, self.display)
         self.display.finish()
+        if not math.isfinite(score.nll):
+            self._diverged(f"valid score {score.nll}")
         return score
 
     def save(self) -> None:
-        """Checkpoints everything the run needs to go on."""
+        """Checkpoints everything the run needs to go on, and stops the clock.
+
+        Raises:
+          UserError: when a parameter is not finite: the loss tells so only one update later.
+        """
         self.settle()
         if self.clock.running:
             self.clock.stop()
         progress = self.progress
+        if not all_finite(self.state.params):
+            self._diverged("parameters not finite")
         progress.seconds, progress.tokens = self.clock.seconds, self.clock.tokens
         progress.log_position = self.log.position
         self.checkpoints.save_latest(progress.step, self.state, dataclasses.asdict(progress))
@@ -371,10 +391,7 @@ class Trainer:
         config, progress = self.config, self.progress
         best_epoch = progress.best_epoch
         if progress.window:  # stopped in mid-epoch by max_steps: these parameters compete too
-            valid = self.validate()
-            if not math.isfinite(valid.nll) and not self.checkpoints.has_best:
-                rate = optim.learning_rate(config, progress.epoch, progress.halvings)
-                self._diverged(f"valid score {valid.nll}", progress.step, rate)
+            valid = self.last_valid or self.validate()
             if valid.nll < progress.best_nll:
                 self.save_best(valid)
                 best_epoch = progress.epoch

@@ -47,13 +47,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["RNNX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+def one_device(**env: str) -> dict[str, str]:
+    """The environment of a process with one plain CPU device."""
+    return {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")} | env
+
+
 def run_module(module: str, *args: str, timeout: float = 300, **env: str):
-    """Runs `python -m rnnx.MODULE` as a person would, on one plain CPU device."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}
+    """Runs `python -m rnnx.MODULE` as a person would, on one CPU device."""
     return subprocess.run(
         [sys.executable, "-m", f"rnnx.{module}", *args],
         cwd=ROOT,
-        env=environment | env,
+        env=one_device(**env),
         capture_output=True,
         text=True,
         timeout=timeout,

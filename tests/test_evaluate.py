@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import shutil
 from pathlib import Path
 
 import jax
@@ -192,16 +191,25 @@ def test_the_command_prints_and_keeps_the_score(trained: Path, protocol: str) ->
         assert kept["nll"] == result["valid"]["nll"]
 
 
-def test_a_changed_corpus_is_noticed(trained: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(trained, copy)
-    config = json.loads((copy / "config.json").read_text())
-    other = tmp_path / "other.txt"
-    other.write_text("entirely different: 0123456789\n" * 60)
-    config["corpus"] = str(other)
-    (copy / "config.json").write_text(json.dumps(config))
-    done = run_module("evaluate", f"--workdir={copy}")
-    assert done.returncode == 2 and "is not the one" in done.stderr
+def test_a_changed_corpus_is_noticed_and_a_moved_one_can_be_named(trained: Path) -> None:
+    corpus = trained.parent / "text"
+    content = corpus.read_text()
+    try:
+        corpus.write_text(content[::-1])  # the same alphabet
+        done = run_module("evaluate", f"--workdir={trained}")
+        assert done.returncode == 2 and "is not the one" in done.stderr
+        corpus.unlink()
+        moved = trained.parent / "moved"
+        moved.write_text(content)
+        done = run_module("evaluate", f"--workdir={trained}", f"--corpus={moved}")
+        assert done.returncode == 0, done.stderr
+    finally:
+        corpus.write_text(content)
+
+
+def test_rates_that_break_the_network_are_told(trained: Path) -> None:
+    done = run_module("evaluate", f"--workdir={trained}", "--protocol=dynamic", "--rate=1e30")
+    assert done.returncode == 2 and "lower --rate" in done.stderr
 
 
 def test_real_data_is_where_the_tests_look() -> None:

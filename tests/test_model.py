@@ -191,3 +191,20 @@ def test_one_hot_inputs_are_rows_of_w() -> None:
     ys, _ = net.stack(jax.nn.one_hot(tokens, 11), net.stack.zero_carry(1), time_major=True)
     expected = ys @ net.softmax_weights[...] + net.softmax_bias[...]
     np.testing.assert_allclose(net(tokens, net.stack.zero_carry(1))[0], expected, atol=1e-6)
+
+
+def test_config_fields_reach_the_initial_variables() -> None:
+    params = model.split(model.build(small(transform_bias=-3.5, init_scale=0.3), 11))[1]
+    assert (params["stack.layers.0.blocks.1.b"][8:] == -3.5).all()
+    assert 0.25 < float(jnp.abs(params["stack.layers.0.blocks.1.U"]).max()) <= 0.3
+    config = small(
+        cell="lstm", depth=1, integration="mi", forget_bias=2.5, mi_init=(2.0, 0.5, 0.25), seed=3
+    )
+    params = model.split(model.build(config, 11))[1]
+    block = "stack.layers.0.blocks.0"
+    assert (params[f"{block}.b"][8:16] == 2.5).all()
+    for name, value in (("alpha", 2.0), ("beta1", 0.5), ("beta2", 0.25)):
+        assert (params[f"{block}.{name}"] == value).all()
+    config.seed = 4
+    other = model.split(model.build(config, 11))[1]
+    assert not jnp.array_equal(params["embedding"], other["embedding"])

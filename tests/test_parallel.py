@@ -73,6 +73,8 @@ def test_two_processes_give_the_numbers_of_one(text: Path, tmp_path: Path) -> No
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = ["--config=configs/quickstart.py:tiny", f"--config.corpus={text}"]
+    # Several epochs, each with two saves: the barriers of unfinished ones must not meet.
+    command += ["--config.max_steps=0", "--config.epochs=5", "--config.num_steps=100"]
 
     def start(process: int):
         return run_module(

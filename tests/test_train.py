@@ -1,13 +1,18 @@
 """Training: the authors' recorded numbers, exact continuation, devices, faults."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import QUIET, small
+from conftest import QUIET, ROOT, one_device, run_module, small
 
 from rnnx import config as configs
 from rnnx import evaluate, metrics, model, optim, parallel, train
@@ -152,6 +157,98 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_bits(text: Path, tmp_path: P
     assert resumed.progress.step == 3 * per_epoch
 
 
+def test_a_run_is_its_steps_with_masks_drawn_and_state_carried(text: Path, tmp_path: Path) -> None:
+    """Two epochs of a Trainer against make_step called by hand."""
+    trainer = Trainer(small(text, epochs=2), tmp_path / "run", QUIET)
+    config, windows = trainer.config, trainer.windows
+    state, zero = trainer.state, trainer.state.carries
+    step = train.make_step(config, trainer.graphdef, trainer.mesh)
+    # Its arrays are donated to the first step: keep copies.
+    state, zero = jax.tree.map(jnp.copy, state), jax.tree.map(jnp.copy, zero)
+    expected = []
+    for epoch, rate in ((0, 0.2), (1, 0.2 / 1.1)):
+        state = state._replace(carries=jax.tree.map(jnp.copy, zero))
+        for i in range(len(windows)):
+            number = epoch * len(windows) + i
+            x, y = (parallel.shard_rows(a, trainer.mesh) for a in windows[i])
+            state, values = step(state, x, y, np.int32(number), np.float32(rate))
+            expected.append({"lr": rate, "loss": float(values["loss"])})
+    trainer.run()
+    steps = [line for line in lines_of(tmp_path / "run") if line["kind"] == "step"]
+    assert [{"lr": s["lr"], "loss": s["loss"]} for s in steps] == expected
+    assert equal(trainer.state.params, state.params)
+
+
+def test_masks_differ_between_updates_and_follow_the_seed(text: Path) -> None:
+    config, tokens = small(text, embed_size=7), jnp.zeros((5, 8), int)
+
+    def output_mask(number: int, seed: int = 0) -> np.ndarray:
+        config.seed = seed
+        return np.asarray(train.window_masks(config, number, jnp.arange(8), tokens).o)
+
+    assert np.array_equal(output_mask(3), output_mask(3))
+    assert not np.array_equal(output_mask(3), output_mask(4))
+    assert not np.array_equal(output_mask(3), output_mask(3, seed=1))
+
+
+def test_the_result_is_that_of_the_best_epoch(text: Path, tmp_path: Path, monkeypatch) -> None:
+    trainer = Trainer(small(text), tmp_path / "run", QUIET)
+    scores, at_best = iter([2.0, 1.0, 3.0]), []
+
+    def validate() -> metrics.Score:
+        score = metrics.Score(next(scores), 1)
+        if score.nats == 1.0:
+            at_best.append(jax.tree.map(np.array, trainer.state.params))
+        return score
+
+    monkeypatch.setattr(trainer, "validate", validate)
+    result = trainer.run()
+    best = evaluate.full(
+        trainer.graphdef,
+        parallel.local_copy(jax.tree.map(jnp.asarray, at_best[0])),
+        trainer.corpus.test,
+    )
+    assert result["epoch"] == 1 and result["test"]["nll"] == best.nll
+    last = evaluate.full(trainer.graphdef, trainer.state.params, trainer.corpus.test)
+    assert result["test"]["nll"] != last.nll
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_process_goes_on_to_the_same_bits(
+    number: signal.Signals, text: Path, tmp_path: Path
+) -> None:
+    args = [
+        "--config=configs/quickstart.py:tiny", f"--config.corpus={text}", "--config.max_steps=0",
+        "--config.epochs=3", "--config.num_steps=4", "--config.checkpoint_every=20",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "rnnx.train", *args, f"--workdir={tmp_path / 'killed'}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=one_device(), stdout=subprocess.PIPE, text=True
+    )
+    latest = tmp_path / "killed" / "checkpoints" / "latest"
+    deadline = time.monotonic() + 120
+    while not (latest.is_dir() and any(p.name.isdigit() for p in latest.iterdir())):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 128 + number
+        assert f"{number.name}: saved at step" in output
+    assert not (tmp_path / "killed" / "result.json").exists()
+    for name in ("killed", "whole"):
+        done = run_module("train", *args, f"--workdir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+        assert ("continuing behind step" in done.stdout) == (name == "killed")
+    assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
+    killed, whole = (
+        json.loads((tmp_path / name / "result.json").read_text()) for name in ("killed", "whole")
+    )
+    assert outcome(killed) == outcome(whole)
+
+
 def test_max_steps_can_be_raised_later(text: Path, tmp_path: Path) -> None:
     """A stop at max_steps, in mid-epoch and evaluated there, leaves no trace in a longer run."""
     once = Trainer(small(text, epochs=2), tmp_path / "once", QUIET)
@@ -226,11 +323,33 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert len(steps) < 5
 
 
-def test_lost_metrics_are_noticed(text: Path, tmp_path: Path) -> None:
-    Trainer(small(text, epochs=1), tmp_path / "run", QUIET).run()
-    (tmp_path / "run" / "metrics.jsonl").write_text("")
+def test_a_score_that_is_not_finite_stops_the_run(text: Path, tmp_path: Path) -> None:
+    """The loss is measured before the update that breaks the parameters: validation sees it."""
+    config = small(text, learning_rate=1e30, max_grad_norm=0.0, max_steps=1)
+    with pytest.raises(UserError, match=r"valid score nan at step 1 .*checkpoint: none yet"):
+        Trainer(config, tmp_path / "run", QUIET).run()
+    config = small(text, learning_rate=1e30, max_grad_norm=0.0, num_steps=600)
+    trainer = Trainer(config, tmp_path / "epoch", QUIET)
+    assert len(trainer.windows) == 1
+    with pytest.raises(UserError, match=r"valid score nan at step 1 .*checkpoint: none yet"):
+        trainer.run()
+    assert not list((tmp_path / "epoch" / "checkpoints" / "latest").iterdir())
+
+
+def test_a_refused_command_changes_nothing(text: Path, tmp_path: Path) -> None:
+    """Lost metrics, or a lost checkpoint, of a finished run: told, and nothing else is touched."""
+    folder = tmp_path / "run"
+    Trainer(small(text, epochs=1), folder, QUIET).run()
+    kept = {p.name: p.read_bytes() for p in folder.glob("*.json")}
+    (folder / "metrics.jsonl").rename(tmp_path / "metrics.jsonl")
     with pytest.raises(UserError, match="has lost lines"):
-        Trainer(small(text, epochs=2), tmp_path / "run", QUIET).run()
+        Trainer(small(text, epochs=2), folder, QUIET).run()
+    (tmp_path / "metrics.jsonl").rename(folder / "metrics.jsonl")
+    shutil.rmtree(folder / "checkpoints" / "latest")
+    with pytest.raises(UserError, match="latest is gone"):
+        Trainer(small(text, epochs=2), folder, QUIET).run()
+    assert {p.name: p.read_bytes() for p in folder.glob("*.json")} == kept
+    assert any((folder / "checkpoints" / "best").iterdir())
 
 
 def test_plateau_halving(text: Path, tmp_path: Path, monkeypatch) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import QUIET, small
 
+from rnnx import corpora, model, workdir
 from rnnx.errors import UserError
 from rnnx.train import Trainer
 
@@ -22,3 +23,71 @@ def test_a_workdir_of_another_run_is_refused(text: Path, tmp_path: Path) -> None
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(UserError, match="holds no run, but other files"):
         Trainer(small(text), tmp_path / "mine", QUIET)
+
+
+def test_one_process_at_a_time(text: Path, tmp_path: Path) -> None:
+    with (
+        workdir.locked(tmp_path / "run"),
+        pytest.raises(UserError, match="another process is training"),
+    ):
+        Trainer(small(text), tmp_path / "run", QUIET).run()
+    Trainer(small(text, epochs=1), tmp_path / "run", QUIET).run()
+
+
+def test_a_run_killed_before_it_began_can_begin(text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "checkpoints" / "latest").mkdir(parents=True)
+    for name in ("vocabulary.json", "run.json.tmp", "lock"):
+        (folder / name).write_text("{")
+    assert Trainer(small(text, epochs=1), folder, QUIET).run()["epoch"] == 0
+
+
+def test_a_reader_leaves_unfinished_writes_alone(text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    Trainer(small(text, epochs=1), folder, QUIET).run()
+    unfinished = [
+        folder / "checkpoints" / kind / f"{step}.orbax-checkpoint-tmp"
+        for kind, step in (("latest", 99), ("best", 99))
+    ]
+    for path in unfinished:
+        path.mkdir()
+    before = sorted(str(path) for path in folder.rglob("*"))
+    run = workdir.open_run(folder)
+    assert run.info["step"] < 99
+    assert sorted(str(path) for path in folder.rglob("*")) == before
+
+
+def test_run_json_keeps_the_first_launch_and_notes_the_later(text: Path, tmp_path: Path) -> None:
+    Trainer(small(text, max_steps=3), tmp_path / "run", QUIET).run()
+    first = workdir.read_json(tmp_path / "run" / "run.json")
+    Trainer(small(text, max_steps=6), tmp_path / "run", QUIET).run()
+    second = workdir.read_json(tmp_path / "run" / "run.json")
+    assert len(second.pop("continued")) == 1 and second == first
+    assert {"versions", "devices", "git", "data", "parameters"} <= first.keys()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "\x00\xff", "{}", '{"format": 1}'])
+@pytest.mark.parametrize("name", ["config.json", "vocabulary.json", "run.json"])
+def test_damaged_files_are_told_in_one_line(
+    name: str, content: str, text: Path, tmp_path: Path
+) -> None:
+    from rnnx.vocabulary import Vocabulary
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    corpus = corpora.load(str(text))
+    config = model.resolve(small(text, level="char"), corpus.vocabulary.size)
+    workdir.write(folder, config, corpus, workdir.provenance(corpus))
+    workdir.check(folder, config, corpus)
+    (folder / name).write_text(content, encoding="latin-1")
+    with pytest.raises(UserError) as error:
+        workdir.check(folder, config, corpus)
+        Vocabulary.from_json(workdir.read_json(folder / "vocabulary.json"))
+    assert "\n" not in str(error.value)
+
+
+def test_brackets_and_files_are_refused_as_workdirs(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="brackets"):
+        Trainer(small(text), tmp_path / "a[b]", QUIET)
+    with pytest.raises(UserError, match="is a file"):
+        Trainer(small(text), text, QUIET)
