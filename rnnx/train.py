@@ -247,9 +247,10 @@ class Trainer:
         if progress.window == 0:
             self.state = self.state._replace(carries=self._zero_carries(self.state.params))
         rate = optim.learning_rate(config, progress.epoch, progress.halvings)
-        self.display.start(f"epoch {progress.epoch + 1}", len(self.windows), progress.window)
+        last_window = min(len(self.windows), progress.window + self.last_step - progress.step)
+        self.display.start(f"epoch {progress.epoch + 1}", last_window, progress.window)
         self.clock.start()
-        while progress.window < len(self.windows) and progress.step < self.last_step:
+        while progress.window < last_window:
             x, y = (parallel.shard_rows(a, self.mesh) for a in self.windows[progress.window])
             self.state, metrics = self.step(
                 self.state, x, y, np.int32(progress.step), np.float32(rate)
