@@ -132,7 +132,7 @@ class Trainer:
     """One run in one workdir: `run` reads top to bottom what happens to it."""
 
     def __init__(self, config: ConfigDict, folder: Path, display: Display):
-        """Loads the corpus, claims the workdir, builds the model and compiles nothing yet.
+        """Loads the corpus, checks the workdir, draws the variables; compiles and writes nothing.
 
         Raises:
           UserError: on a bad config, bad data, or a workdir of another run.
@@ -188,7 +188,7 @@ class Trainer:
             closing.callback(self.display.finish)
             self.checkpoints = Checkpoints(self.folder)
             closing.callback(self.checkpoints.close)
-            self.restore()
+            begun = self.restore()
             finished = self.folder / "result.json"
             if self.progress.step >= self.last_step and finished.exists():
                 self.display.print(f"this run is complete: {finished}")
@@ -202,12 +202,14 @@ class Trainer:
                 finished.unlink(missing_ok=True)
             self.checkpoints.keep_best(self.progress.best_step)
             self.clock = Clock(self.progress.seconds, self.progress.tokens)
+            if not begun:
+                self.save()  # from here on a run without a checkpoint is a damaged one
             while self.progress.step < self.last_step:
                 self.epoch()
             return self.finish()
 
-    def restore(self) -> None:
-        """Goes back to the newest checkpoint, if there is one.
+    def restore(self) -> bool:
+        """Goes back to the newest checkpoint; False if the run has not begun.
 
         Raises:
           UserError: when it does not load, or is gone though the run had come further.
@@ -218,11 +220,13 @@ class Trainer:
             self.display.print(
                 f"continuing behind step {self.progress.step:,}, in epoch {self.progress.epoch + 1}"
             )
-        elif self.checkpoints.has_best or (self.folder / "result.json").exists():
+            return True
+        if self.checkpoints.has_best or (self.folder / "result.json").exists():
             raise UserError(
                 f"{self.folder}/checkpoints/latest is gone, but the run had come further: bring "
                 "it back, or choose another --workdir"
             )
+        return False
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

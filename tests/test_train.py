@@ -227,7 +227,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(
     )
     latest = tmp_path / "killed" / "checkpoints" / "latest"
     deadline = time.monotonic() + 120
-    while not (latest.is_dir() and any(p.name.isdigit() for p in latest.iterdir())):
+    while not (latest.is_dir() and any(p.name in ("20", "40") for p in latest.iterdir())):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
@@ -247,6 +247,25 @@ def test_a_killed_process_goes_on_to_the_same_bits(
         json.loads((tmp_path / name / "result.json").read_text()) for name in ("killed", "whole")
     )
     assert outcome(killed) == outcome(whole)
+
+
+def test_a_kill_between_the_first_two_checkpoints_is_no_damage(
+    text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The first epoch's best parameters are saved, the state behind them is not."""
+    config = small(text, epochs=2)
+    expected = Trainer(config, tmp_path / "whole", QUIET).run()
+    trainer = Trainer(config, tmp_path / "killed", QUIET)
+    save_best = trainer.save_best
+
+    def die(valid) -> None:
+        save_best(valid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "save_best", die)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert outcome(Trainer(config, tmp_path / "killed", QUIET).run()) == outcome(expected)
 
 
 def test_max_steps_can_be_raised_later(text: Path, tmp_path: Path) -> None:
@@ -333,7 +352,8 @@ def test_a_score_that_is_not_finite_stops_the_run(text: Path, tmp_path: Path) ->
     assert len(trainer.windows) == 1
     with pytest.raises(UserError, match=r"valid score nan at step 1 .*checkpoint: none yet"):
         trainer.run()
-    assert not list((tmp_path / "epoch" / "checkpoints" / "latest").iterdir())
+    kept = [p.name for p in (tmp_path / "epoch" / "checkpoints").glob("*/*")]
+    assert kept == ["0"]  # the initial variables
 
 
 def test_a_refused_command_changes_nothing(text: Path, tmp_path: Path) -> None:
