@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import run_module, small
 
-from rnnx import batches, corpora, evaluate, model, optim, parallel, train
+from rnnx import batches, corpora, evaluate, model, optim, parallel, update
 from rnnx.errors import UserError
 from rnnx.parallel import EVERYWHERE
-from rnnx.train import State
+from rnnx.update import State
 
 
 def run_steps(text: Path, devices: int, steps: int = 6):
@@ -23,7 +23,7 @@ def run_steps(text: Path, devices: int, steps: int = 6):
     config = model.resolve(config, corpus.vocabulary.size)
     graphdef, params = model.split(model.build(config, corpus.vocabulary.size))
     mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
-    step = train.make_step(config, graphdef, mesh)
+    step = update.make_step(config, graphdef, mesh)
     carries = evaluate.zero_carries(graphdef, params, config.batch_size, mesh)
     opt_state = optim.update_rule(config).init(params)
     state = State(*parallel.shard((params, opt_state), mesh, EVERYWHERE), carries)

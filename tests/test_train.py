@@ -1,4 +1,4 @@
-"""Training: the authors' recorded numbers, exact continuation, devices, faults."""
+"""Whole runs: exact continuation, faults, real data."""
 
 import json
 import shutil
@@ -15,14 +15,11 @@ import pytest
 from conftest import QUIET, ROOT, one_device, run_module, small
 
 from rnnx import config as configs
-from rnnx import evaluate, metrics, model, optim, parallel, train
+from rnnx import evaluate, metrics, parallel, update
 from rnnx.errors import UserError
 from rnnx.metrics import unigram
-from rnnx.model import Masks
-from rnnx.parallel import EVERYWHERE, ROWS
-from rnnx.train import State, Trainer
+from rnnx.train import Trainer
 
-GOLDEN = Path(__file__).parent / "golden_rhn_tied.npz"
 TIMES = {"seconds", "tokens_per_second"}
 
 
@@ -40,81 +37,6 @@ def outcome(result: dict) -> dict:
 
 def equal(a, b) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
-
-
-# ---------------------------------------------------------------------------- the authors' numbers
-
-
-def golden_params(golden, prefix: str, depth: int) -> dict[str, np.ndarray]:
-    """The recorded variables under our names: a layer's matrix is [W; R], ours one a side."""
-    params = {
-        "embedding": golden[f"{prefix}/model/embedding:0"],
-        "softmax_bias": golden[f"{prefix}/model/softmax_b:0"],
-    }
-    for l in range(depth):
-        matrices, biases = (
-            np.concatenate(
-                [golden[f"{prefix}/model/RHN0/{g}_{l}/Linear/{part}:0"] for g in "ht"], axis=-1
-            )
-            for part in ("Matrix", "Bias")
-        )
-        block = f"stack.layers.0.blocks.{l}"
-        params[f"{block}.b"] = biases
-        n = biases.size // 2
-        params[f"{block}.U"] = matrices[-n:]
-        if l == 0:
-            params[f"{block}.W"] = matrices[:-n]
-    return params
-
-
-@pytest.mark.parametrize("devices", [1, 2])
-def test_six_steps_of_the_authors_rhn(devices: int) -> None:
-    """Costs, states and all variables after six clipped SGD steps, as recorded from their code."""
-    golden = np.load(GOLDEN)
-    told = eval(str(golden["config"]), {"__builtins__": {}})
-    config = configs.default()
-    config.update(
-        level="word",
-        cell="rhn",
-        depth=told["depth"],
-        hidden_size=told["hidden_size"],
-        tied=True,
-        batch_size=told["batch_size"],
-        num_steps=told["num_steps"],
-        weight_decay=told["weight_decay"],
-        max_grad_norm=told["max_grad_norm"],
-    )
-    config = model.resolve(config, told["vocab_size"])
-    graphdef, ours = model.split(model.build(config, told["vocab_size"]))
-    params = golden_params(golden, "init", told["depth"])
-    assert {k: p.shape for k, p in params.items()} == {k: p.shape for k, p in ours.items()}
-
-    noise = {name: jnp.asarray(golden[f"noise_{name}"]) for name in "xiho"}
-
-    def recorded_masks(config, number, rows, tokens) -> Masks:
-        return Masks(
-            x=noise["x"][number, rows, :, 0].T,
-            i=(noise["i"][number, rows, :, 0],),
-            h=(noise["h"][number, rows, :, 0],),
-            o=noise["o"][number, rows, 0],
-        )
-
-    mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
-    step = train.make_step(config, graphdef, mesh, recorded_masks)
-    carries = evaluate.zero_carries(graphdef, ours, config.batch_size, mesh)
-    params = parallel.shard({k: np.array(p) for k, p in params.items()}, mesh, EVERYWHERE)
-    state = State(params, optim.update_rule(config).init(params), carries)
-    for i in range(6):
-        x, y = (parallel.shard(golden[k][i].astype(np.int32), mesh, ROWS) for k in "xy")
-        state, values = step(state, x, y, np.int32(i), np.float32(told["learning_rate"]))
-        np.testing.assert_allclose(values["loss"], golden["cost"][i], rtol=1e-6, atol=1e-5)
-        np.testing.assert_allclose(
-            state.carries[0][0], golden["final_state"][i, 0], rtol=0, atol=1e-5
-        )
-    final = golden_params(golden, "final", told["depth"])
-    for name, p in state.params.items():
-        np.testing.assert_allclose(p, final[name], rtol=0, atol=1e-5, err_msg=name)
-        assert np.abs(final[name] - np.asarray(golden_params(golden, "init", 3)[name])).max() > 1e-3
 
 
 # ---------------------------------------------------------------------------- whole runs
@@ -162,7 +84,7 @@ def test_a_run_is_its_steps_with_masks_drawn_and_state_carried(text: Path, tmp_p
     trainer = Trainer(small(text, epochs=2), tmp_path / "run", QUIET)
     config, windows = trainer.config, trainer.windows
     state, zero = trainer.state, trainer.state.carries
-    step = train.make_step(config, trainer.graphdef, trainer.mesh)
+    step = update.make_step(config, trainer.graphdef, trainer.mesh)
     # Its arrays are donated to the first step: keep copies.
     state, zero = jax.tree.map(jnp.copy, state), jax.tree.map(jnp.copy, zero)
     expected = []
@@ -177,18 +99,6 @@ def test_a_run_is_its_steps_with_masks_drawn_and_state_carried(text: Path, tmp_p
     steps = [line for line in lines_of(tmp_path / "run") if line["kind"] == "step"]
     assert [{"lr": s["lr"], "loss": s["loss"]} for s in steps] == expected
     assert equal(trainer.state.params, state.params)
-
-
-def test_masks_differ_between_updates_and_follow_the_seed(text: Path) -> None:
-    config, tokens = small(text, embed_size=7), jnp.zeros((5, 8), int)
-
-    def output_mask(number: int, seed: int = 0) -> np.ndarray:
-        config.seed = seed
-        return np.asarray(train.window_masks(config, number, jnp.arange(8), tokens).o)
-
-    assert np.array_equal(output_mask(3), output_mask(3))
-    assert not np.array_equal(output_mask(3), output_mask(4))
-    assert not np.array_equal(output_mask(3), output_mask(3, seed=1))
 
 
 def test_the_result_is_that_of_the_best_epoch(text: Path, tmp_path: Path, monkeypatch) -> None:

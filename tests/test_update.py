@@ -1,0 +1,102 @@
+"""One update: the RHN authors' recorded numbers, and masks that follow seed and step."""
+
+import ast
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import small
+
+from rnnx import config as configs
+from rnnx import evaluate, model, optim, parallel, update
+from rnnx.model import Masks
+from rnnx.parallel import EVERYWHERE, ROWS
+from rnnx.update import State
+
+GOLDEN = Path(__file__).parent / "golden_rhn_tied.npz"
+
+
+def golden_params(golden, prefix: str, depth: int) -> dict[str, np.ndarray]:
+    """The recorded variables under our names: a layer's matrix is [W; R], ours one a side."""
+    params = {
+        "embedding": golden[f"{prefix}/model/embedding:0"],
+        "softmax_bias": golden[f"{prefix}/model/softmax_b:0"],
+    }
+    for l in range(depth):
+        matrices, biases = (
+            np.concatenate(
+                [golden[f"{prefix}/model/RHN0/{g}_{l}/Linear/{part}:0"] for g in "ht"], axis=-1
+            )
+            for part in ("Matrix", "Bias")
+        )
+        block = f"stack.layers.0.blocks.{l}"
+        params[f"{block}.b"] = biases
+        n = biases.size // 2
+        params[f"{block}.U"] = matrices[-n:]
+        if l == 0:
+            params[f"{block}.W"] = matrices[:-n]
+    return params
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_six_steps_of_the_authors_rhn(devices: int) -> None:
+    """Costs, states and all variables after six clipped SGD steps, as recorded from their code."""
+    golden = np.load(GOLDEN)
+    told = ast.literal_eval(str(golden["config"]))
+    config = configs.default()
+    config.update(
+        level="word",
+        cell="rhn",
+        depth=told["depth"],
+        hidden_size=told["hidden_size"],
+        tied=True,
+        batch_size=told["batch_size"],
+        num_steps=told["num_steps"],
+        weight_decay=told["weight_decay"],
+        max_grad_norm=told["max_grad_norm"],
+    )
+    config = model.resolve(config, told["vocab_size"])
+    graphdef, ours = model.split(model.build(config, told["vocab_size"]))
+    params = golden_params(golden, "init", told["depth"])
+    assert {k: p.shape for k, p in params.items()} == {k: p.shape for k, p in ours.items()}
+
+    noise = {name: jnp.asarray(golden[f"noise_{name}"]) for name in "xiho"}
+
+    def recorded_masks(config, number, rows, tokens) -> Masks:
+        return Masks(
+            x=noise["x"][number, rows, :, 0].T,
+            i=(noise["i"][number, rows, :, 0],),
+            h=(noise["h"][number, rows, :, 0],),
+            o=noise["o"][number, rows, 0],
+        )
+
+    mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
+    step = update.make_step(config, graphdef, mesh, recorded_masks)
+    carries = evaluate.zero_carries(graphdef, ours, config.batch_size, mesh)
+    params = parallel.shard({k: np.array(p) for k, p in params.items()}, mesh, EVERYWHERE)
+    state = State(params, optim.update_rule(config).init(params), carries)
+    for i in range(6):
+        x, y = (parallel.shard(golden[k][i].astype(np.int32), mesh, ROWS) for k in "xy")
+        state, values = step(state, x, y, np.int32(i), np.float32(told["learning_rate"]))
+        np.testing.assert_allclose(values["loss"], golden["cost"][i], rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(
+            state.carries[0][0], golden["final_state"][i, 0], rtol=0, atol=1e-5
+        )
+    final = golden_params(golden, "final", told["depth"])
+    for name, p in state.params.items():
+        np.testing.assert_allclose(p, final[name], rtol=0, atol=1e-5, err_msg=name)
+        assert np.abs(final[name] - np.asarray(golden_params(golden, "init", 3)[name])).max() > 1e-3
+
+
+def test_masks_differ_between_updates_and_follow_the_seed(text: Path) -> None:
+    config, tokens = small(text, embed_size=7), jnp.zeros((5, 8), int)
+
+    def output_mask(number: int, seed: int = 0) -> np.ndarray:
+        config.seed = seed
+        return np.asarray(update.window_masks(config, number, jnp.arange(8), tokens).o)
+
+    assert np.array_equal(output_mask(3), output_mask(3))
+    assert not np.array_equal(output_mask(3), output_mask(4))
+    assert not np.array_equal(output_mask(3), output_mask(3, seed=1))
