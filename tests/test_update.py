@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import small
 
@@ -100,3 +101,40 @@ def test_masks_differ_between_updates_and_follow_the_seed(text: Path) -> None:
     assert np.array_equal(output_mask(3), output_mask(3))
     assert not np.array_equal(output_mask(3), output_mask(4))
     assert not np.array_equal(output_mask(3), output_mask(3, seed=1))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_three_updates_by_hand_with_optax(optimizer: str) -> None:
+    """The rule's own state is carried: Adam's second and third update are not its first again."""
+    config = configs.default()
+    config.update(
+        level="word", depth=2, hidden_size=6, batch_size=4, optimizer=optimizer, weight_decay=1e-2,
+        max_grad_norm=0.0, init_scale=0.5,
+    )  # fmt: skip
+    config = model.resolve(config, 9)
+    graphdef, params = model.split(model.build(config, 9))
+    tokens = np.random.default_rng(0).integers(0, 9, (3, 4, 8))
+    x, y = tokens[..., :-1], tokens[..., 1:]
+
+    def loss(params, x, y, carries):
+        nll, carries = model.merge(graphdef, params).nll(x.T, y.T, carries)
+        decay = sum(jnp.sum(p**2) for p in params.values()) * (1e-2 / 2)
+        return nll.sum() / 4 + (decay if optimizer == "adam" else 0.0), carries
+
+    rule = optax.adam(0.01) if optimizer == "adam" else optax.adamw(0.01, weight_decay=1e-2)
+    by_hand, moments = params, rule.init(params)
+    carries = model.merge(graphdef, params).stack.zero_carry(4)
+    for i in range(3):
+        grads, carries = jax.grad(loss, has_aux=True)(by_hand, x[i], y[i], carries)
+        direction, moments = rule.update(grads, moments, by_hand)
+        by_hand = optax.apply_updates(by_hand, direction)
+
+    mesh = evaluate.local_mesh()
+    step = update.make_step(config, graphdef, mesh)
+    copy = parallel.shard(jax.tree.map(np.array, params), mesh, EVERYWHERE)
+    zero = evaluate.zero_carries(graphdef, params, 4, mesh)
+    state = State(copy, optim.update_rule(config).init(copy), zero)
+    for i in range(3):
+        state, _ = step(state, np.int32(x[i]), np.int32(y[i]), np.int32(i), np.float32(0.01))
+    for name in params:
+        np.testing.assert_allclose(state.params[name], by_hand[name], atol=2e-5, err_msg=name)
