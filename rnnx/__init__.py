@@ -10,7 +10,14 @@ import importlib
 from typing import Any
 
 _KINDS = ("RNN", "LSTM", "GRU", "RHN", "MIRNN", "MILSTM", "MIGRU", "MIRHN", "DTRNN", "DTSRNN")
-_LAYERS = (*_KINDS, *(f"{kind}Cell" for kind in _KINDS), "RecurrentCell", "RecurrentLayer", "Stack")
+_LAYERS = (
+    *_KINDS,
+    *(f"{kind}Cell" for kind in _KINDS),
+    "RecurrentCell",
+    "RecurrentLayer",
+    "Stack",
+    "Cell",
+)
 
 __all__ = [*_LAYERS, "cells", "layers", "scan"]
 __version__ = "0.1.0"

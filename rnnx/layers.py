@@ -112,7 +112,7 @@ class RecurrentLayer(_Recurrent):
 class Stack(nnx.Module):
     """Layers one over the other: each takes the outputs of the one below as inputs.
 
-        stack = rnnx.Stack(Cell("lstm"), 128, 256, num_layers=2, rngs=nnx.Rngs(0))
+        stack = rnnx.Stack(rnnx.Cell("lstm"), 128, 256, num_layers=2, rngs=nnx.Rngs(0))
         ys, carries = stack(xs)
 
     Further arguments as of `RecurrentLayer`.

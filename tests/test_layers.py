@@ -1,14 +1,13 @@
 """The NNX modules: cells inside flax's own containers, layers, stacks."""
 
-import flax.linen  # noqa: F401 - flax.nnx alone leaves nnx.RNN's defaults unimported
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 import rnnx
-from rnnx.cells import Cell
 
 NAMES = ("RNN", "LSTM", "GRU", "RHN", "MIRNN", "MILSTM", "MIGRU", "MIRHN", "DTRNN", "DTSRNN")
 XS = jax.random.normal(jax.random.key(0), (3, 5, 4))  # (B, T, m)
@@ -51,7 +50,7 @@ def test_gradients_reach_every_parameter_of_a_reader_s_own_model() -> None:
             return self.head(self.layer(xs)[0])
 
     model = Tagger(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, __import__("optax").adam(1e-2), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
 
     @nnx.jit
     def step(model, optimizer):
@@ -91,7 +90,7 @@ def test_initialize_carry_takes_an_initialiser() -> None:
 
 
 def test_a_stack_is_its_layers_one_over_the_other() -> None:
-    stack = rnnx.Stack(Cell("gru", "mi"), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
+    stack = rnnx.Stack(rnnx.Cell("gru", "mi"), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
     ys, carries = stack(XS)
     below, first = stack.layers[0](XS)
     above, second = stack.layers[1](below)
@@ -103,7 +102,7 @@ def test_a_stack_is_its_layers_one_over_the_other() -> None:
 
 
 def test_stack_masks_reach_their_layers() -> None:
-    stack = rnnx.Stack(Cell("rhn", depth=2), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
+    stack = rnnx.Stack(rnnx.Cell("rhn", depth=2), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
     drop = jnp.asarray(np.random.default_rng(0).random((3, 6)) < 0.5, jnp.float32)
     ys, _ = stack(XS, input_masks=(None, drop), state_masks=(drop, None))
     below, _ = stack.layers[0](XS, mask=drop)
