@@ -4,7 +4,7 @@ Paper     none: the RHN of Zilly et al. 2017 with Multiplicative Integration (Wu
           l = 1, a combination that neither measured
 Expected  1.94 bits per character valid, 1.96 test, over 50,000 characters of Python 3.11.7's
           library (measured; uniform 6.59, symbol frequencies 4.66 and 4.58)
-Cost      4,000 updates, 95 seconds on 2 CPU cores (AVX-512), 86,000 characters/s
+Cost      4,000 updates at about 85,000 characters/s: 1 min 46 s in all on 2 CPU cores (AVX-512)
 Command   scripts/quickstart, or
           python -m rnnx.train --config=configs/quickstart.py --workdir=runs/quickstart
 """

@@ -41,6 +41,7 @@ PROTOCOLS = ("full", "batched", "mc", "dynamic")
 Params = dict[str, Array]
 
 FLAGS = flags.FLAGS
+_DYNAMIC_EPSILON = 2e-5  # the authors' default
 _FULL_STEPS = 256  # time steps a call at batch 1; the score does not depend on it
 
 
@@ -165,7 +166,6 @@ def dynamic(
     decay: float,
     segment: int,
     statistics: int,
-    epsilon: float = 2e-5,
     display: Display | None = None,
 ) -> Score:
     """The `dynamic` protocol, with the RMS rule and decay to the trained parameters.
@@ -179,17 +179,9 @@ def dynamic(
     equals `full`.
     """
 
-    def mean_nll(params, carries, x, y, weight):  # (B, T)
-        nll, carries = model.merge(graphdef, params).nll(x.T, y.T, carries)
-        nats = jnp.sum(nll * weight.T)
-        return nats / jnp.sum(weight), (nats, carries)
-
-    gradient = jax.grad(mean_nll, has_aux=True)
-
-    @jax.jit
-    def observe(squares, params, carries, x, y):
-        grads, (_, carries) = gradient(params, carries, x, y, jnp.ones_like(x, jnp.float32))
-        return jax.tree.map(lambda s, g: s + g * g, squares, grads), carries
+    gradient = _segment_gradient(graphdef)
+    rms = _gradient_rms(gradient, graphdef, params, config, train, segment, statistics)
+    mean_rms = jnp.mean(jnp.stack([jnp.mean(r) for r in jax.tree.leaves(rms)]))
 
     @jax.jit
     def learn(params, params_0, rms, mean_rms, carries, x, y, weight):
@@ -197,20 +189,11 @@ def dynamic(
 
         def update(p, p_0, g, r):
             pull = decay * jnp.minimum(r / mean_rms, 1 / decay) if decay else 0.0
-            return p + pull * (p_0 - p) - rate * g / (r + epsilon)
+            return p + pull * (p_0 - p) - rate * g / (r + _DYNAMIC_EPSILON)
 
         return nats, carries, jax.tree.map(update, params, params_0, grads, rms)
 
     net = model.merge(graphdef, params)
-    windows = batches.Windows(train, config.batch_size, segment)
-    count = min(statistics, len(windows))
-    squares = jax.tree.map(jnp.zeros_like, params)
-    carries = net.stack.zero_carry(config.batch_size)
-    for i in range(count):
-        squares, carries = observe(squares, params, carries, *windows[i])
-    rms = jax.tree.map(lambda s: jnp.sqrt(s / count), squares)
-    mean_rms = jnp.mean(jnp.stack([jnp.mean(r) for r in jax.tree.leaves(rms)]))
-
     params_0, carries, total = params, net.stack.zero_carry(1), 0.0
     for i, window in enumerate(batches.scoring_windows(tokens, 1, segment)):
         nats, carries, params = learn(params, params_0, rms, mean_rms, carries, *window)
@@ -218,6 +201,43 @@ def dynamic(
         if display:
             display.update(i + 1)
     return Score(total, len(tokens) - 1)
+
+
+def _segment_gradient(graphdef: Any) -> Callable:
+    """(params, carries, x, y, weight), the last three (B, T), to the gradient of the mean nats a
+    target, and with it (sum of nats, carries behind the segment)."""
+
+    def mean_nll(params, carries, x, y, weight):
+        nll, carries = model.merge(graphdef, params).nll(x.T, y.T, carries)
+        nats = jnp.sum(nll * weight.T)
+        return nats / jnp.sum(weight), (nats, carries)
+
+    return jax.grad(mean_nll, has_aux=True)
+
+
+def _gradient_rms(
+    gradient: Callable,
+    graphdef: Any,
+    params: Params,
+    config: ConfigDict,
+    train: np.ndarray,
+    segment: int,
+    statistics: int,
+) -> Params:
+    """Root mean square of each parameter's gradient over the first windows of training."""
+
+    @jax.jit
+    def observe(squares, params, carries, x, y):
+        grads, (_, carries) = gradient(params, carries, x, y, jnp.ones_like(x, jnp.float32))
+        return jax.tree.map(lambda s, g: s + g * g, squares, grads), carries
+
+    windows = batches.Windows(train, config.batch_size, segment)
+    count = min(statistics, len(windows))
+    squares = jax.tree.map(jnp.zeros_like, params)
+    carries = model.merge(graphdef, params).stack.zero_carry(config.batch_size)
+    for i in range(count):
+        squares, carries = observe(squares, params, carries, *windows[i])
+    return jax.tree.map(lambda s: jnp.sqrt(s / count), squares)
 
 
 def _steps_in_memory(rows: int, vocab_size: int) -> int:
