@@ -51,7 +51,16 @@ class Windows(Sequence):
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         start = range(len(self))[i] * self._steps  # also minds negative i, and the end
-        both = self._streams[:, start : start + self._steps + 1].astype(np.int32)
+        return self._read(start, self._steps)
+
+    def together(self, first: int, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The windows from `first` on side by side: x, y, both (B, width T), zeros after count."""
+        x, y = self._read(first * self._steps, count * self._steps)
+        padding = (0, 0), (0, (width - count) * self._steps)
+        return np.pad(x, padding), np.pad(y, padding)
+
+    def _read(self, start: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        both = self._streams[:, start : start + steps + 1].astype(np.int32)
         return both[:, :-1], both[:, 1:]
 
 

@@ -75,8 +75,10 @@ FIELDS: dict[str, Field] = {
     "max_grad_norm": Field(10.0, "clip the gradient's global norm; 0: do not clip", low=0.0),
     "weight_decay": Field(0.0, "L2: wd / 2 ||v||^2 over all variables, in the loss; "
                           "decoupled for adamw", low=0.0),
-    "dtype": Field("float32", "what matrix products take (and give as a matrix's gradient); their "
-                   "sums, state and parameters are float32", ("float32", "bfloat16")),
+    "dtype": Field("float32", "what matrix products take; their sums, state and parameters are "
+                   "float32", ("float32", "bfloat16")),
+    "remat": Field(0, "0: record every step of a window for the backward pass; k: keep the state "
+                      "every k steps and recompute between, for long windows", low=0),
     "seed": Field(0, "decides initial variables and every mask", low=0, below=2**32),
 }
 # fmt: on
@@ -183,6 +185,9 @@ def to_json(config: ConfigDict) -> dict:
 def from_json(fields: dict, where: str) -> ConfigDict:
     """The config that `to_json` gave; where names its file in errors.
 
+    A field that the file lacks is younger than the file and gets its default: new fields default
+    to what was done before them.
+
     Raises:
       UserError: on anything else.
     """
@@ -192,7 +197,7 @@ def from_json(fields: dict, where: str) -> ConfigDict:
         )
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     del fields["format"]
-    config = ConfigDict(fields)
+    config = ConfigDict(default().to_dict() | fields)
     try:
         validate(config)
     except UserError as error:

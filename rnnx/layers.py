@@ -96,16 +96,18 @@ class RecurrentLayer(_Recurrent):
         *,
         mask: Array | None = None,
         time_major: bool = False,
+        remat: int = 0,
     ) -> tuple[Array, Carry]:
         """xs (B, T, m), or (T, B, m) if time_major, to ys of the same layout and the last carry.
 
-        carry None is the zero state; mask (B, n) is the variational dropout mask of the state.
+        carry None is the zero state; mask (B, n) is the variational dropout mask of the state;
+        remat is as in `scan.unroll`.
         """
         if not time_major:
             xs = jnp.swapaxes(xs, 0, 1)
         if carry is None:
             carry = cells.zero_carry(self.cell, xs.shape[1], self.hidden_features)
-        ys, carry = scan.unroll(self.cell, self.params, xs, carry, mask, self.dtype)
+        ys, carry = scan.unroll(self.cell, self.params, xs, carry, mask, self.dtype, remat)
         return (ys if time_major else jnp.swapaxes(ys, 0, 1)), carry
 
 
@@ -150,6 +152,7 @@ class Stack(nnx.Module):
         input_masks: tuple[Array | None, ...] | None = None,
         state_masks: tuple[Array | None, ...] | None = None,
         time_major: bool = False,
+        remat: int = 0,
     ) -> tuple[Array, tuple[Carry, ...]]:
         """As a layer, with one carry a layer.
 
@@ -166,7 +169,7 @@ class Stack(nnx.Module):
             strict=True,
         ):
             ys = ys if drop_in is None else ys * drop_in
-            ys, carry = layer(ys, carry, mask=drop_state, time_major=True)
+            ys, carry = layer(ys, carry, mask=drop_state, time_major=True, remat=remat)
             last.append(carry)
         return (ys if time_major else jnp.swapaxes(ys, 0, 1)), tuple(last)
 

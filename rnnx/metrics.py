@@ -141,15 +141,20 @@ class Clock:
         if self._compiled:
             self._since = time.perf_counter()
 
-    def lap(self, tokens: int) -> None:
-        """Counts the tokens of a step and the time since the last; starts after the first."""
-        now = time.perf_counter()
+    def lap(self, tokens: int) -> float | None:
+        """Counts the tokens of a call and the time since the last, which it returns.
+
+        Starts after the first call, which gives None.
+        """
+        now, seconds = time.perf_counter(), None
         if self._since is not None:
-            self.seconds += now - self._since
+            seconds = now - self._since
+            self.seconds += seconds
             self.tokens += tokens
         if tokens:
             self._compiled = True
         self._since = now
+        return seconds
 
     def stop(self) -> None:
         """Ends the count; steps that ran ahead must be over, their time is counted here."""

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 from ml_collections import ConfigDict
 
-from rnnx import cells
+from rnnx import cells, scan
 from rnnx.cells import Carry, Cell
 from rnnx.errors import UserError
 from rnnx.layers import Stack
@@ -54,6 +54,7 @@ class LanguageModel(nnx.Module):
         tied: bool = False,
         init_scale: float = 0.04,
         dtype: str = "float32",
+        remat: int = 0,
         rngs: nnx.Rngs,
         **init,
     ):
@@ -61,7 +62,7 @@ class LanguageModel(nnx.Module):
             draw = jax.random.uniform(rngs.params(), shape, jnp.float32, -init_scale, init_scale)
             return nnx.Param(draw)
 
-        self.dtype = jnp.dtype(dtype)
+        self.dtype, self.remat = jnp.dtype(dtype), remat
         self.vocab_size = vocab_size
         self.embedding = uniform(vocab_size, embed_size) if embed_size else None
         self.stack = Stack(
@@ -81,6 +82,13 @@ class LanguageModel(nnx.Module):
         self, tokens: Array, carries: tuple[Carry, ...], masks: Masks | None = None
     ) -> tuple[Array, tuple[Carry, ...]]:
         """tokens (T, B) and the state before them to logits (T, B, V) and the state after."""
+        ys, carries = self.outputs(tokens, carries, masks)
+        return self.logits(ys), carries
+
+    def outputs(
+        self, tokens: Array, carries: tuple[Carry, ...], masks: Masks | None = None
+    ) -> tuple[Array, tuple[Carry, ...]]:
+        """What the softmax reads: y_t (T, B, n), and the state after."""
         masks = Masks() if masks is None else masks
         if self.embedding is None:
             x = jax.nn.one_hot(tokens, self.vocab_size)
@@ -89,12 +97,19 @@ class LanguageModel(nnx.Module):
         if masks.x is not None:
             x = x * masks.x[..., None]
         ys, carries = self.stack(
-            x, carries, input_masks=masks.i, state_masks=masks.h, time_major=True
+            x,
+            carries,
+            input_masks=masks.i,
+            state_masks=masks.h,
+            time_major=True,
+            remat=self.remat,
         )
-        if masks.o is not None:
-            ys = ys * masks.o
+        return (ys if masks.o is None else ys * masks.o), carries
+
+    def logits(self, ys: Array) -> Array:
+        """ys (..., n) to the logits of the next token (..., V)."""
         weights = self.embedding[...].T if self.softmax_weights is None else self.softmax_weights
-        return cells.matmul(ys, weights[...].astype(self.dtype)) + self.softmax_bias[...], carries
+        return cells.matmul(ys, weights[...].astype(self.dtype)) + self.softmax_bias[...]
 
     def nll(
         self,
@@ -104,8 +119,16 @@ class LanguageModel(nnx.Module):
         masks: Masks | None = None,
     ) -> tuple[Array, tuple[Carry, ...]]:
         """Negative log likelihood of each target (T, B), in nats, and the state after."""
-        logits, carries = self(tokens, carries, masks)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, targets), carries
+        ys, carries = self.outputs(tokens, carries, masks)
+
+        def score(pair: tuple[Array, Array], _: None) -> tuple[None, Array]:
+            ys, targets = pair
+            nll = optax.softmax_cross_entropy_with_integer_labels(self.logits(ys), targets)
+            return None, nll
+
+        # By segments too, where memory counts: (T, B, V) is the largest array of all.
+        _, nll = scan.in_segments(score, self.remat, (ys, targets), None)
+        return nll, carries
 
 
 def draw_masks(key: Array, config: ConfigDict, rows: Array, num_words: int) -> Masks:
@@ -178,6 +201,7 @@ def build(config: ConfigDict, vocab_size: int) -> LanguageModel:
         tied=config.tied,
         init_scale=config.init_scale,
         dtype=config.dtype,
+        remat=config.remat,
         rngs=nnx.Rngs(config.seed),
         transform_bias=config.transform_bias,
         forget_bias=config.forget_bias,

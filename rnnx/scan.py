@@ -11,11 +11,14 @@ the pre-activations; every weight gradient is then one large product over time a
     after      integrate's own vjp over all steps at once gives the gradients of the vectors and
                of the input terms; one product a block gives the gradient of U
 
-Nothing of this depends on the cell: `cells.py` stays the only place where equations stand. First
-derivatives only: the backward pass defines no derivative of its own, and no forward mode.
-`unroll_plain` has both.
+What is recorded grows with T: G n numbers a block, step and row. For long windows `remat` keeps
+the state every so many steps only and runs each segment forward again before its backward pass.
+
+Nothing of this depends on the cell: `cells.py` stays the only place where equations stand. Reverse
+mode only, to any order (each further one at JAX's own speed); `unroll_plain` has forward mode too.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,6 +37,7 @@ def unroll(
     carry: Carry,
     mask: Array | None = None,
     dtype: Any = jnp.float32,
+    remat: int = 0,
 ) -> tuple[Array, Carry]:
     """Runs a cell over time.
 
@@ -44,16 +48,25 @@ def unroll(
       carry: state before the first step, each (B, n).
       mask: (B, n), the variational dropout mask of the state, the same at every step and block;
         treated as a constant: no gradient reaches it.
-      dtype: of the matrix products' operands; sums, states and parameters stay float32.
+      dtype: of the matrix products' operands; sums, states, parameters and the gradient of U stay
+        float32.
+      remat: 0 records every step for the backward pass; k > 0 keeps the state every k steps and
+        recomputes between: about T / k + k steps' memory instead of T, one more forward pass.
 
     Returns:
       ys (T, B, n), the outputs, and the carry after the last step.
     """
-    params = cast_matrices(params, dtype)
-    wx = cells.project(cell, params, xs)
+    wx = cells.project(cell, cast_matrices(params, dtype), xs)
     if mask is not None:
         mask = lax.stop_gradient(mask)
-    return _recur(cell, _without_input(params), wx, carry, mask)
+    without_input = tuple({k: p for k, p in block.items() if k != "W"} for block in params)
+
+    def run(wx: tuple[Array | None, ...], carry: Carry) -> tuple[Carry, Array]:
+        ys, carry = _recur(cell, jnp.dtype(dtype), without_input, wx, carry, mask)
+        return carry, ys
+
+    carry, ys = in_segments(run, remat, wx, carry)
+    return ys, carry
 
 
 def unroll_plain(
@@ -64,9 +77,31 @@ def unroll_plain(
     mask: Array | None = None,
     dtype: Any = jnp.float32,
 ) -> tuple[Array, Carry]:
-    """`unroll` as JAX differentiates it by itself: slower, but of any order and mode."""
-    params = cast_matrices(params, dtype)
-    return _scan(cell, params, cells.project(cell, params, xs), carry, mask)
+    """`unroll` as JAX differentiates it by itself: slower, but in forward mode too."""
+    wx = cells.project(cell, cast_matrices(params, dtype), xs)
+    return _scan(cell, dtype, params, wx, carry, mask)
+
+
+def in_segments(run: Callable, length: int, xs: Any, carry: Any) -> tuple[Any, Any]:
+    """`run(xs, carry) -> carry, ys` over time, whose backward pass recomputes it by segments.
+
+    Args:
+      run: takes xs, a tree of arrays with time first, of any length, and gives ys alike.
+      length: time steps of a segment; 0 is one call on the whole, nothing recomputed.
+    """
+    steps = jax.tree.leaves(xs)[0].shape[0]
+    if not length or length >= steps:
+        return run(xs, carry)
+    whole = steps // length * length
+    cut = jax.tree.map(lambda a: a[:whole].reshape(-1, length, *a.shape[1:]), xs)
+    # prevent_cse=False: inside a loop nothing can be merged with the first forward pass anyway.
+    body = jax.checkpoint(lambda carry, xs: run(xs, carry), prevent_cse=False)
+    carry, ys = lax.scan(body, carry, cut)
+    ys = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), ys)
+    if whole < steps:
+        carry, rest = body(carry, jax.tree.map(lambda a: a[whole:], xs))
+        ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, rest)
+    return carry, ys
 
 
 def cast_matrices(params: Params, dtype: Any) -> Params:
@@ -77,18 +112,16 @@ def cast_matrices(params: Params, dtype: Any) -> Params:
     )
 
 
-def _without_input(params: Params) -> Params:
-    return tuple({name: p for name, p in block.items() if name != "W"} for block in params)
-
-
 def _scan(
     cell: Cell,
+    dtype: Any,
     params: Params,
     wx: tuple[Array | None, ...],
     carry: Carry,
     mask: Array | None,
 ) -> tuple[Array, Carry]:
     """The recurrence on input terms wx, each (T, B, G n) or None."""
+    params = cast_matrices(params, dtype)
 
     def body(carry: Carry, wx: tuple[Array | None, ...]) -> tuple[Carry, Array]:
         carry = cells.step(cell, params, carry, wx, mask)
@@ -98,15 +131,17 @@ def _scan(
     return ys, carry
 
 
-_recur = jax.custom_vjp(_scan, nondiff_argnums=(0,))
+_recur = jax.custom_vjp(_scan, nondiff_argnums=(0, 1))
 
 
-def _recur_fwd(cell, params, wx, carry, mask):
+def _recur_fwd(cell, dtype, params, wx, carry, mask):
+    cast = cast_matrices(params, dtype)
+
     def body(state, wx):
         products: dict[int, Array] = {}
 
         def product(k, z):
-            products[k] = cells.matmul(z, params[k]["U"])
+            products[k] = cells.matmul(z, cast[k]["U"])
             return products[k]
 
         pre = cells.make_pre(cell, params, wx, mask, product)
@@ -117,12 +152,14 @@ def _recur_fwd(cell, params, wx, carry, mask):
     return (states[0], last), (params, wx, carry, mask, states, uzs)
 
 
-def _recur_bwd(cell, residuals, cotangents):
+def _recur_bwd(cell, dtype, residuals, cotangents):
     params, wx, carry, mask, states, uzs = residuals
     ys_bar, last_bar = cotangents
     blocks = range(len(params))
     # Behind the barrier, or XLA would transpose inside the loop again.
-    transposed = lax.optimization_barrier(tuple(block["U"].T for block in params))
+    transposed = lax.optimization_barrier(
+        tuple(block["U"].T for block in cast_matrices(params, dtype))
+    )
     before = tuple(jnp.concatenate([c[None], s[:-1]]) for c, s in zip(carry, states, strict=True))
 
     def body(after_bar, step):
@@ -162,8 +199,7 @@ def _recur_bwd(cell, residuals, cotangents):
         _, pull = jax.vjp(partial(cells.integrate, cell.integration), vectors, wx_k, uz)
         block_bar, wx_k_bar, uz_bar = pull(a_bar)
         uz_bar = uz_bar if scale is None else scale * uz_bar
-        u_bar = _outer(z, uz_bar, block["U"].dtype)
-        params_bar.append(block_bar | {"U": u_bar.astype(block["U"].dtype)})
+        params_bar.append(block_bar | {"U": _outer(z, uz_bar, dtype)})
         wx_bar.append(wx_k_bar)
     return tuple(params_bar), tuple(wx_bar), carry_bar, None
 

@@ -31,9 +31,10 @@ from rnnx.display import Display, banner, summary
 from rnnx.errors import UserError
 from rnnx.metrics import Clock, Log, Score, duration
 from rnnx.parallel import EVERYWHERE
-from rnnx.update import State, make_step
+from rnnx.update import State, make_updates
 
 FLAGS = flags.FLAGS
+_MOST_TOGETHER = 32  # windows a call
 
 
 @dataclasses.dataclass
@@ -97,9 +98,10 @@ class Trainer:
         params, opt_state = parallel.shard((params, opt_state), self.mesh, EVERYWHERE)
         self.state = State(params, opt_state, self._zero_carries(params))
         self.progress = Progress()
-        self.step = make_step(config, self.graphdef, self.mesh)
+        self.updates = make_updates(config, self.graphdef, self.mesh)
+        self.width, self.together = min(_MOST_TOGETHER, len(self.windows)), 1
         self.score = evaluate.make_scorer(self.graphdef, self.mesh)
-        self.pending: tuple[int, float, dict[str, Array]] | None = None
+        self.pending: tuple[int, int, float, dict[str, Array]] | None = None
         self.saved_step = self.stop_signal = 0
         self.last_valid: Score | None = None
 
@@ -186,23 +188,26 @@ class Trainer:
         last_window = min(len(self.windows), progress.window + self.last_step - progress.step)
         self.display.start(f"epoch {progress.epoch + 1}", last_window, progress.window)
         self.clock.start()
+        every = config.checkpoint_every
         while progress.window < last_window:
-            x, y = (parallel.shard_rows(a, self.mesh) for a in self.windows[progress.window])
-            self.state, metrics = self.step(
-                self.state, x, y, np.int32(progress.step), np.float32(rate)
+            count = min(self.together, last_window - progress.window)
+            count = min(count, every - progress.step % every) if every else count
+            windows = self.windows.together(progress.window, count, self.width)
+            x, y = (parallel.shard_rows(a, self.mesh) for a in windows)
+            self.state, metrics = self.updates(
+                self.state, x, y, np.int32(progress.step), np.int32(count), np.float32(rate)
             )
-            self.settle()  # the update before: the device is not kept waiting for the log
-            progress.step += 1
-            progress.window += 1
-            self.pending = progress.step, rate, metrics
+            self.settle()  # the call before: the device is not kept waiting for the log
+            self.pending = progress.step, count, rate, metrics
+            progress.step += count
+            progress.window += count
             if parallel.must_wait(self.mesh) or not self.clock.running:
                 jax.block_until_ready(metrics)
-            self.clock.lap(config.batch_size * config.num_steps)
-            self.display.update(progress.window, self._note())
+            self._pace(count, self.clock.lap(count * config.batch_size * config.num_steps))
+            self.display.update(progress.window, self._note(count))
             if self.stop_signal:
                 self.save()
                 self.leave()
-            every = config.checkpoint_every
             if every and progress.step % every == 0 and progress.window < len(self.windows):
                 self.save()
                 self.clock.start()
@@ -216,6 +221,15 @@ class Trainer:
         if self.stop_signal:
             self.leave()
 
+    def _pace(self, count: int, seconds: float | None) -> None:
+        """Lets a call grow to one or two seconds: costs per call vanish, signals wait no longer.
+
+        Where several processes must agree, and have no common clock, it stays at one window.
+        """
+        quick = seconds is not None and seconds < 1.0
+        if quick and count == self.together and parallel.single():
+            self.together = min(2 * self.together, self.width)
+
     def leave(self) -> None:
         """Ends the process on a signal, everything being saved."""
         name = signal.Signals(self.stop_signal).name
@@ -225,27 +239,29 @@ class Trainer:
         raise SystemExit(128 + self.stop_signal)
 
     def settle(self) -> None:
-        """Fetches the metrics of the last update, checks and logs them.
+        """Fetches the metrics of the last call's updates, checks and logs them.
 
         Raises:
           UserError: when loss or gradient are no longer finite.
         """
         if self.pending is None:
             return
-        (step, rate, metrics), self.pending = self.pending, None
-        values = {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(values["loss"] + values["grad_norm"]):
-            what = f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}"
-            self._diverged(what)
-        self.progress.nats += values["nats"]
-        self.log.write("step", step, epoch=self.progress.epoch, lr=rate, **values)
+        (before, count, rate, metrics), self.pending = self.pending, None
+        metrics = jax.device_get(metrics)
+        for i in range(count):
+            values = {name: float(series[i]) for name, series in metrics.items()}
+            if not math.isfinite(values["loss"] + values["grad_norm"]):
+                what = f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}"
+                self._diverged(what, before + i + 1)
+            self.progress.nats += values["nats"]
+            self.log.write("step", before + i + 1, epoch=self.progress.epoch, lr=rate, **values)
 
-    def _diverged(self, what: str) -> None:
+    def _diverged(self, what: str, step: int) -> None:
         config, progress = self.config, self.progress
         rate = optim.learning_rate(config, progress.epoch, progress.halvings)
         good = f"step {self.saved_step:,}" if self.saved_step else "none yet"
         raise UserError(
-            f"{what} at step {progress.step:,} (learning rate {rate:g}). Last good checkpoint: "
+            f"{what} at step {step:,} (learning rate {rate:g}). Last good checkpoint: "
             f"{good}. Lower learning_rate or max_grad_norm, or use dtype=float32, in a new workdir"
         )
 
@@ -295,7 +311,7 @@ class Trainer:
         score = self.score(self.state.params, tokens, *shape, self.display)
         self.display.finish()
         if not math.isfinite(score.nll):
-            self._diverged(f"valid score {score.nll}")
+            self._diverged(f"valid score {score.nll}", self.progress.step)
         return score
 
     def save(self) -> None:
@@ -309,7 +325,7 @@ class Trainer:
             self.clock.stop()
         progress = self.progress
         if not all_finite(self.state.params):
-            self._diverged("parameters not finite")
+            self._diverged("parameters not finite", progress.step)
         progress.seconds, progress.tokens = self.clock.seconds, self.clock.tokens
         progress.log_position = self.log.position
         self.checkpoints.save_latest(progress.step, self.state, dataclasses.asdict(progress))
@@ -354,9 +370,9 @@ class Trainer:
             workdir.write_json(self.folder / "result.json", result)
         return result
 
-    def _note(self) -> str:
+    def _note(self, count: int) -> str:
         """The epoch's training score so far and the rate, for the progress bar."""
-        windows = self.progress.window - 1  # the last one's nats are still to come
+        windows = self.progress.window - count  # the last call's nats are still to come
         if not windows:
             return ""
         score = Score(self.progress.nats, windows * self.config.batch_size * self.config.num_steps)

@@ -1,4 +1,4 @@
-"""One update of the parameters, on all devices: masks, loss, gradient, rule."""
+"""Updates of the parameters, on all devices: masks, loss, gradient, rule."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rnnx import model, optim, parallel
 from rnnx.parallel import EVERYWHERE, ROWS
+
+METRICS = ("loss", "nats", "grad_norm")
 
 
 class State(NamedTuple):
@@ -33,20 +35,26 @@ def window_masks(config: ConfigDict, number: Array, rows: Array, tokens: Array) 
     return model.share_draws(masks, tokens)
 
 
-def make_step(
+def make_updates(
     config: ConfigDict, graphdef: Any, mesh: Mesh, masks_of: Callable = window_masks
 ) -> Callable:
-    """Compiles one update on all devices of the mesh.
+    """Compiles a run of updates, one window after the other, on all devices of the mesh.
+
+    Several windows a call are the same numbers to the last bit as one by one, since it is the
+    same program; but what a call costs, however small its arrays, is paid once: dispatch, and on
+    CPU the pages of every intermediate array, which the system hands out anew and zeroed.
 
     Loss: cross-entropy summed over the window and averaged over the batch, plus L2, the scale
     that the RHN paper's clipping and learning rate refer to.
 
     Returns:
-      step(state, x, y, number, rate) -> state, metrics. x and y are (B, T); number, the count of
-      updates before this one, decides the dropout masks; metrics are `loss` (with L2), `nats`
-      (the window's sum over the whole batch) and `grad_norm` (before clipping).
+      updates(state, x, y, number, count, rate) -> state, metrics. x and y are (B, K T), windows
+      of config.num_steps side by side, of which the first count <= K are read; number, the count
+      of updates before, decides the dropout masks. metrics, each (K,), one value an update:
+      `loss` (with L2), `nats` (the window's sum over the whole batch) and `grad_norm` (before
+      clipping); NaN behind the first count.
     """
-    rule, wd = optim.update_rule(config), optim.l2(config)
+    rule, wd, steps = optim.update_rule(config), optim.l2(config), config.num_steps
 
     def loss_fn(params, x, y, carries, masks):
         nll, carries = model.merge(graphdef, params).nll(x, y, carries, masks)
@@ -54,14 +62,14 @@ def make_step(
         squares = sum(jnp.sum(p * p) for p in params.values()) if wd else 0.0
         return cost + wd / 2 * squares, (cost, carries)
 
-    def step(state, x, y, number, rate):  # on one device: its own rows of x, y and carries
+    def update(state, x, y, number, rate):  # on one device: its own rows of x, y and carries
         x, y = x.T, y.T
         rows = parallel.first_row(x.shape[1]) + jnp.arange(x.shape[1])
         masks = masks_of(config, number, rows, x)
         (loss, (cost, carries)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, x, y, state.carries, masks
         )
-        grads, loss, cost = jax.lax.pmean((grads, loss, cost), parallel.AXIS)
+        grads, loss, cost = lax.pmean((grads, loss, cost), parallel.AXIS)
         direction, opt_state = rule.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
         metrics = {
@@ -71,11 +79,21 @@ def make_step(
         }
         return State(params, opt_state, carries), metrics
 
+    def updates(state, x, y, number, count, rate):
+        def body(i, so_far):
+            state, series = so_far
+            window = (lax.dynamic_slice_in_dim(a, i * steps, steps, axis=1) for a in (x, y))
+            state, metrics = update(state, *window, number + i, rate)
+            return state, jax.tree.map(lambda s, m: s.at[i].set(m), series, metrics)
+
+        none = jnp.full(x.shape[1] // steps, jnp.nan)
+        return lax.fori_loop(0, count, body, (state, dict.fromkeys(METRICS, none)))
+
     spread = State(EVERYWHERE, EVERYWHERE, ROWS)
     return parallel.pmapped(
-        step,
+        updates,
         mesh,
-        in_specs=(spread, ROWS, ROWS, EVERYWHERE, EVERYWHERE),
+        in_specs=(spread, ROWS, ROWS, EVERYWHERE, EVERYWHERE, EVERYWHERE),
         out_specs=(spread, EVERYWHERE),
         donate=(0,),
     )

@@ -36,6 +36,16 @@ def test_windows_by_hand():
     assert windows[-1][1].tolist() == [[207, 208, 209], [217, 218, 219]]
 
 
+def test_windows_side_by_side():
+    windows = Windows(np.arange(200, 221, dtype=np.uint8), 2, 3)
+    x, y = windows.together(1, 2, 4)
+    assert x.shape == y.shape == (2, 12) and x.dtype == np.int32
+    for i in (1, 2):
+        there = slice(3 * (i - 1), 3 * i)
+        assert (x[:, there] == windows[i][0]).all() and (y[:, there] == windows[i][1]).all()
+    assert not x[:, 6:].any() and not y[:, 6:].any()
+
+
 @given(st.integers(2, 200), sizes, sizes)
 def test_windows_run_through_each_stream_in_order(n, batch_size, num_steps):
     tokens = np.arange(n)

@@ -23,7 +23,7 @@ def run_steps(text: Path, devices: int, steps: int = 6):
     config = model.resolve(config, corpus.vocabulary.size)
     graphdef, params = model.split(model.build(config, corpus.vocabulary.size))
     mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
-    step = update.make_step(config, graphdef, mesh)
+    step = update.make_updates(config, graphdef, mesh)
     carries = evaluate.zero_carries(graphdef, params, config.batch_size, mesh)
     opt_state = optim.update_rule(config).init(params)
     state = State(*parallel.shard((params, opt_state), mesh, EVERYWHERE), carries)
@@ -31,11 +31,11 @@ def run_steps(text: Path, devices: int, steps: int = 6):
     history = []
     for i in range(steps):
         x, y = (parallel.shard_rows(a, mesh) for a in windows[i])
-        arguments = state, x, y, np.int32(i), np.float32(0.2)
+        arguments = state, x, y, np.int32(i), np.int32(1), np.float32(0.2)
         if i == 0:
             compiled = step.lower(*arguments).compile().as_text()
         state, values = step(*arguments)
-        history.append({k: float(v) for k, v in jax.block_until_ready(values).items()})
+        history.append({k: float(v[0]) for k, v in jax.block_until_ready(values).items()})
     return state, history, compiled
 
 
@@ -52,14 +52,11 @@ def test_two_devices_give_the_numbers_of_one(text: Path) -> None:
 
 def test_one_all_reduce_a_step_and_none_in_the_time_loop(text: Path) -> None:
     _, _, program = run_steps(text, 2, steps=1)
-    where = []  # the computation that each all-reduce stands in
-    for line in program.splitlines():
-        if line.endswith("{") and not line.startswith(" "):
-            computation = line
-        elif re.search(r" all-reduce(-start)?\(", line):
-            where.append(computation)
-    assert len(re.findall(r" while\(", program)) >= 2  # forward and backward in time
-    assert len(where) == 1 and where[0].startswith("ENTRY")
+    computations = re.split(r"\n(?=\S.*\{$)", program, flags=re.MULTILINE)
+    averaging = [c for c in computations if re.search(r" all-reduce(-start)?\(", c)]
+    assert len(re.findall(r" all-reduce(-start)?\(", program)) == 1
+    # It stands beside the loops forward and backward in time, in the body of the loop of updates.
+    assert len(averaging) == 1 and len(re.findall(r" while\(", averaging[0])) >= 2
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""One update: the RHN authors' recorded numbers, and masks that follow seed and step."""
+"""Updates: the RHN authors' recorded numbers, and masks that follow seed and step."""
 
 import ast
 from pathlib import Path
@@ -74,14 +74,16 @@ def test_six_steps_of_the_authors_rhn(devices: int) -> None:
         )
 
     mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
-    step = update.make_step(config, graphdef, mesh, recorded_masks)
+    step = update.make_updates(config, graphdef, mesh, recorded_masks)
     carries = evaluate.zero_carries(graphdef, ours, config.batch_size, mesh)
     params = parallel.shard({k: np.array(p) for k, p in params.items()}, mesh, EVERYWHERE)
     state = State(params, optim.update_rule(config).init(params), carries)
     for i in range(6):
         x, y = (parallel.shard(golden[k][i].astype(np.int32), mesh, ROWS) for k in "xy")
-        state, values = step(state, x, y, np.int32(i), np.float32(told["learning_rate"]))
-        np.testing.assert_allclose(values["loss"], golden["cost"][i], rtol=1e-6, atol=1e-5)
+        state, values = step(
+            state, x, y, np.int32(i), np.int32(1), np.float32(told["learning_rate"])
+        )
+        np.testing.assert_allclose(values["loss"][0], golden["cost"][i], rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(
             state.carries[0][0], golden["final_state"][i, 0], rtol=0, atol=1e-5
         )
@@ -109,7 +111,7 @@ def test_three_updates_by_hand_with_optax(optimizer: str) -> None:
     config = configs.default()
     config.update(
         level="word", depth=2, hidden_size=6, batch_size=4, optimizer=optimizer, weight_decay=1e-2,
-        max_grad_norm=0.0, init_scale=0.5,
+        num_steps=7, max_grad_norm=0.0, init_scale=0.5,
     )  # fmt: skip
     config = model.resolve(config, 9)
     graphdef, params = model.split(model.build(config, 9))
@@ -130,11 +132,14 @@ def test_three_updates_by_hand_with_optax(optimizer: str) -> None:
         by_hand = optax.apply_updates(by_hand, direction)
 
     mesh = evaluate.local_mesh()
-    step = update.make_step(config, graphdef, mesh)
+    step = update.make_updates(config, graphdef, mesh)
     copy = parallel.shard(jax.tree.map(np.array, params), mesh, EVERYWHERE)
     zero = evaluate.zero_carries(graphdef, params, 4, mesh)
     state = State(copy, optim.update_rule(config).init(copy), zero)
     for i in range(3):
-        state, _ = step(state, np.int32(x[i]), np.int32(y[i]), np.int32(i), np.float32(0.01))
+        number = np.int32(i)
+        state, _ = step(
+            state, np.int32(x[i]), np.int32(y[i]), number, np.int32(1), np.float32(0.01)
+        )
     for name in params:
         np.testing.assert_allclose(state.params[name], by_hand[name], atol=2e-5, err_msg=name)
