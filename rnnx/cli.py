@@ -8,6 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import flags
 
@@ -22,7 +23,7 @@ def run(main: Callable[[], None], doc: str) -> None:
       main: the entry point; reads `flags.FLAGS`.
       doc: the module's docstring, the head of `--help`.
     """
-    program = "rnnx." + sys.argv[0].rsplit("/", 1)[-1].removesuffix(".py")
+    program = "rnnx." + Path(sys.argv[0].removesuffix("/__main__.py")).stem
     has_config = "config" in flags.FLAGS
     if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
         print(_help(doc, has_config))

@@ -108,8 +108,14 @@ class LanguageModel(nnx.Module):
 
     def logits(self, ys: Array) -> Array:
         """ys (..., n) to the logits of the next token (..., V)."""
-        weights = self.embedding[...].T if self.softmax_weights is None else self.softmax_weights
-        return cells.matmul(ys, weights[...].astype(self.dtype)) + self.softmax_bias[...]
+        if self.softmax_weights is None:
+            # Contracted as it lies: XLA would copy E's transpose for every single token.
+            last = (((ys.ndim - 1,), (1,)), ((), ()))
+            ys, weights = (a.astype(self.dtype) for a in (ys, self.embedding[...]))
+            scores = jax.lax.dot_general(ys, weights, last, preferred_element_type=jnp.float32)
+        else:
+            scores = cells.matmul(ys, self.softmax_weights[...].astype(self.dtype))
+        return scores + self.softmax_bias[...]
 
     def nll(
         self,

@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
@@ -183,7 +184,6 @@ def open_run(folder: Path) -> Run:
 
 def provenance(corpus: Corpus) -> dict:
     """What a run should remember of where it ran and on what."""
-    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "format": FORMAT,
         "data": {
@@ -191,19 +191,36 @@ def provenance(corpus: Corpus) -> dict:
             "sums": corpus.sums,
             "tokens": [len(corpus.train), len(corpus.valid), len(corpus.test)],
         },
-        "versions": {"rnnx": __version__} | {name: metadata.version(name) for name in packages},
         "devices": [str(device) for device in jax.devices()],
+        **machine(),
+    }
+
+
+def machine() -> dict:
+    """What a measurement should say of where it was made, and by which code."""
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "versions": {"rnnx": __version__} | {name: metadata.version(name) for name in packages},
         "device": device_name(),
         "git": git_revision(),
     }
 
 
 def device_name() -> str:
-    """`2 x NVIDIA H200`, or `cpu (2 cores)`."""
+    """`2 x NVIDIA H200`, or `cpu (AMD EPYC, 2 cores)`."""
     devices = jax.devices()
-    kind = devices[0].device_kind
-    name = f"cpu ({os.cpu_count()} cores)" if devices[0].platform == "cpu" else kind
+    name = devices[0].device_kind
+    if devices[0].platform == "cpu":
+        name = f"cpu ({', '.join(filter(None, [_processor(), f'{os.cpu_count()} cores']))})"
     return name if len(devices) == 1 else f"{len(devices)} x {name}"
+
+
+def _processor() -> str:
+    try:
+        told = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        return ""
+    return told[1].strip() if told else ""
 
 
 def git_revision() -> str:

@@ -1,0 +1,297 @@
+"""Measures training and inference on this machine, beside textbook JAX and PyTorch.
+
+    python -m rnnx.bench [--quick] [--cases=rhn,lstm] [--out=bench.json]
+
+Rivals do the same work from the same parameters, each in its own process; they take turns, and
+medians are shown. `of bound` is the share of what this machine allows: each phase's matrix products
+at the rate of a square float32 product or its weights at the rate of reading memory, whichever
+takes longer, both measured in the same run. PyTorch is used if it is installed.
+"""
+
+import datetime
+import json
+import os
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from rich.table import Table
+
+from rnnx import cli, model, workdir
+from rnnx.bench import cases
+from rnnx.bench.cases import CASES, LONG, QUICK, Case
+from rnnx.bench.rivals import Rival
+from rnnx.display import Display
+from rnnx.errors import UserError
+
+FLAGS = flags.FLAGS
+FORMAT = 1  # of the JSON
+
+PTB_TOKENS = 929_589
+# What eight devices would exchange gradients over, bytes a second: NVLink 4, and 10 Gbit Ethernet.
+LINK = {"gpu": 450e9, "tpu": 300e9, "cpu": 1.25e9}
+
+
+def machine_rates(turns: int) -> tuple[float, float]:
+    """Float operations a second of a square product, and bytes a second read from memory."""
+    size, floats = 2048, 1 << 26
+    product = Rival("product", "rnnx.bench.ours.sgemm", size)
+    reading = Rival("reading", "rnnx.bench.ours.read", floats)
+    for rival in (product, reading):
+        rival.await_ready()
+        rival.turn()
+    for _ in range(turns):
+        product.turn(0.1)
+        reading.turn(0.1)
+    product.close()
+    reading.close()
+    return (
+        2 * size**3 / statistics.median(product.seconds),
+        4 * floats / statistics.median(reading.seconds),
+    )
+
+
+def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
+    """All that can do a case's work, ours first."""
+    name = f"rnnx.bench.ours.{case.kind}"
+    if case.kind != "train":
+        yield Rival("rnnx", name, case)
+    else:
+        windows = windows_together(2 * bound)
+        yield Rival("rnnx", name, case, windows=windows, units=windows)
+        if windows > 1:
+            yield Rival("rnnx, 1 window a call", name, case)
+        yield Rival("plain scan", "rnnx.bench.plain.train", case)
+    name = f"rnnx.bench.in_torch.{case.kind}"
+    fields = dict(case.fields)
+    if layer := {"lstm": "LSTM", "gru": "GRU"}.get(fields["cell"]):
+        additive = Case(case.name, case.label, case.vocab_size, tuple(
+            (fields | {"integration": "additive"}).items()), case.kind)  # fmt: skip
+        yield Rival(f"torch nn.{layer}", name, additive, form="layer")
+        if additive.config.integration == case.config.integration:
+            return
+    yield Rival("torch, addmm", name, case, form="addmm")
+    yield Rival("torch, linear", name, case, form="linear")
+    if not quick:
+        yield Rival("torch.compile", name, case, form="addmm", compiled=True)
+
+
+def windows_together(seconds: float) -> int:
+    """How many windows a call `rnnx.train` would settle on for an update of so many seconds."""
+    windows = 1
+    while windows < 32 and windows * seconds < 1.0:
+        windows *= 2
+    return windows
+
+
+def compete(case: Case, rates: tuple[float, float], turns: int, display: Display) -> list[dict]:
+    """Measures all rivals of a case, turn by turn, and prints their table."""
+    bound = cases.bound(case, *rates)
+    rivals = []
+    try:
+        for rival in rivals_of(case, bound, turns < 3):
+            # One after the other: compilers would disturb each other, and memory may be short.
+            display.start(f"{case.label}: {rival.name} compiles", 1)
+            rival.await_ready()
+            rivals.append(rival)
+        display.start(case.label, turns)
+        for turn in range(turns):
+            for rival in rivals:
+                rival.turn()
+            display.update(turn + 1)
+    finally:
+        display.finish()
+        for rival in rivals:
+            rival.close()
+    rows = [row_of(rival, case, bound) for rival in rivals]
+    same_work(rows, case)
+    display.print(table_of(case, rows))
+    for reason in dict.fromkeys(row["failed"] for row in rows if row["failed"]):
+        names = ", ".join(row["rival"] for row in rows if row["failed"] == reason)
+        display.print(f"without {names}: {reason}")
+    return rows
+
+
+def row_of(rival: Rival, case: Case, bound: float) -> dict:
+    """What the JSON holds of a rival."""
+    row = {"case": case.name, "label": case.label, "rival": rival.name, "failed": rival.failed}
+    if rival.failed is None:
+        seconds = statistics.median(rival.seconds)
+        row |= {
+            "seconds": seconds,
+            "fastest": min(rival.seconds),
+            "slowest": max(rival.seconds),
+            "tokens_per_second": case.tokens / seconds,
+            "gflops": cases.flops(case) / seconds / 1e9,
+            "bound_seconds": bound,
+            "of_bound": bound / seconds,
+            "windows_a_call": rival.units,
+            "first_seconds": rival.first_seconds,
+            "peak_bytes": rival.peak_bytes,
+            "told": rival.told,
+        }
+    return row
+
+
+def same_work(rows: list[dict], case: Case) -> None:
+    """Marks as failed whose losses, logits or tokens are not ours: it did other work.
+
+    The additive nn.LSTM or nn.GRU beside an MI cell is let pass: it is known to do less.
+    """
+    ours = rows[0]
+    for row in rows[1:]:
+        less = row["rival"].startswith("torch nn.") and case.config.integration != "additive"
+        if ours["failed"] or row["failed"] or less:
+            continue
+        if not np.allclose(row["told"], ours["told"], rtol=1e-3):
+            row["failed"] = f"other results: {row['told']}, ours {ours['told']}"
+
+
+def table_of(case: Case, rows: list[dict]) -> Table:
+    """A case's rivals; `ours is` says how many times faster rnnx is than each."""
+    unit = {"train": "update", "token": "token"}.get(case.kind, f"{case.tokens} tokens")
+    table = Table(title=case.label, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column(f"ms for: {unit}", width=21)
+    for heading, width in (("ms", 8), ("tokens/s", 9), ("GFLOP/s", 8), ("of bound", 8),
+                           ("ours is", 7), ("first s", 7), ("GB", 5)):  # fmt: skip
+        table.add_column(heading, justify="right", min_width=width, no_wrap=True)
+    for row in rows:
+        if row["failed"]:
+            continue
+        ratio = "" if rows[0]["failed"] else f"{row['seconds'] / rows[0]['seconds']:.2f}x"
+        table.add_row(
+            row["rival"],
+            f"{row['seconds'] * 1e3:,.4g}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['gflops']:,.4g}",
+            f"{row['of_bound']:.2f}",
+            ratio if row is not rows[0] else "",
+            f"{row['first_seconds']:.1f}",
+            f"{row['peak_bytes'] / 1e9:.2f}",
+        )
+    return table
+
+
+def long_window(display: Display) -> dict:
+    """Trains one window of 2,000 steps and says how much memory it took."""
+    rival = Rival("rnnx", "rnnx.bench.ours.train", LONG)
+    display.start(LONG.label, 1)
+    rival.await_ready()
+    rival.turn(0.0)
+    display.finish()
+    rival.close()
+    row = {"case": "long", "label": LONG.label, "failed": rival.failed}
+    if rival.failed:
+        display.print(f"{LONG.label}: {rival.failed}")
+    else:
+        row |= {"seconds": rival.seconds[0], "peak_bytes": rival.peak_bytes}
+        display.print(
+            f"{LONG.label} in segments of {LONG.config.remat}: {row['peak_bytes'] / 1e9:.2f} GB at "
+            f"the peak, {LONG.tokens / row['seconds']:,.0f} tokens/s"
+        )
+    return row
+
+
+def scaling(case: Case, turns: int, display: Display) -> list[dict]:
+    """One and two forced CPU devices on the same batch, and eight devices by the parts."""
+    rivals = [
+        Rival(
+            f"{devices} forced CPU device{'s' * (devices > 1)}",
+            "rnnx.bench.ours.train",
+            case,
+            environment={
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "JAX_PLATFORMS": "cpu",
+                "NPROC": "4",
+            },
+        )
+        for devices in (1, 2)
+    ]
+    display.start("devices", turns)
+    for rival in rivals:
+        rival.await_ready()
+    for turn in range(turns):
+        for rival in rivals:
+            rival.turn()
+        display.update(turn + 1)
+    display.finish()
+    rows = []
+    for rival in rivals:
+        rival.close()
+        seconds = None if rival.failed else statistics.median(rival.seconds)
+        row = {"case": "devices", "label": case.label, "rival": rival.name, "seconds": seconds}
+        rows.append(row | {"failed": rival.failed})
+        told = rival.failed or f"{seconds * 1e3:,.4g} ms an update"
+        display.print(f"{case.label}, {rival.name}: {told}")
+    if not any(rival.failed for rival in rivals):
+        display.print(f"two devices are {rows[0]['seconds'] / rows[1]['seconds']:.2f}x one")
+    return rows
+
+
+def eight_devices(row: dict, case: Case, platform: str, display: Display) -> dict:
+    """An epoch of PTB on eight devices of this kind, each with the paper's batch: an estimate."""
+    exchange = 2 * 7 / 8 * 4 * model.parameter_count(case.config, case.vocab_size) / LINK[platform]
+    updates = PTB_TOKENS // (8 * case.tokens)
+    seconds = updates * (row["seconds"] + exchange)
+    display.print(
+        f"8 such {platform} devices, {8 * case.config.batch_size} rows together, by the parts: "
+        f"{updates} updates of {row['seconds'] * 1e3:,.4g} ms and {exchange * 1e3:,.3g} ms for the "
+        f"gradients ({LINK[platform] / 1e9:g} GB/s): {seconds:,.3g} s an epoch of PTB (estimate)"
+    )
+    return {"case": "eight", "label": case.label, "estimated_epoch_seconds": seconds}
+
+
+def define_flags() -> None:
+    flags.DEFINE_bool("quick", False, "tiny sizes, under a minute: to see that it works")
+    flags.DEFINE_list("cases", [], f"only some of {', '.join(case.name for case in CASES)}")
+    flags.DEFINE_integer("turns", 9, "of each rival; the median is shown", lower_bound=1)
+    flags.DEFINE_string("out", None, "a JSON file to write")
+
+
+def main() -> None:
+    chosen = QUICK if FLAGS.quick else CASES
+    if unknown := set(FLAGS.cases) - {case.name for case in chosen}:
+        known = ", ".join(case.name for case in chosen)
+        raise UserError(f"unknown case {sorted(unknown)[0]!r}: one of {known}")
+    # Nothing is computed here: the rivals' processes need the accelerator's memory.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    turns, display = (2 if FLAGS.quick else FLAGS.turns), Display()
+    about = workdir.machine()
+    display.print(
+        f"{about['device']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}"
+    )
+    rates = machine_rates(turns)
+    display.print(f"product {rates[0] / 1e9:,.0f} GFLOP/s, reading {rates[1] / 1e9:,.1f} GB/s\n")
+    rows = []
+    for case in chosen:
+        if not FLAGS.cases or case.name in FLAGS.cases:
+            rows += compete(case, rates, turns, display)
+            display.print()
+    if not FLAGS.quick and not FLAGS.cases:
+        rows.append(long_window(display))
+        small = next(case for case in chosen if case.name == "small")
+        rows += scaling(small, turns, display)
+        if not rows[0]["failed"]:
+            rows.append(eight_devices(rows[0], chosen[0], jax.default_backend(), display))
+    if FLAGS.out:
+        result = {
+            "format": FORMAT,
+            "date": datetime.date.today().isoformat(),
+            "turns": turns,
+            "flops_per_second": rates[0],
+            "bytes_per_second": rates[1],
+            **about,
+            "rows": rows,
+        }
+        Path(FLAGS.out).write_text(json.dumps(result, indent=1) + "\n")
+        display.print(f"numbers in {FLAGS.out}")
+    if any(row["failed"] for row in rows if row.get("rival", "").startswith("rnnx")):
+        raise UserError("rnnx itself failed in a case above")
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, __doc__)

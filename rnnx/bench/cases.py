@@ -1,0 +1,147 @@
+"""The networks that are measured, their work, and the least time this machine needs for it."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from rnnx import config as configs
+from rnnx import model
+from rnnx.cells import Cell
+
+FLOAT = 4  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network and a batch. Nothing is dropped, so that all rivals compute the same loss.
+
+    Attributes:
+      label: as in the issue of the bench, for tables.
+      fields: config fields that differ from the default.
+      kind: `train` (updates); at batch 1 `token` (one in, the next one's logits out), `write` (one
+        at a time, each fed back) or `text` (the full protocol).
+    """
+
+    name: str
+    label: str
+    vocab_size: int
+    fields: tuple[tuple[str, object], ...]
+    kind: str = "train"
+
+    @property
+    def config(self) -> ConfigDict:
+        """The resolved configuration."""
+        config = configs.default()
+        config.update(dict(self.fields))
+        return model.resolve(config, self.vocab_size)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a unit of work: a window of the whole batch, a token, or a piece of text."""
+        config = self.config
+        if self.kind == "train":
+            return config.batch_size * config.num_steps
+        return 1 if self.kind == "token" else TEXT_STEPS
+
+
+TEXT_STEPS = 256  # of writing and of the full protocol, at batch 1
+
+
+def _case(name: str, label: str, vocab_size: int, kind: str = "train", **fields: object) -> Case:
+    return Case(name, label, vocab_size, tuple(fields.items()), kind)
+
+
+_WORDS = dict(
+    level="word", cell="rhn", depth=10, hidden_size=830, tied=True, batch_size=20, num_steps=35,
+    weight_decay=1e-7,
+)  # fmt: skip
+_GATED = dict(hidden_size=1000, batch_size=32, num_steps=100, one_hot=True, forget_bias=0.0)
+_SMALL = dict(cell="rhn", depth=5, hidden_size=256, batch_size=128, num_steps=64, one_hot=True)
+
+CASES = (
+    _case("rhn", "(a) RHN L=10, n=830, V=10,000", 10_000, **_WORDS),
+    _case("lstm", "(b) LSTM n=1000", 50, cell="lstm", **_GATED),
+    _case("milstm", "(b) MI-LSTM n=1000", 50, cell="lstm", integration="mi", **_GATED),
+    _case("gru", "(c) GRU n=1000", 50, cell="gru", reset_after=True, **_GATED),
+    _case(
+        "migru", "(c) MI-GRU n=1000", 50, cell="gru", reset_after=True, integration="mi", **_GATED
+    ),
+    _case(
+        "mirnn", "(d) MI-RNN n=2048", 50, cell="rnn", integration="mi", hidden_size=2048,
+        batch_size=50, num_steps=50, one_hot=True,
+    ),
+    _case("small", "(e) RHN L=5, n=256, V=50", 50, **_SMALL),
+    _case("token", "(f) a token, RHN L=5, n=256", 50, "token", **_SMALL),
+    _case("token_rhn", "(f) a token, RHN L=10, n=830", 10_000, "token", **_WORDS),
+    _case("write", "(f) writing, RHN L=5, n=256", 50, "write", **_SMALL),
+    _case("text", "(f) full protocol, RHN L=10, n=830", 10_000, "text", **_WORDS),
+)  # fmt: skip
+
+# Seconds instead of minutes; sizes at which nothing can be concluded.
+QUICK = (
+    _case("rhn", "(a) RHN L=3, n=64", 100, **_WORDS | dict(depth=3, hidden_size=64)),
+    _case("milstm", "(b) MI-LSTM n=64", 50, cell="lstm", integration="mi",
+          **_GATED | dict(hidden_size=64, num_steps=20)),
+    _case("token", "(f) a token, RHN L=3, n=64", 50, "token",
+          **_SMALL | dict(depth=3, hidden_size=64)),
+    _case("write", "(f) writing, RHN L=3, n=64", 50, "write",
+          **_SMALL | dict(depth=3, hidden_size=64)),
+    _case("text", "(f) full protocol, RHN L=3, n=64", 50, "text",
+          **_SMALL | dict(depth=3, hidden_size=64)),
+)  # fmt: skip
+
+LONG = _case(
+    "long", "RHN L=10, n=830, T=2,000, recomputed", 10_000,
+    **_WORDS | dict(num_steps=2000, remat=50),
+)  # fmt: skip
+
+
+class Phase(NamedTuple):
+    """A part of the work whose parts can overlap, but not with another phase."""
+
+    name: str
+    flops: float  # of matrix products, two a multiply-add
+    bytes: float  # of weights through memory
+
+
+def phases(case: Case) -> Iterator[Phase]:
+    """The work of a unit, phase by phase. Pointwise work and activations are not counted."""
+    config, vocab_size = case.config, case.vocab_size
+    cell = Cell(config.cell, config.integration, config.depth, config.coupled, config.reset_after)
+    n, layers = config.hidden_size, config.num_layers
+    train = case.kind == "train"
+    rows = config.batch_size if train else 1
+    steps = case.tokens // rows
+    recurrent = layers * sum(n * len(gates) * n for gates in cell.blocks)  # weights
+    inputs = config.embed_size * n * sum(
+        len(gates) for k, gates in enumerate(cell.blocks) if cell.sees_input(k)
+    ) + (layers - 1) * n * n * len(cell.blocks[0])
+    softmax = n * vocab_size
+
+    def product(name: str, weights: int, passes: int = 1, times: int = 1) -> Phase:
+        """A product with `weights` for every token, the weights read `times` times a pass."""
+        flops = 2.0 * weights * rows * steps * passes
+        return Phase(name, flops, float(FLOAT * weights * times * passes))
+
+    yield product("recurrence forward", recurrent, times=steps)
+    if train:
+        yield product("recurrence backward", recurrent, times=steps)
+        yield product("recurrent weight gradients", recurrent)
+    # One-hot inputs need no gradient.
+    yield product("input products", inputs, passes=1 if not train else 2 if config.one_hot else 3)
+    yield product("softmax", softmax, passes=3 if train else 1)
+    if train:
+        parameters = model.parameter_count(config, vocab_size)
+        yield Phase("update", 0.0, 3.0 * FLOAT * parameters)  # read both, write one
+
+
+def bound(case: Case, flops_per_second: float, bytes_per_second: float) -> float:
+    """Seconds a unit of work takes at least: the larger of both demands, summed over phases."""
+    return sum(max(p.flops / flops_per_second, p.bytes / bytes_per_second) for p in phases(case))
+
+
+def flops(case: Case) -> float:
+    """Operations in matrix products of a unit of work."""
+    return sum(p.flops for p in phases(case))

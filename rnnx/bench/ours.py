@@ -1,0 +1,105 @@
+"""rnnx on the bench: what training, a loop over tokens, sampling and evaluation run.
+
+Each function builds the work and returns the call to time, which gives numbers to compare.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnx import evaluate, model, optim, parallel, sample, update
+from rnnx.bench.cases import TEXT_STEPS, Case
+from rnnx.parallel import EVERYWHERE
+
+RATE = 0.1  # of learning
+
+
+def window_of(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """The random window that every rival learns again and again: x, y, both (B, T)."""
+    config = case.config
+    shape = config.batch_size, config.num_steps + 1
+    both = np.random.default_rng(0).integers(0, case.vocab_size, shape).astype(np.int32)
+    return both[:, :-1], both[:, 1:]
+
+
+def train(case: Case, windows: int = 1) -> Callable[[], list[float]]:
+    """A call of `windows` updates; returns a function that makes it and gives each one's loss."""
+    config = case.config
+    mesh = parallel.batch_mesh(config.batch_size)
+    graphdef, params = model.split(model.build(config, case.vocab_size))
+    carries = evaluate.zero_carries(graphdef, params, config.batch_size, mesh)
+    opt_state = optim.update_rule(config).init(params)
+    state = update.State(*parallel.shard((params, opt_state), mesh, EVERYWHERE), carries)
+    updates = update.make_updates(config, graphdef, mesh)
+    x, y = (parallel.shard_rows(np.tile(a, windows), mesh) for a in window_of(case))
+    arguments = np.int32(0), np.int32(windows), np.float32(RATE)
+
+    def call() -> list[float]:
+        nonlocal state
+        state, metrics = updates(state, x, y, *arguments)
+        return [float(nats) / config.batch_size for nats in np.asarray(metrics["nats"])]
+
+    return call
+
+
+def token(case: Case) -> Callable[[], list[float]]:
+    """One token in, its successor's logits out on the host."""
+    graphdef, params = model.split(model.build(case.config, case.vocab_size))
+
+    @jax.jit
+    def step(params, carries, token):
+        logits, carries = model.merge(graphdef, params)(token[None, None], carries)
+        return logits[0, 0], carries
+
+    carries = model.merge(graphdef, params).stack.zero_carry(1)
+    first = np.int32(1)
+
+    def call() -> list[float]:
+        nonlocal carries
+        logits, carries = step(params, carries, first)
+        return [float(np.asarray(logits)[0])]
+
+    return call
+
+
+def write(case: Case) -> Callable[[], list[float]]:
+    """Text of some tokens behind one, each the likeliest."""
+    graphdef, params = model.split(model.build(case.config, case.vocab_size))
+    prompt, key = jnp.ones(1, jnp.int32), jax.random.key(0)
+
+    def call() -> list[float]:
+        tokens = sample.continuation(
+            graphdef, params, prompt, key, length=TEXT_STEPS, temperature=0.0
+        )
+        return np.asarray(tokens, float).tolist()
+
+    return call
+
+
+def text(case: Case) -> Callable[[], list[float]]:
+    """A piece of text by the full protocol."""
+    graphdef, params = model.split(model.build(case.config, case.vocab_size))
+    score = evaluate.make_scorer(graphdef, evaluate.local_mesh())
+    params = parallel.shard(params, evaluate.local_mesh(), EVERYWHERE)
+    tokens = np.random.default_rng(0).integers(0, case.vocab_size, TEXT_STEPS + 1)
+
+    def call() -> list[float]:
+        return [score(params, tokens, 1, TEXT_STEPS).nll]
+
+    return call
+
+
+def sgemm(size: int) -> Callable[[], list[float]]:
+    """A square float32 product."""
+    a = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(jnp.matmul, compiler_options=parallel.compiler_options())
+    return lambda: [float(product(a, a)[0, 0])]
+
+
+def read(size: int) -> Callable[[], list[float]]:
+    """One pass over so many floats."""
+    a = jnp.ones(size, jnp.float32)
+    total = jax.jit(jnp.sum)
+    return lambda: [float(total(a))]
