@@ -12,6 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
+from rnnx import cache
 from rnnx import config as configs
 from rnnx.errors import UserError
 
@@ -30,6 +31,7 @@ def run(main: Callable[[], None], doc: str) -> None:
         return
     try:
         _parse(has_config)
+        cache.keep_compiled()
         main()
     except (UserError, flags.Error) as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -8,8 +8,8 @@
 
 prepares a corpus and prints what it holds; training does so by itself. Raw files are looked for
 in `data_dir`, else `$RNNX_DATA`, else `<cache>/raw`, downloaded there if missing, and their sums
-checked at every load. Prepared records lie in `<cache>/tfds`, in folders keyed by content. The
-cache is `$RNNX_CACHE`, else `$XDG_CACHE_HOME/rnnx`, else `~/.cache/rnnx`.
+checked at every load. Prepared records lie in `<cache>/tfds`, in folders keyed by content. Where
+the cache is stands in `cache.py`.
 """
 
 import array
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from rnnx import cli
+from rnnx import cache, cli
 from rnnx.errors import UserError
 from rnnx.vocabulary import EOS, LEVELS, UNK, Vocabulary
 
@@ -136,12 +136,6 @@ def load(
     return _load(corpus, level, data_dir, progress or (lambda line: None))[0]
 
 
-def cache() -> Path:
-    """The folder for all that can be made again."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("RNNX_CACHE") or f"{base}/rnnx").expanduser().absolute()
-
-
 class _Plan(NamedTuple):
     """How to come by a corpus."""
 
@@ -161,12 +155,12 @@ def _load(corpus: str, level: str, data_dir: str, say: Callable) -> tuple[Corpus
         else:
             plan = _plan_file(corpus, level)
         key = hashlib.sha256("\n".join(plan.sums.values()).encode()).hexdigest()
-        home = cache() / "tfds" / plan.name / f"{plan.level}-{key[:16]}" / "1.0.0"
+        home = cache.root() / "tfds" / plan.name / f"{plan.level}-{key[:16]}" / "1.0.0"
         if not home.exists():
             say(f"preparing {corpus} in {home}")
             _prepare(plan, home)
     except OSError as error:
-        place = error.filename or cache()
+        place = error.filename or cache.root()
         raise UserError(
             f"cannot read or write {place} ({error.strerror or error}): make that possible, or "
             "name other places with RNNX_CACHE and data_dir"
@@ -180,7 +174,7 @@ def _load(corpus: str, level: str, data_dir: str, say: Callable) -> tuple[Corpus
 
 def _plan_source(name: str, data_dir: str, say: Callable) -> _Plan:
     source = SOURCES[name]
-    folder = Path(data_dir or os.environ.get("RNNX_DATA") or cache() / "raw").expanduser()
+    folder = Path(data_dir or os.environ.get("RNNX_DATA") or cache.root() / "raw").expanduser()
     files: dict[Raw, Path] = {}
     for raw in source.files:
         for form in filter(None, (raw, raw.member)):  # packed or not

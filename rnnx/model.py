@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 from ml_collections import ConfigDict
 
-from rnnx import cells, scan
+from rnnx import scan
 from rnnx.cells import Carry, Cell
 from rnnx.errors import UserError
 from rnnx.layers import Stack
@@ -114,7 +114,7 @@ class LanguageModel(nnx.Module):
             ys, weights = (a.astype(self.dtype) for a in (ys, self.embedding[...]))
             scores = jax.lax.dot_general(ys, weights, last, preferred_element_type=jnp.float32)
         else:
-            scores = cells.matmul(ys, self.softmax_weights[...].astype(self.dtype))
+            scores = scan.product(ys, self.softmax_weights[...], self.dtype)
         return scores + self.softmax_bias[...]
 
     def nll(
@@ -199,7 +199,7 @@ def _per_layer(key: Array, drop: float, widths: tuple[int, ...]) -> tuple[Array,
 def build(config: ConfigDict, vocab_size: int) -> LanguageModel:
     """The model a resolved config describes, its variables drawn from config.seed."""
     return LanguageModel(
-        Cell(config.cell, config.integration, config.depth, config.coupled, config.reset_after),
+        cell_of(config),
         vocab_size,
         config.hidden_size,
         embed_size=0 if config.one_hot else config.embed_size,
@@ -213,6 +213,17 @@ def build(config: ConfigDict, vocab_size: int) -> LanguageModel:
         forget_bias=config.forget_bias,
         mi_init=tuple(config.mi_init),
     )
+
+
+def cell_of(config: ConfigDict) -> Cell:
+    """The recurrent cell a config describes."""
+    return Cell(config.cell, config.integration, config.depth, config.coupled, config.reset_after)
+
+
+def recurrent_bytes(config: ConfigDict) -> int:
+    """Of all recurrent matrices of a resolved config: what every time step reads."""
+    gates = sum(map(len, cell_of(config).blocks))
+    return 4 * config.num_layers * gates * config.hidden_size**2
 
 
 def resolve(config: ConfigDict, vocab_size: int) -> ConfigDict:

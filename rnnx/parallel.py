@@ -8,7 +8,6 @@ loop; left to automatic sharding, XLA puts an all-reduce into the backward loop.
 import os
 import re
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from rnnx.errors import UserError
 AXIS = "batch"
 ROWS = PartitionSpec(AXIS)  # first axis spread over the devices
 EVERYWHERE = PartitionSpec()  # the same on every device
+_CACHE_BYTES = 32 << 20
 
 
 def initialize(
@@ -66,7 +66,12 @@ def batch_mesh(batch_size: int, devices: list[Any] | None = None) -> Mesh:
 
 
 def pmapped(
-    step: Callable, mesh: Mesh, in_specs: Any, out_specs: Any, donate: tuple[int, ...] = ()
+    step: Callable,
+    mesh: Mesh,
+    in_specs: Any,
+    out_specs: Any,
+    donate: tuple[int, ...] = (),
+    compiler_options: dict[str, str] | None = None,
 ) -> Callable:
     """Compiles a per-device step for every device of the mesh: `jax.pmap` by its modern name.
 
@@ -74,23 +79,23 @@ def pmapped(
       step: sees its own rows of arguments marked ROWS, and axis name AXIS.
       in_specs, out_specs: ROWS or EVERYWHERE, or trees of them, for arguments and results.
       donate: positions of arguments whose memory the results may take.
+      compiler_options: XLA's, by name.
     """
     # check_vma=False: with it JAX would sum the gradients by itself, inside the time loop.
     sharded = jax.shard_map(
         step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
-    return jax.jit(sharded, donate_argnums=donate, compiler_options=compiler_options())
+    return jax.jit(sharded, donate_argnums=donate, compiler_options=compiler_options)
 
 
-@cache
-def compiler_options() -> dict[str, str] | None:
-    """What to tell XLA about this machine: None where nothing is to be told.
+def compiler_options(streamed_bytes: int) -> dict[str, str] | None:
+    """What to tell XLA of a step that reads so many bytes of weights again every time step.
 
-    On CPU: leave matrix products to Eigen. For the thin ones of a time step YNNPACK, the default
-    in JAX 0.10, takes 1.2 to 1.4 times as long (20 rows, 830 x 1660). Its sums stay: they are the
-    faster ones.
+    More than a CPU's caches hold: leave products to Eigen. JAX 0.10 gives them to YNNPACK, which
+    is the faster by a tenth while weights stay in the cache, and the slower by a tenth when they
+    come from memory (whole updates: 4 to 16 MB, and 55 MB, on a cache of 32 MiB).
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or streamed_bytes <= _CACHE_BYTES:
         return None
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     try:

@@ -13,6 +13,7 @@ import math
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,7 @@ class Trainer:
         lock = workdir.locked(self.folder) if parallel.is_main() else contextlib.nullcontext()
         with lock, contextlib.ExitStack() as closing, self._signals():
             closing.callback(self.display.finish)
+            self.begun = time.perf_counter()
             self.checkpoints = Checkpoints(self.folder)
             closing.callback(self.checkpoints.close)
             begun = self.restore()
@@ -225,7 +227,11 @@ class Trainer:
         """Lets a call grow to one or two seconds: costs per call vanish, signals wait no longer.
 
         Where several processes must agree, and have no common clock, it stays at one window.
+        seconds None is the first call, which compiles.
         """
+        if seconds is None:
+            since = time.perf_counter() - self.begun
+            self.display.print(f"first update {since:.1f} s after the start")
         quick = seconds is not None and seconds < 1.0
         if quick and count == self.together and parallel.single():
             self.together = min(2 * self.together, self.width)

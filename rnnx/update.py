@@ -96,4 +96,5 @@ def make_updates(
         in_specs=(spread, ROWS, ROWS, EVERYWHERE, EVERYWHERE, EVERYWHERE),
         out_specs=(spread, EVERYWHERE),
         donate=(0,),
+        compiler_options=parallel.compiler_options(model.recurrent_bytes(config)),
     )

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from rnnx import config as configs
 from rnnx import model
-from rnnx.cells import Cell
 
 FLOAT = 4  # bytes
 
@@ -109,12 +108,12 @@ class Phase(NamedTuple):
 def phases(case: Case) -> Iterator[Phase]:
     """The work of a unit, phase by phase. Pointwise work and activations are not counted."""
     config, vocab_size = case.config, case.vocab_size
-    cell = Cell(config.cell, config.integration, config.depth, config.coupled, config.reset_after)
+    cell = model.cell_of(config)
     n, layers = config.hidden_size, config.num_layers
     train = case.kind == "train"
     rows = config.batch_size if train else 1
     steps = case.tokens // rows
-    recurrent = layers * sum(n * len(gates) * n for gates in cell.blocks)  # weights
+    recurrent = model.recurrent_bytes(config) // FLOAT  # weights
     inputs = config.embed_size * n * sum(
         len(gates) for k, gates in enumerate(cell.blocks) if cell.sees_input(k)
     ) + (layers - 1) * n * n * len(cell.blocks[0])

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from rnnx import model
 from rnnx.bench import ours
 from rnnx.bench.cases import TEXT_STEPS, Case
-from rnnx.cells import Cell
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -34,9 +33,7 @@ class Network(nn.Module):
         super().__init__()
         config = case.config
         self.vocab_size, self.form, self.one_hot = case.vocab_size, form, config.one_hot
-        self.cell = Cell(
-            config.cell, config.integration, config.depth, config.coupled, config.reset_after
-        )
+        self.cell = model.cell_of(config)
         _, params = model.split(model.build(config, case.vocab_size))
         values = {name: torch.from_numpy(np.array(p)) for name, p in params.items()}
         if not config.one_hot:

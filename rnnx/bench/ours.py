@@ -94,7 +94,7 @@ def text(case: Case) -> Callable[[], list[float]]:
 def sgemm(size: int) -> Callable[[], list[float]]:
     """A square float32 product."""
     a = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(jnp.matmul, compiler_options=parallel.compiler_options())
+    product = jax.jit(jnp.matmul)
     return lambda: [float(product(a, a)[0, 0])]
 
 

@@ -14,13 +14,12 @@ from jax import lax
 from rnnx import cells, model, optim
 from rnnx.bench import ours
 from rnnx.bench.cases import Case
-from rnnx.cells import Cell
 
 
 def train(case: Case) -> Callable[[], list[float]]:
     """One update; returns a function that makes it and gives the loss before it."""
     config = case.config
-    cell = Cell(config.cell, config.integration, config.depth, config.coupled, config.reset_after)
+    cell = model.cell_of(config)
     _, params = model.split(model.build(config, case.vocab_size))
     blocks = [
         {name.rsplit(".", 1)[1]: p for name, p in params.items() if f"blocks.{k}." in name}

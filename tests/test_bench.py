@@ -1,0 +1,82 @@
+"""The bench counts work rightly, compares like with like, and runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_module
+
+from rnnx.bench import __main__ as bench
+from rnnx.bench import cases, ours, plain
+from rnnx.bench.cases import CASES, QUICK, Case
+
+
+def case_of(name: str, among: tuple[Case, ...] = CASES) -> Case:
+    return next(case for case in among if case.name == name)
+
+
+def test_work_of_the_paper_network_by_hand() -> None:
+    """RHN L = 10, n = 830, V = 10,000 at 20 x 35, as counted with pencil and paper."""
+    work = {phase.name: phase for phase in cases.phases(case_of("rhn"))}
+    weights = 10 * 830 * 1660
+    assert work["recurrence forward"] == ("recurrence forward", 2 * 700 * weights, 35 * 4 * weights)
+    assert work["recurrence backward"][1:] == work["recurrence forward"][1:]
+    assert work["recurrent weight gradients"][1:] == (2 * 700 * weights, 4 * weights)
+    assert work["input products"].flops == 3 * 2 * 700 * 830 * 1660
+    assert work["softmax"].flops == 3 * 2 * 700 * 830 * 10_000
+    assert cases.flops(case_of("rhn")) == pytest.approx(98.7e9, rel=0.01)
+    # At 400 GFLOP/s and 40 GB/s the recurrence waits for memory, the rest for the processor.
+    assert cases.bound(case_of("rhn"), 4e11, 4e10) == pytest.approx(
+        2 * 35 * 4 * weights / 4e10
+        + (2 * 700 * weights + 3 * 1400 * 830 * 11_660) / 4e11
+        + 12 * 23_483_200 / 4e10,
+        rel=1e-3,
+    )
+
+
+def test_reading_one_token_reads_every_weight_once() -> None:
+    work = {phase.name: phase for phase in cases.phases(case_of("token"))}
+    assert work["recurrence forward"][1:] == (2 * 5 * 256 * 512, 4 * 5 * 256 * 512)
+    assert "update" not in work and "recurrence backward" not in work
+
+
+@pytest.mark.parametrize("name", ["rhn", "milstm"])
+def test_plain_jax_learns_as_we_do(name: str) -> None:
+    """Four updates on one window: losses fall alike, whatever the number of windows a call."""
+    case = case_of(name, QUICK)
+    one, four, textbook = ours.train(case), ours.train(case, 4), plain.train(case)
+    losses = [one()[0] for _ in range(4)]
+    assert losses[3] < losses[0] - 0.1
+    assert four() == losses
+    np.testing.assert_allclose([textbook()[0] for _ in range(4)], losses, rtol=1e-4)
+
+
+def test_other_work_is_refused() -> None:
+    told = [100.0, 99.0, 98.0, 97.0]
+    rows = [
+        {"rival": "rnnx", "failed": None, "told": told},
+        {"rival": "plain scan", "failed": None, "told": told},
+        {"rival": "torch, addmm", "failed": None, "told": [100.0, 99.0, 98.0, 97.5]},
+        {"rival": "torch nn.LSTM", "failed": None, "told": [0.0] * 4},
+    ]
+    bench.same_work(rows, case_of("milstm"))
+    assert [bool(row["failed"]) for row in rows] == [False, False, True, False]
+    bench.same_work(rows, case_of("lstm"))
+    assert rows[3]["failed"].startswith("other results")
+
+
+def test_quick_bench_runs_and_writes_json(tmp_path: Path) -> None:
+    told = run_module("bench", "--quick", f"--out={tmp_path / 'bench.json'}")
+    assert told.returncode == 0, told.stderr
+    result = json.loads((tmp_path / "bench.json").read_text())
+    ran = {(row["case"], row["rival"]) for row in result["rows"] if row["failed"] is None}
+    assert {(case.name, "rnnx") for case in QUICK} | {("rhn", "plain scan")} <= ran
+    for case in QUICK:
+        assert case.label in told.stdout
+    assert all(row["of_bound"] > 0 for row in result["rows"] if row["failed"] is None)
+
+
+def test_bench_refuses_an_unknown_case() -> None:
+    told = run_module("bench", "--cases=lstn")
+    assert told.returncode == 2 and "unknown case 'lstn': one of rhn" in told.stderr
