@@ -35,23 +35,41 @@ PTB_TOKENS = 929_589
 LINK = {"gpu": 450e9, "tpu": 300e9, "cpu": 1.25e9}
 
 
-def machine_rates(turns: int) -> tuple[float, float]:
-    """Float operations a second of a square product, and bytes a second read from memory."""
-    size, floats = 2048, 1 << 26
-    product = Rival("product", "rnnx.bench.ours.sgemm", size)
-    reading = Rival("reading", "rnnx.bench.ours.read", floats)
-    for rival in (product, reading):
-        rival.await_ready()
-        rival.turn()
-    for _ in range(turns):
-        product.turn(0.1)
-        reading.turn(0.1)
-    product.close()
-    reading.close()
-    return (
-        2 * size**3 / statistics.median(product.seconds),
-        4 * floats / statistics.median(reading.seconds),
-    )
+class Rates:
+    """What the machine can do, measured beside every case: it changes under other people's work."""
+
+    SIZE, FLOATS = 2048, 1 << 26
+
+    def __init__(self) -> None:
+        self._product = Rival("product", "rnnx.bench.ours.sgemm", self.SIZE)
+        self._reading = Rival("reading", "rnnx.bench.ours.read", self.FLOATS)
+        self._both = self._product, self._reading
+        for rival in self._both:
+            rival.await_ready()
+            rival.turn()
+
+    def begin(self) -> None:
+        """Forgets what was measured beside the case before."""
+        for rival in self._both:
+            rival.seconds.clear()
+
+    def turn(self) -> None:
+        for rival in self._both:
+            rival.turn(0.1)
+
+    @property
+    def flops(self) -> float:
+        """Float operations a second of a square product."""
+        return 2 * self.SIZE**3 / statistics.median(self._product.seconds)
+
+    @property
+    def bytes(self) -> float:
+        """Bytes a second read from memory."""
+        return 4 * self.FLOATS / statistics.median(self._reading.seconds)
+
+    def close(self) -> None:
+        for rival in self._both:
+            rival.close()
 
 
 def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
@@ -87,18 +105,20 @@ def windows_together(seconds: float) -> int:
     return windows
 
 
-def compete(case: Case, rates: tuple[float, float], turns: int, display: Display) -> list[dict]:
+def compete(case: Case, rates: Rates, turns: int, display: Display) -> list[dict]:
     """Measures all rivals of a case, turn by turn, and prints their table."""
-    bound = cases.bound(case, *rates)
+    about = cases.bound(case, rates.flops, rates.bytes)
     rivals = []
     try:
-        for rival in rivals_of(case, bound, turns < 3):
+        for rival in rivals_of(case, about, turns < 3):
             # One after the other: compilers would disturb each other, and memory may be short.
             display.start(f"{case.label}: {rival.name} compiles", 1)
             rival.await_ready()
             rivals.append(rival)
         display.start(case.label, turns)
+        rates.begin()
         for turn in range(turns):
+            rates.turn()
             for rival in rivals:
                 rival.turn()
             display.update(turn + 1)
@@ -106,17 +126,21 @@ def compete(case: Case, rates: tuple[float, float], turns: int, display: Display
         display.finish()
         for rival in rivals:
             rival.close()
-    rows = [row_of(rival, case, bound) for rival in rivals]
+    rows = [row_of(rival, case, rates) for rival in rivals]
     same_work(rows, case)
     display.print(table_of(case, rows))
+    display.print(
+        f"machine: product {rates.flops / 1e9:,.0f} GFLOP/s, reading {rates.bytes / 1e9:,.1f} GB/s"
+    )
     for reason in dict.fromkeys(row["failed"] for row in rows if row["failed"]):
         names = ", ".join(row["rival"] for row in rows if row["failed"] == reason)
         display.print(f"without {names}: {reason}")
     return rows
 
 
-def row_of(rival: Rival, case: Case, bound: float) -> dict:
+def row_of(rival: Rival, case: Case, rates: Rates) -> dict:
     """What the JSON holds of a rival."""
+    bound = cases.bound(case, rates.flops, rates.bytes)
     row = {"case": case.name, "label": case.label, "rival": rival.name, "failed": rival.failed}
     if rival.failed is None:
         seconds = statistics.median(rival.seconds)
@@ -127,6 +151,8 @@ def row_of(rival: Rival, case: Case, bound: float) -> dict:
             "tokens_per_second": case.tokens / seconds,
             "gflops": cases.flops(case) / seconds / 1e9,
             "bound_seconds": bound,
+            "machine_flops": rates.flops,
+            "machine_bytes_per_second": rates.bytes,
             "of_bound": bound / seconds,
             "windows_a_call": rival.units,
             "first_seconds": rival.first_seconds,
@@ -263,13 +289,12 @@ def main() -> None:
     display.print(
         f"{about['device']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}"
     )
-    rates = machine_rates(turns)
-    display.print(f"product {rates[0] / 1e9:,.0f} GFLOP/s, reading {rates[1] / 1e9:,.1f} GB/s\n")
-    rows = []
+    rates, rows = Rates(), []
     for case in chosen:
         if not FLAGS.cases or case.name in FLAGS.cases:
             rows += compete(case, rates, turns, display)
             display.print()
+    rates.close()
     if not FLAGS.quick and not FLAGS.cases:
         rows.append(long_window(display))
         small = next(case for case in chosen if case.name == "small")
@@ -281,8 +306,6 @@ def main() -> None:
             "format": FORMAT,
             "date": datetime.date.today().isoformat(),
             "turns": turns,
-            "flops_per_second": rates[0],
-            "bytes_per_second": rates[1],
             **about,
             "rows": rows,
         }

@@ -10,6 +10,7 @@ from rnnx import config as configs
 from rnnx import model
 
 FLOAT = 4  # bytes
+CACHE = 32 << 20  # weights below it are read from memory once a window, not once a time step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +118,7 @@ def phases(case: Case) -> Iterator[Phase]:
     inputs = config.embed_size * n * sum(
         len(gates) for k, gates in enumerate(cell.blocks) if cell.sees_input(k)
     ) + (layers - 1) * n * n * len(cell.blocks[0])
+    again = steps if FLOAT * recurrent > CACHE else 1
     softmax = n * vocab_size
 
     def product(name: str, weights: int, passes: int = 1, times: int = 1) -> Phase:
@@ -124,9 +126,9 @@ def phases(case: Case) -> Iterator[Phase]:
         flops = 2.0 * weights * rows * steps * passes
         return Phase(name, flops, float(FLOAT * weights * times * passes))
 
-    yield product("recurrence forward", recurrent, times=steps)
+    yield product("recurrence forward", recurrent, times=again)
     if train:
-        yield product("recurrence backward", recurrent, times=steps)
+        yield product("recurrence backward", recurrent, times=again)
         yield product("recurrent weight gradients", recurrent)
     # One-hot inputs need no gradient.
     yield product("input products", inputs, passes=1 if not train else 2 if config.one_hot else 3)
