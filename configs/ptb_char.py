@@ -5,8 +5,8 @@ Expected  1.39 bits per character, test (published); variant `rnn`: 1.42 (~, rec
           initial alpha, beta1, beta2 were searched by the authors and are not known; these are
           the ones of their text8 MI-RNN. Windows of 50, Adam and the weights' range are those
           of the paper's analysis runs (~); one-hot inputs and the batch of 50 are our reading
-Cost      2,006 updates an epoch; 9 minutes an epoch on 2 CPU cores (AVX-512), from
-          the rate of 9,427 tokens/s over 16 updates
+Cost      2,006 updates an epoch; 8 minutes an epoch on 2 CPU cores (AVX-512), from
+          the rate of 11,358 tokens/s over 40 updates
 Command   python -m rnnx.train --config=configs/ptb_char.py --workdir=runs/ptb_char
 Others    --config=configs/ptb_char.py:rnn; any cell by --config.cell=lstm and the like
 """

@@ -4,7 +4,7 @@ Paper     Zilly et al. 2017, arXiv:1607.03474v5, depth table, L = 10 tied: 23.5M
 Expected  perplexity 68.3 valid, 66.0 test (published; with a smaller, unknown weight decay
           67.9 / 65.4)
 Cost      500 epochs of 1,327 updates; 10 minutes an epoch on 2 CPU cores (AVX-512), from
-          the rate of 1,514 tokens/s over 40 updates
+          the rate of 1,633 tokens/s over 40 updates
 Command   python -m rnnx.train --config=configs/ptb_word.py --workdir=runs/ptb_word
 Others    variant `untied`: own softmax weights, 71.3 / 68.3 with 31.8M (published)
 Depth     --config.depth=5 --config.hidden_size=1000, or any depth at the same size by

@@ -155,3 +155,5 @@ def test_bfloat16_rounds_products_only() -> None:
         params
     )
     assert all(g.dtype == jnp.float32 for g in jax.tree.leaves(grads))
+    for name in ("U", "W"):  # sums of rounded products, themselves not rounded
+        assert not jnp.array_equal(grads[0][name], grads[0][name].astype(jnp.bfloat16))

@@ -8,11 +8,13 @@ at the rate of a square float32 product or its weights at the rate of reading me
 takes longer, both measured in the same run. PyTorch is used if it is installed.
 """
 
+import contextlib
 import datetime
 import json
 import os
 import statistics
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -286,6 +288,8 @@ def main() -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     turns, display = (2 if FLAGS.quick else FLAGS.turns), Display()
     about = workdir.machine()
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        about["versions"]["torch"] = metadata.version("torch")
     display.print(
         f"{about['device']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}"
     )
