@@ -21,7 +21,7 @@ def root() -> Path:
 
 
 def keep_compiled() -> None:
-    """Has JAX keep what it compiles, and look there first: a second start takes a second.
+    """Has JAX keep what it compiles, and look there first.
 
     In a folder that only its owner can read, as compiled programs are trusted, and one for each
     kind of processor and jaxlib: a home directory may be shared by machines whose instruction sets
@@ -37,7 +37,7 @@ def keep_compiled() -> None:
     except OSError:
         return  # no place to write: compile anew
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _machine() -> str:

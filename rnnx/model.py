@@ -221,9 +221,10 @@ def cell_of(config: ConfigDict) -> Cell:
 
 
 def recurrent_bytes(config: ConfigDict) -> int:
-    """Of all recurrent matrices of a resolved config: what every time step reads."""
+    """Of all recurrent matrices of a resolved config, as the products take them."""
     gates = sum(map(len, cell_of(config).blocks))
-    return 4 * config.num_layers * gates * config.hidden_size**2
+    size = jnp.dtype(config.dtype).itemsize
+    return size * config.num_layers * gates * config.hidden_size**2
 
 
 def resolve(config: ConfigDict, vocab_size: int) -> ConfigDict:

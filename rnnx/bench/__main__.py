@@ -9,6 +9,7 @@ takes longer, both measured in the same run. PyTorch is used if it is installed.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -88,8 +89,9 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
     name = f"rnnx.bench.in_torch.{case.kind}"
     fields = dict(case.fields)
     if layer := {"lstm": "LSTM", "gru": "GRU"}.get(fields["cell"]):
-        additive = Case(case.name, case.label, case.vocab_size, tuple(
-            (fields | {"integration": "additive"}).items()), case.kind)  # fmt: skip
+        additive = dataclasses.replace(
+            case, fields=tuple((fields | {"integration": "additive"}).items())
+        )
         yield Rival(f"torch nn.{layer}", name, additive, form="layer")
         if additive.config.integration == case.config.integration:
             return
