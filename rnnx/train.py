@@ -102,7 +102,8 @@ class Trainer:
         self.updates = make_updates(config, self.graphdef, self.mesh)
         self.width, self.together = min(_MOST_TOGETHER, len(self.windows)), 1
         self.score = evaluate.make_scorer(self.graphdef, self.mesh)
-        self.pending: tuple[int, int, float, dict[str, Array]] | None = None
+        self.pending: tuple[int, int, float, float, dict[str, Array]] | None = None
+        self.settled = 0.0
         self.saved_step = self.stop_signal = 0
         self.last_valid: Score | None = None
 
@@ -199,13 +200,16 @@ class Trainer:
             self.state, metrics = self.updates(
                 self.state, x, y, np.int32(progress.step), np.int32(count), np.float32(rate)
             )
+            begun = time.perf_counter()
             self.settle()  # the call before: the device is not kept waiting for the log
-            self.pending = progress.step, count, rate, metrics
+            self.pending = progress.step, count, rate, begun, metrics
             progress.step += count
             progress.window += count
             if parallel.must_wait(self.mesh) or not self.clock.running:
                 jax.block_until_ready(metrics)
-            self._pace(count, self.clock.lap(count * config.batch_size * config.num_steps))
+            if self.clock.lap(count * config.batch_size * config.num_steps) is None:
+                since = time.perf_counter() - self.begun
+                self.display.print(f"first update {since:.1f} s after the start")
             self.display.update(progress.window, self._note(count))
             if self.stop_signal:
                 self.save()
@@ -223,17 +227,12 @@ class Trainer:
         if self.stop_signal:
             self.leave()
 
-    def _pace(self, count: int, seconds: float | None) -> None:
+    def _pace(self, count: int, seconds: float) -> None:
         """Lets a call grow to one or two seconds: costs per call vanish, signals wait no longer.
 
         Where several processes must agree, and have no common clock, it stays at one window.
-        seconds None is the first call, which compiles.
         """
-        if seconds is None:
-            since = time.perf_counter() - self.begun
-            self.display.print(f"first update {since:.1f} s after the start")
-        quick = seconds is not None and seconds < 1.0
-        if quick and count == self.together and parallel.single():
+        if seconds < 1.0 and count == self.together and parallel.single():
             self.together = min(2 * self.together, self.width)
 
     def leave(self) -> None:
@@ -252,8 +251,11 @@ class Trainer:
         """
         if self.pending is None:
             return
-        (before, count, rate, metrics), self.pending = self.pending, None
+        (before, count, rate, begun, metrics), self.pending = self.pending, None
         metrics = jax.device_get(metrics)
+        # The device began this call when it was told to, or else when it was through with the last.
+        self._pace(count, time.perf_counter() - max(begun, self.settled))
+        self.settled = time.perf_counter()
         for i in range(count):
             values = {name: float(series[i]) for name, series in metrics.items()}
             if not math.isfinite(values["loss"] + values["grad_norm"]):

@@ -102,6 +102,40 @@ def test_a_run_is_its_steps_with_masks_drawn_and_state_carried(text: Path, tmp_p
     assert equal(trainer.state.params, state.params)
 
 
+def test_the_pace_is_that_of_the_device(text: Path, tmp_path: Path, monkeypatch) -> None:
+    """A call's seconds are those until its numbers are there, also for the first of an epoch."""
+    trainer = Trainer(small(text, epochs=3), tmp_path / "run", QUIET)
+    updates, seen = trainer.updates, []
+
+    class Slow:
+        def __init__(self, series):
+            self.series = series
+
+        def __array__(self, *args, **kwargs):
+            time.sleep(0.05)
+            return np.asarray(self.series)
+
+    def slow(*arguments):
+        state, values = updates(*arguments)
+        return state, values | {"loss": Slow(values["loss"])}
+
+    trainer.updates = slow
+    monkeypatch.setattr(trainer, "_pace", lambda count, seconds: seen.append(seconds))
+    trainer.run()
+    assert len(seen) == 3 * len(trainer.windows)
+    assert min(seen) > 0.04
+
+
+def test_calls_grow_until_they_take_a_second(text: Path, tmp_path: Path) -> None:
+    trainer = Trainer(small(text), tmp_path / "run", QUIET)
+    trainer.width = 32
+    for _ in range(10):
+        trainer._pace(trainer.together, trainer.together * 0.3)
+    assert trainer.together == 4
+    trainer._pace(1, 0.1)  # a short call, as at an epoch's end, says nothing
+    assert trainer.together == 4
+
+
 def test_the_result_is_that_of_the_best_epoch(text: Path, tmp_path: Path, monkeypatch) -> None:
     trainer = Trainer(small(text), tmp_path / "run", QUIET)
     scores, at_best = iter([2.0, 1.0, 3.0]), []
