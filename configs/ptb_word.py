@@ -6,10 +6,14 @@ Expected  perplexity 68.3 valid, 66.0 test (published; with a smaller, unknown w
 Cost      500 epochs of 1,327 updates; 10 minutes an epoch on 2 CPU cores (AVX-512), from
           the rate of 1,633 tokens/s over 40 updates
 Command   python -m rnnx.train --config=configs/ptb_word.py --workdir=runs/ptb_word
-Others    variant `untied`: own softmax weights, 71.3 / 68.3 with 31.8M (published)
+Others    variant `untied`: own softmax weights, 71.3 / 68.3 with 31.8M (published);
+          variant `small`: 3M parameters, 8 epochs, for CPUs
 Depth     --config.depth=5 --config.hidden_size=1000, or any depth at the same size by
-          --config.param_budget=23500000
+          --config.param_budget=23500000. The paper's table (`small`: seven depths of one size):
+          python -m rnnx.sweep --config=configs/ptb_word.py --workdir=runs/rhn_depth
 """
+
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -41,7 +45,33 @@ def get_config(arg: str = "") -> ConfigDict:
         max_grad_norm=10.0,
         weight_decay=1e-7,
     )
-    return variants(arg, config, {"untied": untied})
+    return variants(arg, config, {"untied": untied, "small": small})
+
+
+def sweep(config: ConfigDict, add: Callable) -> None:
+    """Transition depth: the units of the paper's table, or a budget's own."""
+    units = (1275, 1180, 1110, 1050, 1000, 960, 920, 890, 860, 830)
+    if config.param_budget:
+        for depth in (1, 2, 3, 4, 5, 7, 10):
+            add(depth=depth)
+    else:
+        for depth, hidden_size in enumerate(units, start=1):
+            add(depth=depth, hidden_size=hidden_size)
+
+
+def small(config: ConfigDict) -> None:
+    """3M parameters at any depth, little dropout, 8 epochs at a higher rate."""
+    config.update(
+        param_budget=3_000_000,
+        drop_x=0.0,
+        drop_i=0.2,
+        drop_h=0.05,
+        drop_o=0.2,
+        epochs=8,
+        learning_rate=0.5,
+        lr_decay=2.0,
+        flat_epochs=4,
+    )
 
 
 def untied(config: ConfigDict) -> None:

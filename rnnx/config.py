@@ -132,6 +132,16 @@ def validate(config: ConfigDict) -> None:
         _check("mi_init", value, Field(0.0, ""))
 
 
+def converted(name: str, value: Any) -> Any:
+    """A known field's value, a whole number as a float where the field is one.
+
+    Raises:
+      UserError: when the field can't have it.
+    """
+    _check(name, value, FIELDS[name])
+    return float(value) if isinstance(FIELDS[name].default, float) else value
+
+
 def _check(name: str, value: Any, field: Field) -> None:
     expected = type(field.default)
     if not isinstance(value, expected) and not (expected is float and type(value) is int):

@@ -121,7 +121,8 @@ def write(folder: Path, config: ConfigDict, corpus: Corpus, about: dict) -> None
         if (folder / "config.json").exists():
             first = read_json(folder / "run.json")
             launch = {name: about[name] for name in ("versions", "device", "git")}
-            about = first | {"continued": [*first.get("continued", []), launch]}
+            launches = [*first.get("continued", []), launch]
+            about = first | {"updates": about["updates"], "continued": launches}
         else:
             write_json(folder / "vocabulary.json", corpus.vocabulary.to_json())
         write_json(folder / "run.json", about)
