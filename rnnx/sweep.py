@@ -553,7 +553,7 @@ def own_sweep(path: str, config: ConfigDict) -> list[Overrides]:
       UserError: when it has none.
     """
     points: list[Overrides] = []
-    function = runpy.run_path(path).get("sweep")
+    function = runpy.run_path(path.partition(".py:")[0].removesuffix(".py") + ".py").get("sweep")
     if function is None:
         raise UserError(f"{path} holds no sweep(config, add): name one with --grid or --search")
     function(config, lambda **point: points.append(point))
@@ -597,12 +597,11 @@ def plan_of_flags() -> Plan:
     if FLAGS.param_budget:
         config.param_budget = FLAGS.param_budget
     configs.validate(config)
-    path = config_flags.get_config_filename(handle)
+    path = config_flags.get_config_filename(handle)  # with its variant
     values = config_flags.get_override_values(handle)
     if FLAGS.param_budget:
         values = values | {"param_budget": FLAGS.param_budget}
-    file = _config_argument(path)
-    arguments = [f"--config={file}", *(space.flag(n, v) for n, v in values.items())]
+    arguments = [f"--config={path}", *(space.flag(n, v) for n, v in values.items())]
     if FLAGS.search:
         return Plan(config, arguments, space=space.search(FLAGS.search), trials=FLAGS.trials)
     points = space.grid(FLAGS.grid) if FLAGS.grid else own_sweep(path, config)
@@ -614,16 +613,6 @@ def plan_of_flags() -> Plan:
     if FLAGS.seeds > 1:
         points = space.repeated(points, range(config.seed, config.seed + FLAGS.seeds))
     return Plan(config, arguments, points=points)
-
-
-def _config_argument(path: str) -> str:
-    """What --config was given, with its variant, which the flag itself forgets."""
-    for arg, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
-        if arg in ("--config", "-config"):
-            return following
-        if arg.startswith(("--config=", "-config=")):
-            return arg.partition("=")[2]
-    return path
 
 
 def main() -> None:
