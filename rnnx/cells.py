@@ -270,16 +270,18 @@ def init(
     n: int,
     *,
     init_scale: float | None = None,
+    input_scale: float | None = None,
     transform_bias: float = -2.0,
     forget_bias: float = 1.0,
     mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Params:
     """Draws a cell's parameters, float32.
 
-    Matrices are U(-init_scale, init_scale); None means 1 / sqrt(n). Biases of rnn, lstm and gru
-    are 0, of rhn, dtrnn and dtsrnn U(-init_scale, init_scale), as in the two papers; except the
-    RHN's transform gate (transform_bias at every depth; its uncoupled carry gate starts at
-    -transform_bias, which is 1 - t) and the LSTM's forget gate (forget_bias).
+    Matrices are U(-init_scale, init_scale); None means 1 / sqrt(n). Input matrices W are
+    U(-input_scale, input_scale) if that is given: the r of the MI paper's table. Biases of rnn,
+    lstm and gru are 0, of rhn, dtrnn and dtsrnn U(-init_scale, init_scale), as in the two papers;
+    except the RHN's transform gate (transform_bias at every depth; its uncoupled carry gate starts
+    at -transform_bias, which is 1 - t) and the LSTM's forget gate (forget_bias).
     mi_init holds the constants that alpha, beta1 and beta2 start at.
     """
     family = CELLS[cell.kind]
@@ -289,7 +291,7 @@ def init(
         "lstm": {"f": forget_bias},
     }.get(cell.kind, {})
 
-    def uniform(key: Array, *shape: int) -> Array:
+    def uniform(key: Array, *shape: int, scale: float = scale) -> Array:
         return jax.random.uniform(key, shape, jnp.float32, -scale, scale)
 
     params = []
@@ -298,7 +300,9 @@ def init(
         width = len(gates) * n
         block = {"U": uniform(key_u, n, width)}
         if cell.sees_input(k):
-            block["W"] = uniform(key_w, m, width)
+            block["W"] = uniform(
+                key_w, m, width, scale=scale if input_scale is None else input_scale
+            )
             if cell.integration == "mi":
                 for name, value in zip(("alpha", "beta1", "beta2"), mi_init, strict=True):
                     block[name] = jnp.full((width,), value, jnp.float32)

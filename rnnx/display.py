@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnx import config as configs
+from rnnx.batches import capped
 from rnnx.corpora import Corpus
-from rnnx.metrics import Score, duration, unigram
+from rnnx.metrics import Score, duration, uniform, unigram
 
 
 class Display:
@@ -101,14 +102,15 @@ def banner(
     show(parameters)
 
     sizes = " / ".join(f"{count:,}" for count in about["data"]["tokens"])
-    show(f"\ndata      {corpus.name}, {corpus.level}: {sizes} tokens (train / valid / test)")
-    show(f"          {corpus.vocabulary.size:,} types, {windows:,} windows an epoch")
+    units, types = ("steps", "keys") if corpus.level == "roll" else ("tokens", "types")
+    show(f"\ndata      {corpus.name}, {corpus.level}: {sizes} {units} (train / valid / test)")
+    show(f"          {corpus.vocabulary.size:,} {types}, {windows:,} windows an epoch")
     for name, digest in corpus.sums.items():
         show(f"          sha256 {digest[:16]}...  {name}")
     size = corpus.vocabulary.size
-    uniform = Score(math.log(size), 1).show(corpus.level)
+    knowing_nothing = uniform(corpus.level, size).show(corpus.level)
     by_frequency = unigram(corpus.train, corpus.valid, size).show(corpus.level)
-    show(f"to beat   uniform {uniform}, symbol frequencies {by_frequency} (valid)")
+    show(f"to beat   uniform {knowing_nothing}, symbol frequencies {by_frequency} (valid)")
     show(f"device    {about['device']}")
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     show(f"versions  {versions}; git {about['git'] or 'unknown'}")
@@ -118,17 +120,22 @@ def banner(
 def summary(display: Display, corpus: Corpus, result: dict) -> None:
     """Prints the scores of a run beside those of models that know less."""
     size = corpus.vocabulary.size
-    unit = {"word": "perplexity", "char": "bits per character", "byte": "bits per byte"}
+    unit = {
+        "word": "perplexity",
+        "char": "bits per character",
+        "byte": "bits per byte",
+        "roll": "nats a step",
+    }
     table = Table(title=f"{unit[corpus.level]}, full protocol", title_justify="left", box=None)
     for heading in ("", "valid", "test"):
         table.add_column(heading, justify="right" if heading else "left")
     rows: dict[str, list[float]] = {"uniform": [], "symbol frequencies": [], "this model": []}
     for split in ("valid", "test"):
-        tokens = getattr(corpus, split)[: result[split]["tokens"] + 1]
+        tokens = capped(getattr(corpus, split), result[split]["tokens"])
         own = Score(result[split]["nll"], 1)
-        scores = Score(math.log(size), 1), unigram(corpus.train, tokens, size), own
+        scores = uniform(corpus.level, size), unigram(corpus.train, tokens, size), own
         for row, score in zip(rows.values(), scores, strict=True):
-            row.append(score.ppl if corpus.level == "word" else score.bpc)
+            row.append(getattr(score, {"word": "ppl", "roll": "nll"}.get(corpus.level, "bpc")))
     for name, values in rows.items():
         table.add_row(
             name, *(f"{v:,.2f}" if corpus.level == "word" else f"{v:.4f}" for v in values)

@@ -2,6 +2,7 @@
 
     full      batch 1, zero initial state, every target of the split once: the papers' final
               evaluation. A split of N tokens has N - 1 targets: the first has no predecessor.
+              Of piano rolls, each piece by itself.
     batched   the same targets in batch_size contiguous streams, each from the zero state: what
               training watches, faster and a little worse
     mc        Monte-Carlo dropout: K passes, each with masks held from the first token to the last;
@@ -49,12 +50,13 @@ def make_scorer(graphdef: Any, mesh: Mesh) -> Callable[..., Score]:
     """Compiles the plain protocols for a mesh: batched on all devices, full on a mesh of one.
 
     Returns:
-      score(params, tokens, batch_size, num_steps, display=None): the nats of all targets of
-      tokens (N,), read in batch_size streams, windows of num_steps at a time.
+      score(params, split, batch_size, num_steps, display=None): the nats of all targets of a
+      split, (N,) tokens or pieces, read in batch_size streams, windows of num_steps at a time.
     """
 
     def step(params, carries, x, y, weight):  # x, y, weight (B, T)
-        nll, carries = model.merge(graphdef, params).nll(x.T, y.T, carries)
+        x, y = jnp.swapaxes(x, 0, 1), jnp.swapaxes(y, 0, 1)
+        nll, carries = model.merge(graphdef, params).nll(x, y, carries)
         return jax.lax.psum(jnp.sum(nll * weight.T), parallel.AXIS), carries
 
     step = parallel.pmapped(
@@ -63,16 +65,17 @@ def make_scorer(graphdef: Any, mesh: Mesh) -> Callable[..., Score]:
 
     def score(
         params: Params,
-        tokens: np.ndarray,
+        split: np.ndarray | batches.Pieces,
         batch_size: int,
         num_steps: int,
         display: Display | None = None,
     ) -> Score:
-        windows = batches.scoring_windows(tokens, batch_size, num_steps)
+        windows = batches.scoring_windows(split, batch_size, num_steps)
         rows = parallel.rows_of_process(batch_size) if mesh.devices.size > 1 else slice(None)
-        carries = zero_carries(graphdef, params, batch_size, mesh)
         nats: list[Array] = []
         for i, window in enumerate(windows):
+            if windows.fresh(i):
+                carries = zero_carries(graphdef, params, batch_size, mesh)
             x, y, weight = (parallel.shard_rows(a[rows], mesh) for a in window)
             loss, carries = step(params, carries, x, y, weight)
             nats.append(loss)
@@ -80,7 +83,7 @@ def make_scorer(graphdef: Any, mesh: Mesh) -> Callable[..., Score]:
                 loss.block_until_ready()
                 if display:
                     display.update(i + 1)
-        return Score(float(np.sum([float(v) for v in nats], dtype=np.float64)), len(tokens) - 1)
+        return Score(float(np.sum([float(v) for v in nats], dtype=np.float64)), windows.targets)
 
     return score
 
@@ -98,16 +101,19 @@ def local_mesh() -> Mesh:
 
 
 def full(
-    graphdef: Any, params: Params, tokens: np.ndarray, display: Display | None = None
+    graphdef: Any,
+    params: Params,
+    split: np.ndarray | batches.Pieces,
+    display: Display | None = None,
 ) -> Score:
     """The `full` protocol on one device."""
     score = make_scorer(graphdef, local_mesh())
-    return score(parallel.local_copy(params), tokens, 1, _FULL_STEPS, display)
+    return score(parallel.local_copy(params), split, 1, _FULL_STEPS, display)
 
 
-def full_windows(tokens: np.ndarray) -> int:
+def full_windows(split: np.ndarray | batches.Pieces) -> int:
     """How many calls `full` takes: what its progress counts."""
-    return len(batches.scoring_windows(tokens, 1, _FULL_STEPS))
+    return len(batches.scoring_windows(split, 1, _FULL_STEPS))
 
 
 def monte_carlo(
@@ -273,8 +279,11 @@ def main() -> None:
     corpus = corpora.load(FLAGS.corpus or config.corpus, config.level, data_dir)
     workdir.check_data(folder, corpus)
     tokens = getattr(corpus, FLAGS.split)
-    if FLAGS.max_tokens:
-        tokens = tokens[: FLAGS.max_tokens + 1]
+    tokens = batches.capped(tokens, FLAGS.max_tokens)
+    if FLAGS.protocol in ("mc", "dynamic") and corpus.level == "roll":
+        raise UserError(
+            f"protocol {FLAGS.protocol} is for texts: piano rolls have full and batched"
+        )
 
     display = Display(sys.stderr)
     name, began = f"{FLAGS.split} {FLAGS.protocol}", time.perf_counter()

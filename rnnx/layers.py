@@ -39,7 +39,7 @@ class _Recurrent(nnx.Module):
           in_features, hidden_features: m and n.
           dtype: operand type of the matrix products; state and parameters stay float32.
           rngs: its `params` stream is drawn from.
-          **init: init_scale, transform_bias, forget_bias, mi_init of `cells.init`.
+          **init: the scales and constants that `cells.init` takes.
         """
         self.cell = cell
         self.in_features = in_features
@@ -202,7 +202,7 @@ class _Named:
           depth: transition depth L (RHN, DTRNN, DTSRNN).
           coupled: RHN: carry gate 1 - t, or one of its own.
           reset_after: GRU: reset gate behind the recurrent product, or before it.
-          **options: rngs, dtype; init_scale, transform_bias, forget_bias, mi_init of `cells.init`.
+          **options: rngs, dtype; the scales and constants that `cells.init` takes.
 
         Raises:
           ValueError: on an unknown integration, or a depth the cell does not have.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rnnx.batches import Pieces
 from rnnx.errors import UserError
 
 
@@ -15,8 +16,8 @@ from rnnx.errors import UserError
 class Score:
     """Sum of nats over a count of targets, divided once.
 
-    ppl = exp(nll), bpc = nll / ln 2 with nll the mean in nats: per word or per character,
-    whichever the tokens are.
+    ppl = exp(nll), bpc = nll / ln 2 with nll the mean in nats: per word, per character, or per
+    step of a piano roll, whichever the tokens are.
     """
 
     nats: float
@@ -38,16 +39,28 @@ class Score:
         return {"nll": self.nll, "ppl": self.ppl, "bpc": self.bpc, "tokens": self.tokens}
 
     def show(self, level: str) -> str:
-        """The score in the unit of the level: perplexity for words, else bits per symbol."""
+        """The score in the unit of the level: perplexity of words, bits of symbols, nats."""
         if level == "word":
             return f"ppl {self.ppl:,.2f}"
+        if level == "roll":
+            return f"nats a step {self.nll:.4f}"
         return f"{'bpc' if level == 'char' else 'bits per byte'} {self.bpc:.4f}"
 
 
+def uniform(level: str, vocab_size: int) -> Score:
+    """The score of knowing nothing: every symbol alike, every key on or off."""
+    return Score(vocab_size * math.log(2) if level == "roll" else math.log(vocab_size), 1)
+
+
 def unigram(train: Any, scored: Any, vocab_size: int) -> Score:
-    """The score of the training split's symbol frequencies (add-one) on another split."""
+    """The score of the training split's frequencies (add-one), of symbols or of keys, on another
+    split."""
     import numpy as np
 
+    if isinstance(scored, Pieces):
+        p = (train.frames.sum(axis=0) + 1.0) / (len(train) + 2.0)
+        x = np.concatenate([piece[1:] for piece in scored.pieces])
+        return Score(float(-np.sum(x * np.log(p) + (1 - x) * np.log(1 - p))), scored.targets)
     counts = np.bincount(train, minlength=vocab_size) + 1.0
     nats = -np.log(counts / counts.sum())[scored[1:]]
     return Score(float(nats.sum()), len(scored) - 1)

@@ -1,4 +1,4 @@
-"""The language model: embedding, recurrent stack with variational dropout, softmax.
+"""Sequence models: an input side, a recurrent stack with variational dropout, an output head.
 
 Everything inside is time-major. Dropout masks come in as arguments, so that training, evaluation
 and Monte-Carlo dropout are one code path, and a mask can be recorded and replayed.
@@ -33,7 +33,58 @@ class Masks(NamedTuple):
     o: Array | None = None  # (B, n)
 
 
-class LanguageModel(nnx.Module):
+class SequenceModel(nnx.Module):
+    """What all have in common: the next step's distribution, from the steps so far.
+
+    A kind of sequence says how a step is read (`read`), and what a prediction costs (`loss`).
+    """
+
+    stack: Stack
+    remat: int
+
+    def read(self, inputs: Array) -> Array:
+        """Steps (T, B, ...) to the vectors that the stack takes, (T, B, m)."""
+        raise NotImplementedError
+
+    def loss(self, ys: Array, targets: Array) -> Array:
+        """What the stack gave (T, B, n) and the next steps (T, B, ...) to nats (T, B)."""
+        raise NotImplementedError
+
+    def outputs(
+        self, inputs: Array, carries: tuple[Carry, ...], masks: Masks | None = None
+    ) -> tuple[Array, tuple[Carry, ...]]:
+        """What the head reads: y_t (T, B, n), and the state after."""
+        masks = Masks() if masks is None else masks
+        x = self.read(inputs)
+        if masks.x is not None:
+            x = x * masks.x[..., None]
+        ys, carries = self.stack(
+            x,
+            carries,
+            input_masks=masks.i,
+            state_masks=masks.h,
+            time_major=True,
+            remat=self.remat,
+        )
+        return (ys if masks.o is None else ys * masks.o), carries
+
+    def nll(
+        self,
+        inputs: Array,
+        targets: Array,
+        carries: tuple[Carry, ...],
+        masks: Masks | None = None,
+    ) -> tuple[Array, tuple[Carry, ...]]:
+        """Negative log likelihood of each target (T, B), in nats, and the state after."""
+        ys, carries = self.outputs(inputs, carries, masks)
+        # By segments too, where memory counts: the logits (T, B, V) are the largest array of all.
+        _, nll = scan.in_segments(
+            lambda pair, _: (None, self.loss(*pair)), self.remat, (ys, targets), None
+        )
+        return nll, carries
+
+
+class LanguageModel(SequenceModel):
     """A distribution over the next token, from the tokens so far.
 
         x_t = E[token_t] ;  y_t = Stack(x)_t ;  p(token_{t+1}) = softmax(y_t S + b)
@@ -85,26 +136,11 @@ class LanguageModel(nnx.Module):
         ys, carries = self.outputs(tokens, carries, masks)
         return self.logits(ys), carries
 
-    def outputs(
-        self, tokens: Array, carries: tuple[Carry, ...], masks: Masks | None = None
-    ) -> tuple[Array, tuple[Carry, ...]]:
-        """What the softmax reads: y_t (T, B, n), and the state after."""
-        masks = Masks() if masks is None else masks
+    def read(self, inputs: Array) -> Array:
+        """Tokens (T, B) to their rows of E."""
         if self.embedding is None:
-            x = jax.nn.one_hot(tokens, self.vocab_size)
-        else:
-            x = self.embedding[...][tokens]
-        if masks.x is not None:
-            x = x * masks.x[..., None]
-        ys, carries = self.stack(
-            x,
-            carries,
-            input_masks=masks.i,
-            state_masks=masks.h,
-            time_major=True,
-            remat=self.remat,
-        )
-        return (ys if masks.o is None else ys * masks.o), carries
+            return jax.nn.one_hot(inputs, self.vocab_size)
+        return self.embedding[...][inputs]
 
     def logits(self, ys: Array) -> Array:
         """ys (..., n) to the logits of the next token (..., V)."""
@@ -117,24 +153,60 @@ class LanguageModel(nnx.Module):
             scores = scan.product(ys, self.softmax_weights[...], self.dtype)
         return scores + self.softmax_bias[...]
 
-    def nll(
+    def loss(self, ys: Array, targets: Array) -> Array:
+        """Cross-entropy of the next token."""
+        return optax.softmax_cross_entropy_with_integer_labels(self.logits(ys), targets)
+
+
+class PianoRollModel(SequenceModel):
+    """Which of K keys sound in the next step, from the steps so far.
+
+        p(key k sounds at t + 1) = sigmoid((y_t S + b)_k),  y_t = Stack(x)_t
+
+    x_t (K,) are zeros and ones; S is (n, K). Keys are independent given the past, as in the
+    next-step prediction of the RHN paper's optimization experiment. A step's nats are the sum
+    over its keys.
+    """
+
+    def __init__(
         self,
-        tokens: Array,
-        targets: Array,
-        carries: tuple[Carry, ...],
-        masks: Masks | None = None,
-    ) -> tuple[Array, tuple[Carry, ...]]:
-        """Negative log likelihood of each target (T, B), in nats, and the state after."""
-        ys, carries = self.outputs(tokens, carries, masks)
+        cell: Cell,
+        keys: int,
+        hidden_size: int,
+        *,
+        num_layers: int = 1,
+        init_scale: float = 0.04,
+        dtype: str = "float32",
+        remat: int = 0,
+        rngs: nnx.Rngs,
+        **init,
+    ):
+        def uniform(*shape: int) -> nnx.Param:
+            draw = jax.random.uniform(rngs.params(), shape, jnp.float32, -init_scale, init_scale)
+            return nnx.Param(draw)
 
-        def score(pair: tuple[Array, Array], _: None) -> tuple[None, Array]:
-            ys, targets = pair
-            nll = optax.softmax_cross_entropy_with_integer_labels(self.logits(ys), targets)
-            return None, nll
+        self.dtype, self.remat = jnp.dtype(dtype), remat
+        self.stack = Stack(
+            cell,
+            keys,
+            hidden_size,
+            num_layers=num_layers,
+            init_scale=init_scale,
+            dtype=self.dtype,
+            rngs=rngs,
+            **init,
+        )
+        self.output_weights = uniform(hidden_size, keys)
+        self.output_bias = uniform(keys)
 
-        # By segments too, where memory counts: (T, B, V) is the largest array of all.
-        _, nll = scan.in_segments(score, self.remat, (ys, targets), None)
-        return nll, carries
+    def read(self, inputs: Array) -> Array:
+        """Vectors (T, B, K) are taken as they are."""
+        return inputs
+
+    def loss(self, ys: Array, targets: Array) -> Array:
+        """Binary cross-entropies of the next step's keys (T, B, K), summed."""
+        logits = scan.product(ys, self.output_weights[...], self.dtype) + self.output_bias[...]
+        return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
 
 
 def draw_masks(key: Array, config: ConfigDict, rows: Array, num_words: int) -> Masks:
@@ -196,22 +268,28 @@ def _per_layer(key: Array, drop: float, widths: tuple[int, ...]) -> tuple[Array,
 # ---------------------------------------------------------------------------- from a config
 
 
-def build(config: ConfigDict, vocab_size: int) -> LanguageModel:
+def build(config: ConfigDict, vocab_size: int) -> SequenceModel:
     """The model a resolved config describes, its variables drawn from config.seed."""
+    options = {
+        "num_layers": config.num_layers,
+        "init_scale": config.init_scale,
+        "input_scale": config.input_scale or None,
+        "dtype": config.dtype,
+        "remat": config.remat,
+        "rngs": nnx.Rngs(config.seed),
+        "transform_bias": config.transform_bias,
+        "forget_bias": config.forget_bias,
+        "mi_init": tuple(config.mi_init),
+    }
+    if config.level == "roll":
+        return PianoRollModel(cell_of(config), vocab_size, config.hidden_size, **options)
     return LanguageModel(
         cell_of(config),
         vocab_size,
         config.hidden_size,
         embed_size=0 if config.one_hot else config.embed_size,
-        num_layers=config.num_layers,
         tied=config.tied,
-        init_scale=config.init_scale,
-        dtype=config.dtype,
-        remat=config.remat,
-        rngs=nnx.Rngs(config.seed),
-        transform_bias=config.transform_bias,
-        forget_bias=config.forget_bias,
-        mi_init=tuple(config.mi_init),
+        **options,
     )
 
 
@@ -237,6 +315,8 @@ def resolve(config: ConfigDict, vocab_size: int) -> ConfigDict:
         raise UserError(
             f"one_hot inputs have no embedding: embed_size={config.embed_size} must be 0"
         )
+    if config.level == "roll" and config.embed_size not in (0, vocab_size):
+        raise UserError(f"piano rolls have no embedding: embed_size={config.embed_size} must be 0")
     config = config.copy_and_resolve_references()
     if config.param_budget:
         # Parameters grow with width: double to a bracket, then halve it.
@@ -272,7 +352,7 @@ def parameter_count(config: ConfigDict, vocab_size: int) -> int:
     return sum(p.size for p in abstract(config, vocab_size)[1].values())
 
 
-def split(model: LanguageModel) -> tuple[nnx.GraphDef, dict[str, Array]]:
+def split(model: SequenceModel) -> tuple[nnx.GraphDef, dict[str, Array]]:
     """The model's structure, and its parameters as a flat dict of arrays, by dotted name."""
     graphdef, state = nnx.split(model)
     return graphdef, {
@@ -280,7 +360,7 @@ def split(model: LanguageModel) -> tuple[nnx.GraphDef, dict[str, Array]]:
     }
 
 
-def merge(graphdef: nnx.GraphDef, params: dict[str, Array]) -> LanguageModel:
+def merge(graphdef: nnx.GraphDef, params: dict[str, Array]) -> SequenceModel:
     """The model with these parameters: the inverse of `split`."""
     paths = {
         tuple(int(part) if part.isdigit() else part for part in name.split(".")): p

@@ -83,11 +83,9 @@ class Trainer:
         self.config = config = model.resolve(config, vocab_size)
         if parallel.is_main():
             workdir.check(folder, config, self.corpus)
-        self.windows = batches.Windows(
-            self.corpus.train,
-            config.batch_size,
-            config.num_steps,
-            rows=parallel.rows_of_process(config.batch_size),
+        rows = parallel.rows_of_process(config.batch_size)
+        self.windows = batches.training_windows(
+            self.corpus.train, config.batch_size, config.num_steps, rows, config.seed
         )
         self.last_step = config.epochs * len(self.windows)
         if config.max_steps:
@@ -187,6 +185,7 @@ class Trainer:
         config, progress = self.config, self.progress
         if progress.window == 0:
             self.state = self.state._replace(carries=self._zero_carries(self.state.params))
+        self.windows.begin(progress.epoch)
         rate = optim.learning_rate(config, progress.epoch, progress.halvings)
         last_window = min(len(self.windows), progress.window + self.last_step - progress.step)
         self.display.start(f"epoch {progress.epoch + 1}", last_window, progress.window)
@@ -195,11 +194,9 @@ class Trainer:
         while progress.window < last_window:
             count = min(self.together, last_window - progress.window)
             count = min(count, every - progress.step % every) if every else count
-            windows = self.windows.together(progress.window, count, self.width)
-            x, y = (parallel.shard_rows(a, self.mesh) for a in windows)
-            self.state, metrics = self.updates(
-                self.state, x, y, np.int32(progress.step), np.int32(count), np.float32(rate)
-            )
+            x, y, *weighting = self._put(progress.window, count)
+            numbers = np.int32(progress.step), np.int32(count), np.float32(rate)
+            self.state, metrics = self.updates(self.state, x, y, *numbers, *weighting)
             begun = time.perf_counter()
             self.settle()  # the call before: the device is not kept waiting for the log
             self.pending = progress.step, count, rate, begun, metrics
@@ -207,7 +204,7 @@ class Trainer:
             progress.window += count
             if parallel.must_wait(self.mesh) or not self.clock.running:
                 jax.block_until_ready(metrics)
-            if self.clock.lap(count * config.batch_size * config.num_steps) is None:
+            if self.clock.lap(self._targets(count)) is None:
                 since = time.perf_counter() - self.begun
                 self.display.print(f"first update {since:.1f} s after the start")
             self.display.update(progress.window, self._note(count))
@@ -276,7 +273,7 @@ class Trainer:
     def end_epoch(self, rate: float) -> None:
         """Validates, keeps the best parameters, and moves the schedule on."""
         config, progress = self.config, self.progress
-        train = Score(progress.nats, len(self.windows) * config.batch_size * config.num_steps)
+        train = Score(progress.nats, self._targets(len(self.windows)))
         valid = self.validate()
         better = valid.nll < progress.best_nll
         self.log.write(
@@ -313,7 +310,8 @@ class Trainer:
         Raises:
           UserError: when it is not finite.
         """
-        tokens, config = self._capped(self.corpus.valid), self.config
+        config = self.config
+        tokens = batches.capped(self.corpus.valid, config.eval_tokens)
         shape = config.batch_size, config.num_steps
         self.display.start("validation", len(batches.scoring_windows(tokens, *shape)))
         score = self.score(self.state.params, tokens, *shape, self.display)
@@ -359,7 +357,7 @@ class Trainer:
         params, _ = self.checkpoints.restore_best(self.state.params)
         scores = {}
         for split in ("valid", "test"):
-            tokens = self._capped(getattr(self.corpus, split))
+            tokens = batches.capped(getattr(self.corpus, split), config.eval_tokens)
             self.display.start(f"{split} full", evaluate.full_windows(tokens))
             scores[split] = evaluate.full(self.graphdef, params, tokens, self.display)
             self.display.finish()
@@ -383,15 +381,27 @@ class Trainer:
         windows = self.progress.window - count  # the last call's nats are still to come
         if not windows:
             return ""
-        score = Score(self.progress.nats, windows * self.config.batch_size * self.config.num_steps)
+        score = Score(self.progress.nats, self._targets(windows))
         return f"train {score.show(self.config.level)}  {self.clock.rate:,.0f} tokens/s"
+
+    def _put(self, first: int, count: int) -> list[Array]:
+        """Windows on the devices: their rows spread, what counts windows everywhere."""
+        windows = self.windows.together(first, count, self.width)
+        return [
+            parallel.shard(a, self.mesh, EVERYWHERE)
+            if a.ndim == 1
+            else parallel.shard_rows(a, self.mesh)
+            for a in windows
+        ]
+
+    def _targets(self, windows: int) -> int:
+        """What so many windows predict, in all processes; of piano rolls, on average."""
+        if self.config.level == "roll":
+            return max(windows * self.windows.targets // len(self.windows), 1)
+        return windows * self.config.batch_size * self.config.num_steps
 
     def _zero_carries(self, params: dict[str, Array]) -> Any:
         return evaluate.zero_carries(self.graphdef, params, self.config.batch_size, self.mesh)
-
-    def _capped(self, tokens: np.ndarray) -> np.ndarray:
-        cap = self.config.eval_tokens
-        return tokens[: cap + 1] if cap else tokens
 
 
 def dry_run(config: ConfigDict, display: Display) -> None:

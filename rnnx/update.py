@@ -50,24 +50,28 @@ def make_updates(
     Returns:
       updates(state, x, y, number, count, rate) -> state, metrics. x and y are (B, K T), windows
       of config.num_steps side by side, of which the first count <= K are read; number, the count
-      of updates before, decides the dropout masks. metrics, each (K,), one value an update:
+      of updates before, decides the dropout masks. For piano rolls x and y are (B, K T, keys), and
+      two arguments follow: weight (B, K T), 0 where a step is padding, and fresh (K,), 1 where a
+      window follows the zero state. metrics, each (K,), one value an update:
       `loss` (with L2), `nats` (the window's sum over the whole batch) and `grad_norm` (before
       clipping); NaN behind the first count.
     """
     rule, wd, steps = optim.update_rule(config), optim.l2(config), config.num_steps
 
-    def loss_fn(params, x, y, carries, masks):
+    def loss_fn(params, x, y, carries, masks, weight):
         nll, carries = model.merge(graphdef, params).nll(x, y, carries, masks)
+        nll = nll if weight is None else nll * weight
         cost = jnp.sum(jnp.mean(nll, axis=1))
         squares = sum(jnp.sum(p * p) for p in params.values()) if wd else 0.0
         return cost + wd / 2 * squares, (cost, carries)
 
-    def update(state, x, y, number, rate):  # on one device: its own rows of x, y and carries
-        x, y = x.T, y.T
+    def update(state, x, y, number, rate, weight=None):  # on one device: its own rows of all
+        x, y = jnp.swapaxes(x, 0, 1), jnp.swapaxes(y, 0, 1)
+        weight = weight if weight is None else weight.T
         rows = parallel.first_row(x.shape[1]) + jnp.arange(x.shape[1])
         masks = masks_of(config, number, rows, x)
         (loss, (cost, carries)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, x, y, state.carries, masks
+            state.params, x, y, state.carries, masks, weight
         )
         grads, loss, cost = lax.pmean((grads, loss, cost), parallel.AXIS)
         direction, opt_state = rule.update(grads, state.opt_state, state.params)
@@ -79,21 +83,28 @@ def make_updates(
         }
         return State(params, opt_state, carries), metrics
 
-    def updates(state, x, y, number, count, rate):
+    def updates(state, x, y, number, count, rate, weight=None, fresh=None):
+        def window_of(a, i):
+            return None if a is None else lax.dynamic_slice_in_dim(a, i * steps, steps, axis=1)
+
         def body(i, so_far):
             state, series = so_far
-            window = (lax.dynamic_slice_in_dim(a, i * steps, steps, axis=1) for a in (x, y))
-            state, metrics = update(state, *window, number + i, rate)
+            if fresh is not None:
+                carries = jax.tree.map(lambda h: h * (1 - fresh[i]), state.carries)
+                state = state._replace(carries=carries)
+            window = window_of(x, i), window_of(y, i)
+            state, metrics = update(state, *window, number + i, rate, window_of(weight, i))
             return state, jax.tree.map(lambda s, m: s.at[i].set(m), series, metrics)
 
         none = jnp.full(x.shape[1] // steps, jnp.nan)
         return lax.fori_loop(0, count, body, (state, dict.fromkeys(METRICS, none)))
 
     spread = State(EVERYWHERE, EVERYWHERE, ROWS)
+    weighting = (ROWS, EVERYWHERE) if config.level == "roll" else ()
     return parallel.pmapped(
         updates,
         mesh,
-        in_specs=(spread, ROWS, ROWS, EVERYWHERE, EVERYWHERE, EVERYWHERE),
+        in_specs=(spread, ROWS, ROWS, EVERYWHERE, EVERYWHERE, EVERYWHERE, *weighting),
         out_specs=(spread, EVERYWHERE),
         donate=(0,),
         compiler_options=parallel.compiler_options(model.recurrent_bytes(config)),

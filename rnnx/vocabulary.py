@@ -17,7 +17,8 @@ LEVELS = ("word", "char", "byte")
 class Vocabulary:
     """The symbols of a corpus; a symbol's id is its place.
 
-    `symbols` are words, single characters, or byte values (ints). `<unk>` stands for what the
+    `symbols` are words, single characters, byte values (ints), or the MIDI numbers of a piano
+    roll's keys, several of which sound at once. `<unk>` stands for what the
     training part lacks: always there among the words of own files, and as the last of the
     characters where valid or test need it. `<eos>` ends a line of words.
     """
@@ -44,8 +45,10 @@ class Vocabulary:
     def encode(self, text: str) -> np.ndarray:
         """The ids of a text, (N,) int32. Words are parted by white space; "\\n" is `<eos>`.
 
-        Raises UserError for a symbol that is not in the vocabulary when `<unk>` is not either.
+        Raises UserError for a symbol that is not in the vocabulary when `<unk>` is not either, and
+        for a piano roll, which is no text.
         """
+        self._must_be_text()
         if self.level == "word":
             codes = text.replace("\n", f" {EOS} ").split()
             unknown = self._ids.get(UNK, -1)
@@ -66,6 +69,7 @@ class Vocabulary:
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of ids. Words are joined by spaces, with `<eos>` as a newline; an unknown
         character becomes U+FFFD, as does what is not UTF-8 among bytes."""
+        self._must_be_text()
         symbols = [self.symbols[i] for i in np.asarray(ids, int).ravel().tolist()]
         if self.level == "byte":
             return bytes(symbols).decode("utf-8", errors="replace")
@@ -73,6 +77,10 @@ class Vocabulary:
             return "".join("\ufffd" if symbol == UNK else symbol for symbol in symbols)
         text = " ".join("\n" if symbol == EOS else symbol for symbol in symbols)
         return text.replace(" \n", "\n").replace("\n ", "\n")
+
+    def _must_be_text(self) -> None:
+        if self.level == "roll":
+            raise UserError("a piano roll has no text to read or write")
 
     def to_json(self) -> dict:
         return {"format": 1, "level": self.level, "symbols": list(self.symbols)}
@@ -82,11 +90,12 @@ class Vocabulary:
         """The vocabulary that `to_json` wrote; UserError for anything else."""
         good = {
             "byte": lambda s: type(s) is int and 0 <= s < 256,
+            "roll": lambda s: type(s) is int and 0 <= s < 128,
             "char": lambda s: isinstance(s, str) and (len(s) == 1 or s == UNK),
             "word": lambda s: isinstance(s, str) and s.split() == [s],
         }
         match d:
-            case {"format": 1, "level": "byte" | "char" | "word" as level, "symbols": [_, *_] as s}:
+            case {"format": 1, "level": str() as level, "symbols": [_, *_] as s} if level in good:
                 if all(map(good[level], s)) and len(set(s)) == len(s):
                     return cls(level, tuple(s))
         raise UserError("this is not a vocabulary of rnnx (format 1): write it anew")

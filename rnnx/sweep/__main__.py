@@ -1,0 +1,121 @@
+"""Trains many runs of one config: every combination of a grid, or a search for the best.
+
+    python -m rnnx.sweep --config=FILE --workdir=DIR --grid="depth=1,2,4;integration=additive,mi"
+    python -m rnnx.sweep --config=FILE --workdir=DIR --trials=30 \\
+        --search="learning_rate=log:1e-4..1e-2;drop_h=0..0.5"
+
+With neither, the sweep that the config file itself holds is run: its function
+`sweep(config, add)` calls `add(depth=4, hidden_size=1050)` for each run.
+
+--grid        every combination once; --seeds=K repeats all of them with K seeds
+--search      a..b uniform, log:a..b uniform in the logarithm, a,b,c a choice; proposed by
+              Optuna's TPE from the valid scores so far, and stopped early when an epoch's valid
+              score is worse than the median of the others' at that epoch
+--config.X    as in rnnx.train, for all runs
+
+Each trial is the workdir of an ordinary `rnnx.train` in DIR/trials, its output in DIR/logs; the
+record of all is an Optuna study. Run the same command again, and it goes on: trials that were cut
+are continued, a grid may have grown. The same command may run several times at once, on one
+machine or on many that share DIR, or only --storage: no trial is run twice. On a machine of
+several GPUs, start it once for each, with CUDA_VISIBLE_DEVICES.
+"""
+
+import runpy
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from rnnx import cli, corpora
+from rnnx import config as configs
+from rnnx.errors import UserError
+from rnnx.sweep import space
+from rnnx.sweep.ledger import Ledger, Plan
+from rnnx.sweep.runner import Runner
+from rnnx.sweep.screen import Screen
+from rnnx.sweep.space import Overrides
+
+FLAGS = flags.FLAGS
+
+
+def own_sweep(path: str, config: ConfigDict) -> list[Overrides]:
+    """The points that a config file's own `sweep(config, add)` names.
+
+    Raises:
+      UserError: when it has none.
+    """
+    points: list[Overrides] = []
+    function = runpy.run_path(path.partition(".py:")[0].removesuffix(".py") + ".py").get("sweep")
+    if function is None:
+        raise UserError(f"{path} holds no sweep(config, add): name one with --grid or --search")
+    function(config, lambda **point: points.append(point))
+    if not points:
+        raise UserError(f"the sweep of {path} adds no runs")
+    return points
+
+
+# ---------------------------------------------------------------------------- command line
+
+
+def define_flags() -> None:
+    config_flags.DEFINE_config_file("config", None, "experiment, FILE.py or FILE.py:variant")
+    flags.DEFINE_string("workdir", None, "where the runs are kept; continued if it holds a sweep")
+    flags.DEFINE_string("grid", "", "FIELD=A,B;FIELD=C,D: every combination")
+    flags.DEFINE_string("search", "", "FIELD=A..B;FIELD=log:A..B;FIELD=A,B,C: search")
+    flags.DEFINE_integer("trials", 0, "how many the search tries", lower_bound=0)
+    flags.DEFINE_integer("seeds", 1, "repeat a grid with so many seeds", lower_bound=1)
+    flags.DEFINE_integer("param_budget", 0, "solve every run's width for it", lower_bound=0)
+    flags.DEFINE_integer("workers", 1, "runs side by side; they share the cores", lower_bound=1)
+    flags.DEFINE_string("storage", "", "an Optuna storage address; empty: SQLite in the workdir")
+
+
+def plan_of_flags() -> Plan:
+    """What the command line asks for.
+
+    Raises:
+      UserError: when flags contradict each other, or name what configs don't have.
+    """
+    if FLAGS.config is None:
+        raise UserError("--config=FILE is missing, for example --config=configs/ptb_word.py:small")
+    if not FLAGS.workdir:
+        raise UserError("--workdir=DIR is missing: the folder to keep the runs in")
+    if FLAGS.grid and FLAGS.search:
+        raise UserError("--grid and --search are two sweeps: name one of them")
+    if bool(FLAGS.search) != bool(FLAGS.trials):
+        raise UserError("--search=... and --trials=N go together")
+    if FLAGS.search and FLAGS.seeds > 1:
+        raise UserError("--seeds repeats a grid: search first, then repeat what it found")
+    config, handle = FLAGS.config, FLAGS["config"]
+    if FLAGS.param_budget:
+        config.param_budget = FLAGS.param_budget
+    configs.validate(config)
+    path = config_flags.get_config_filename(handle)  # with its variant
+    values = config_flags.get_override_values(handle)
+    if FLAGS.param_budget:
+        values = values | {"param_budget": FLAGS.param_budget}
+    arguments = [f"--config={path}", *(space.flag(n, v) for n, v in values.items())]
+    if FLAGS.search:
+        return Plan(config, arguments, space=space.search(FLAGS.search), trials=FLAGS.trials)
+    points = space.grid(FLAGS.grid) if FLAGS.grid else own_sweep(path, config)
+    points = [space.checked(point) for point in points]
+    if config.param_budget and any("hidden_size" in point for point in points):
+        raise UserError("param_budget solves hidden_size: it can't be swept beside it")
+    if any("seed" in point for point in points) and FLAGS.seeds > 1:
+        raise UserError("the seed is in the grid: leave --seeds out")
+    if FLAGS.seeds > 1:
+        points = space.repeated(points, range(config.seed, config.seed + FLAGS.seeds))
+    return Plan(config, arguments, points=points)
+
+
+def main() -> None:
+    plan = plan_of_flags()
+    config = plan.config
+    # Data that is missing should be told once, not by every trial.
+    level = corpora.load(config.corpus, config.level, config.data_dir).level
+    ledger = Ledger(Path(FLAGS.workdir).expanduser(), plan, FLAGS.storage)
+    Runner(ledger, FLAGS.workers, Screen(ledger, level)).run()
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, __doc__)

@@ -1,0 +1,227 @@
+"""Which trials there are, who runs which, and what came of them."""
+
+import contextlib
+import fcntl
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+from ml_collections import ConfigDict
+from optuna.trial import FrozenTrial, TrialState
+
+from rnnx import workdir
+from rnnx.errors import UserError
+from rnnx.sweep import space
+from rnnx.sweep.space import Overrides
+
+_UNSIGNED = 60.0  # seconds after which a trial that nobody signed is taken over
+_ENDED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+
+
+@dataclass
+class Plan:
+    """What is to be run: all the points of a grid, or so many trials of a search."""
+
+    config: ConfigDict
+    arguments: list[str]  # that make rnnx.train's config
+    points: list[Overrides] = field(default_factory=list)
+    space: dict[str, Any] = field(default_factory=dict)
+    trials: int = 0
+
+
+@dataclass
+class Claim:
+    """A trial in the hands of this process."""
+
+    trial: optuna.Trial
+    point: Overrides
+    folder: Path
+    log: IO  # holds the trial's lock, here and in the process that trains
+    reported: int  # epochs that the study knows
+
+
+class Ledger:
+    """Who runs which trial, and what came of it: an Optuna study, and locks in the folder.
+
+    A trial is RUNNING in the study from the moment it is given out, and is held by a lock on its
+    log file, which the training process inherits. RUNNING and not locked means cut.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, storage: str = ""):
+        """Opens or makes the study, and enters the points it does not have yet.
+
+        Raises:
+          UserError: when folder or storage can't be used, or hold a sweep of another config.
+        """
+        self.folder, self.plan = folder, plan
+        self.given_up: set[int] = set()  # trials that were killed in our hands
+        try:
+            for part in ("trials", "logs"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+            with self._claiming():
+                self.home = self._read_home()
+                self.study = self._open(storage or f"sqlite:///{folder.resolve() / 'sweep.db'}")
+                self._enter()
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+
+    def claim(self) -> Claim | None:
+        """A trial to run: one that was cut here, else a new one; None when none is left."""
+        with self._claiming():
+            for trial in self._trials(TrialState.RUNNING):
+                if (claim := self._take_over(trial)) is not None:
+                    return claim
+            while self._left():
+                if (claim := self._begin()) is not None:
+                    return claim
+        return None
+
+    def tell(
+        self, claim: Claim, state: TrialState, value: float | None = None, why: str = ""
+    ) -> None:
+        """Records the end of a trial, and lets go of it."""
+        if why:
+            claim.trial.set_user_attr("reason", why)
+        self.study.tell(claim.trial.number, value, state=state, skip_if_finished=True)
+        claim.log.close()
+
+    def leave(self, claim: Claim) -> None:
+        """Lets go of a trial that was cut; a later process goes on with it, this one does not."""
+        self.given_up.add(claim.trial.number)
+        claim.log.close()
+
+    def ended(self) -> list[FrozenTrial]:
+        """Trials that are over, in their order."""
+        return self._trials(*_ENDED)
+
+    def elsewhere(self, ours: set[int]) -> list[FrozenTrial]:
+        """Trials in this folder in other hands: another sweep's, or of a run that lost its own."""
+        running = self._trials(TrialState.RUNNING)
+        return [
+            t
+            for t in running
+            if t.number not in ours | self.given_up and t.user_attrs.get("home") == self.home
+        ]
+
+    @property
+    def total(self) -> int:
+        """How many trials there are to be."""
+        return self.plan.trials or len(self._trials())
+
+    def point(self, trial: FrozenTrial | optuna.Trial) -> Overrides:
+        """What a trial sets; lists that come from JSON are the config's tuples."""
+        values = trial.user_attrs.get("point") or trial.params
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False, states=states or None)
+        return [t for t in trials if "surplus" not in t.user_attrs]
+
+    def _read_home(self) -> str:
+        """This folder's own name in a study that others share."""
+        path = self.folder / "sweep.json"
+        if not path.exists():
+            workdir.write_json(path, {"format": 1, "home": uuid.uuid4().hex})
+        return workdir.read_json(path)["home"]
+
+    def _open(self, storage: str) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            study = optuna.create_study(
+                study_name=self.folder.resolve().name,
+                storage=storage,
+                direction="minimize",
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+            )
+        except Exception as error:  # whatever the database's driver raises
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"cannot open the study in {storage}: {reason}") from error
+        ours = self.plan.config.to_dict() | {"data_dir": ""}
+        ours = json.loads(json.dumps(ours | dict.fromkeys(self._swept())))
+        theirs = study.user_attrs.get("config")
+        if theirs is None:
+            study.set_user_attr("config", ours)
+        elif theirs != ours:
+            names = [name for name in ours if ours[name] != theirs.get(name)]
+            raise UserError(
+                f"{self.folder} holds a sweep of another config (it differs in "
+                f"{', '.join(names)}): choose another --workdir, or the same config to continue"
+            )
+        return study
+
+    def _swept(self) -> set[str]:
+        return set(self.plan.space).union(*self.plan.points)
+
+    def _enter(self) -> None:
+        """Puts the points that the study lacks in its queue."""
+        known = [self.point(t) for t in self._trials() if "point" in t.user_attrs]
+        for point in self.plan.points:
+            if point not in known:
+                self.study.enqueue_trial({}, user_attrs={"point": point})
+
+    def _left(self) -> bool:
+        if self.plan.points:
+            return bool(self._trials(TrialState.WAITING))
+        return len(self._trials()) < self.plan.trials
+
+    def _begin(self) -> Claim | None:
+        """Takes a new trial, unless another machine took the last one in the meantime."""
+        seed = self.plan.config.seed + len(self.study.get_trials(deepcopy=False))
+        # A sampler that starts anew with every process would propose the same again.
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed)
+        trial = self.study.ask()
+        before = [t for t in self._trials() if t.number < trial.number]
+        point = trial.user_attrs.get("point")
+        if self.plan.points:
+            surplus = point is None or any(t.user_attrs.get("point") == point for t in before)
+        else:
+            surplus = len(before) >= self.plan.trials
+        if surplus:
+            trial.set_user_attr("surplus", True)
+            self.study.tell(trial, state=TrialState.FAIL)
+            return None
+        trial.set_user_attr("home", self.home)
+        return self._hold(trial)
+
+    def _take_over(self, found: FrozenTrial) -> Claim | None:
+        """A trial that was cut in this folder; or one cut before it was signed."""
+        home = found.user_attrs.get("home")
+        if found.number in self.given_up:
+            return None
+        if home is None:
+            age = time.time() - found.datetime_start.timestamp()
+            if age < _UNSIGNED:
+                return None
+        elif home != self.home:
+            return None
+        trial = optuna.Trial(self.study, found._trial_id)  # as `ask` does
+        if home is None:
+            trial.set_user_attr("home", self.home)
+        return self._hold(trial, len(found.intermediate_values))
+
+    def _hold(self, trial: optuna.Trial, reported: int = 0) -> Claim | None:
+        """A trial with its values drawn and its lock taken; None if another has that."""
+        for name, distribution in self.plan.space.items():
+            space.draw(trial, name, distribution)
+        point = self.point(trial)
+        name = f"{trial.number:03d},{space.label(point)}"[:120]
+        log = open(self.folder / "logs" / f"{name}.log", "a", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            log.close()
+            return None
+        return Claim(trial, point, self.folder / "trials" / name, log, reported)
+
+    @contextlib.contextmanager
+    def _claiming(self) -> Iterator[None]:
+        """One process at a time gives out the trials of this folder."""
+        with open(self.folder / "sweep.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

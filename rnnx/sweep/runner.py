@@ -1,0 +1,229 @@
+"""Trains the trials: a process each, watched through the metrics that it writes."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from rnnx import workdir
+from rnnx.errors import UserError
+from rnnx.metrics import Score, duration
+from rnnx.sweep import space
+from rnnx.sweep.ledger import Claim, Ledger
+from rnnx.sweep.screen import Progress, Screen
+
+_POLL = 0.5  # seconds between looks at the runs
+
+
+class Metrics:
+    """Follows the metrics of a run while they are written."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._offset, self._rest = folder, 0, b""
+        self.step = self.updates = 0
+        self.first_step = 0  # what an earlier process had done
+        self.valid: list[float] = []  # nats, an epoch each
+
+    def read(self) -> None:
+        """Takes in what was written since."""
+        path = self._folder / "metrics.jsonl"
+        try:
+            with open(path, "rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:  # cut back to its checkpoint
+                    self._offset, self._rest, self.valid = 0, b"", []
+                file.seek(self._offset)
+                data = file.read()
+        except OSError:
+            return
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in map(json.loads, lines):
+            self.step = line["step"]
+            if line["kind"] == "epoch":
+                self.valid.append(line["valid_batched_nll"])
+        if not self.updates:
+            with contextlib.suppress(UserError):
+                self.updates = workdir.read_json(self._folder / "run.json").get("updates", 0)
+
+    def share(self, step: int) -> float:
+        """How much of all updates a step is."""
+        return min(step / self.updates, 1.0) if self.updates else 0.0
+
+
+@dataclass
+class Job:
+    """A trial and the process that trains it."""
+
+    claim: Claim
+    process: subprocess.Popen
+    metrics: Metrics
+    slot: int
+    begun: float
+    pruned: bool = False
+
+    @property
+    def progress(self) -> Progress:
+        """What the screen shows of it."""
+        return Progress(
+            self.claim.trial.number,
+            self.claim.point,
+            len(self.metrics.valid),
+            min(self.metrics.valid, default=None),
+            self.metrics.share(self.metrics.step),
+            self.metrics.share(self.metrics.first_step),
+            time.monotonic() - self.begun,
+        )
+
+
+class Runner:
+    """Runs a plan's trials, some at a time."""
+
+    def __init__(self, ledger: Ledger, workers: int, screen: Screen):
+        self.ledger, self.workers, self.screen = ledger, workers, screen
+        self.jobs: list[Job] = []
+        self.cut: list[str] = []
+        self.stop_signal = 0
+
+    def run(self) -> None:
+        """Runs until nothing is left to claim.
+
+        Raises:
+          UserError: when runs were cut, which the same command continues.
+          SystemExit: 128 + N on signal N, all runs having saved.
+        """
+        with self._signals(), self.screen:
+            while not self.stop_signal:
+                while len(self.jobs) < self.workers and (claim := self.ledger.claim()):
+                    self.launch(claim)
+                if not self.jobs and not self.ledger.elsewhere(set()):
+                    break
+                self.look()
+                time.sleep(_POLL)
+            self.end_all()
+        self.screen.summary()
+        if self.stop_signal:
+            raise SystemExit(128 + self.stop_signal)
+        if self.cut:
+            raise UserError(f"cut from outside: {'; '.join(self.cut)}. The same command continues")
+
+    def launch(self, claim: Claim) -> None:
+        """Starts the training of a trial, on its share of the cores."""
+        slot = min(set(range(self.workers)) - {job.slot for job in self.jobs})
+        command = [*self.ledger.plan.arguments]
+        command += [space.flag(name, value) for name, value in claim.point.items()]
+        command += [f"--workdir={claim.folder}"]
+        print("python -m rnnx.train", shlex.join(command), file=claim.log, flush=True)
+        cores = _share(slot, self.workers)
+        metrics = Metrics(claim.folder)
+        metrics.read()
+        metrics.first_step = metrics.step
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rnnx.train", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=claim.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is ours to pass on
+            preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
+        )
+        self.jobs.append(Job(claim, process, metrics, slot, time.monotonic()))
+        self.screen.event(f"begun    {claim.folder.name}")
+
+    def look(self) -> None:
+        """Takes in what the runs have done since."""
+        for job in list(self.jobs):
+            self._look_at(job)
+        self.screen.show([job.progress for job in self.jobs])
+
+    def _look_at(self, job: Job) -> None:
+        """Passes on what a run's epochs gave, stops it when it is hopeless, notes its end."""
+        code, claim = job.process.poll(), job.claim  # code first: then all metrics are written
+        job.metrics.read()
+        for epoch in range(claim.reported, len(job.metrics.valid)):
+            claim.trial.report(job.metrics.valid[epoch], epoch)
+            claim.reported = epoch + 1
+            if self.ledger.plan.space and code is None and claim.trial.should_prune():
+                job.pruned = True
+                job.process.send_signal(signal.SIGTERM)
+                break
+        if code is not None:
+            self.jobs.remove(job)
+            self._conclude(job, code)
+
+    def _conclude(self, job: Job, code: int) -> None:
+        """Records how a run ended."""
+        claim, name = job.claim, job.claim.folder.name
+        if code == 0:
+            result = workdir.read_json(claim.folder / "result.json")
+            self.ledger.tell(claim, TrialState.COMPLETE, result["valid"]["nll"])
+            score = Score(result["valid"]["nll"], 1).show(self.screen.level)
+            self.screen.event(f"done     {name}: valid {score}, {duration(result['seconds'])}")
+        elif job.pruned:
+            self.ledger.tell(claim, TrialState.PRUNED)
+            self.screen.event(f"pruned   {name}: after {claim.reported} epochs")
+        elif code in (1, 2):
+            why = _last_line(Path(claim.log.name))
+            self.ledger.tell(claim, TrialState.FAIL, why=why)
+            self.screen.event(f"failed   {name}: {why}", trouble=True)
+        else:  # by a signal: the trial stays as it is, to be continued
+            self.ledger.leave(claim)
+            ending = f"{name} by {_ending(code)} at step {job.metrics.step:,}"
+            self.screen.event(f"cut      {ending}", trouble=not self.stop_signal)
+            if not self.stop_signal:
+                self.cut.append(ending)
+
+    def end_all(self) -> None:
+        """Asks all runs to save, and waits for them."""
+        if self.jobs:
+            self.screen.event(f"waiting for {len(self.jobs)} runs to save", trouble=True)
+        for job in self.jobs:
+            job.process.send_signal(signal.SIGTERM)
+        while self.jobs:
+            self.look()
+            time.sleep(_POLL / 5)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Notes SIGINT and SIGTERM for the loop to act on; a second one does not wait."""
+
+        def note(number: int, frame: Any) -> None:
+            self.stop_signal = number
+            signal.signal(number, before[number])
+
+        numbers = signal.SIGINT, signal.SIGTERM
+        before = {number: signal.signal(number, note) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _share(slot: int, workers: int) -> set[int]:
+    """The cores of one of several workers; none to be chosen for one, or where there are fewer."""
+    if workers == 1 or not hasattr(os, "sched_getaffinity"):
+        return set()
+    return set(sorted(os.sched_getaffinity(0))[slot::workers])
+
+
+def _last_line(log: Path) -> str:
+    """Why a run failed: the last line that it wrote."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it wrote nothing"
+
+
+def _ending(code: int) -> str:
+    number = -code if code < 0 else code - 128
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"exit code {code}"
