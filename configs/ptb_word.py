@@ -60,7 +60,7 @@ def sweep(config: ConfigDict, add: Callable) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    """3M parameters at any depth, little dropout, 8 epochs at a higher rate."""
+    """3M parameters at any depth, little dropout, 8 epochs."""
     config.update(
         param_budget=3_000_000,
         drop_x=0.0,
@@ -68,9 +68,8 @@ def small(config: ConfigDict) -> None:
         drop_h=0.05,
         drop_o=0.2,
         epochs=8,
-        learning_rate=0.5,
         lr_decay=2.0,
-        flat_epochs=4,
+        flat_epochs=5,
     )
 
 

@@ -53,7 +53,6 @@ def small(config: ConfigDict) -> None:
         drop_h=0.05,
         drop_o=0.2,
         epochs=8,
-        learning_rate=0.5,
         lr_decay=2.0,
-        flat_epochs=4,
+        flat_epochs=5,
     )
