@@ -5,6 +5,7 @@ line on stderr; 130 interrupted.
 """
 
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable
@@ -15,6 +16,15 @@ from absl import flags
 from rnnx import cache
 from rnnx import config as configs
 from rnnx.errors import UserError
+
+
+def command() -> str:
+    """The command line of this process, to be kept with what it makes; empty if it is not ours."""
+    path = Path(sys.argv[0])
+    if path.parent.parent.name != "rnnx" and path.parent.name != "rnnx":
+        return ""
+    name = path.parent.name if path.name == "__main__.py" else path.stem
+    return shlex.join(["python", "-m", f"rnnx.{name}", *sys.argv[1:]])
 
 
 def run(main: Callable[[], None], doc: str) -> None:

@@ -91,7 +91,8 @@ class Trainer:
         if config.max_steps:
             self.last_step = min(self.last_step, config.max_steps)
         self.graphdef, params = model.split(model.build(config, vocab_size))
-        self.about = {**workdir.provenance(self.corpus), "updates": self.last_step}
+        self.about = workdir.provenance(self.corpus)
+        self.about |= {"command": cli.command(), "updates": self.last_step}
         self.about["parameters"] = {name: list(p.shape) for name, p in params.items()}
         opt_state = optim.update_rule(config).init(params)
         params, opt_state = parallel.shard((params, opt_state), self.mesh, EVERYWHERE)
