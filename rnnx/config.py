@@ -131,8 +131,6 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             "piano rolls have no words: leave tied, one_hot and drop_x at their defaults"
         )
-    if config.tied and config.embed_size and config.param_budget:
-        raise UserError("param_budget solves the width of a tied network: leave embed_size at 0")
     if len(config.mi_init) != 3:
         raise UserError(f"mi_init holds alpha, beta1, beta2: three numbers, not {config.mi_init}")
     for value in config.mi_init:

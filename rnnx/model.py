@@ -309,7 +309,8 @@ def resolve(config: ConfigDict, vocab_size: int) -> ConfigDict:
     """The config with hidden_size solved from param_budget and embed_size from the rule.
 
     Raises:
-      UserError: when not even one unit fits the budget, or one_hot meets an embedding size.
+      UserError: when not even one unit fits the budget, or embed_size is set where it follows from
+        other fields.
     """
     if config.one_hot and config.embed_size not in (0, vocab_size):
         raise UserError(
@@ -317,6 +318,8 @@ def resolve(config: ConfigDict, vocab_size: int) -> ConfigDict:
         )
     if config.level == "roll" and config.embed_size not in (0, vocab_size):
         raise UserError(f"piano rolls have no embedding: embed_size={config.embed_size} must be 0")
+    if config.tied and config.embed_size and config.param_budget:
+        raise UserError("param_budget solves the width of a tied network: leave embed_size at 0")
     config = config.copy_and_resolve_references()
     if config.param_budget:
         # Parameters grow with width: double to a bracket, then halve it.

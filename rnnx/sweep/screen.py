@@ -40,6 +40,8 @@ class Screen:
         self.console = Console(
             file=stream or sys.stdout, highlight=False, markup=False, emoji=False
         )
+        if not self.console.is_terminal:
+            self.console.width = 200
         self._live: Live | None = None
         self._begun = self._told = self._drawn = time.monotonic()
         self._done: dict[int, float] = {}  # the share of each trial that was done here

@@ -1,0 +1,87 @@
+"""Tables and plots of runs.
+
+    python -m rnnx.report --workdir=DIR[,DIR...] [--table=rhn_depth|mi_char|mi_range]
+
+DIR is a workdir of rnnx.train or rnnx.sweep, or any folder of them; or a data file that --export
+wrote. Prints the table, and writes to --out (the first DIR's `report`) it as table.md and
+table.csv, and learning curves and quality against parameters, training time and a swept number as
+PNG. Runs that differ in nothing but their seed are one row: mean ± standard deviation. Published
+numbers, where a table has them, stand in columns of their own: (c) as another paper quotes it,
+~ recalled and not re-read, else from the authors' own code.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+
+from rnnx import cli
+from rnnx.errors import UserError
+from rnnx.report import plots
+from rnnx.report.runs import Run, read, to_file
+from rnnx.report.tables import TABLES
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_list("workdir", None, "folders of runs, or data files of them", required=True)
+    flags.DEFINE_enum("table", "runs", list(TABLES), "which table")
+    flags.DEFINE_string("out", "", "where tables and plots go; empty: the first workdir's report")
+    flags.DEFINE_string("export", "", "also write the runs to this data file (JSON)")
+
+
+def write(runs: list[Run], table: str, out: Path) -> list[Path]:
+    """Writes the table and every plot that these runs allow; returns the files.
+
+    Raises:
+      UserError: when the table is not of such runs, or out can't be written.
+    """
+    made = TABLES[table](runs)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "table.md").write_text(made.markdown(), encoding="utf-8")
+        (out / "table.csv").write_text(made.csv(), encoding="utf-8")
+        files = [out / "table.md", out / "table.csv"]
+        if any(run.valid for run in runs):
+            plots.learning_curves(runs, out / "curves.png")
+            plots.against_seconds(runs, out / "seconds.png")
+            files += [out / "curves.png", out / "seconds.png"]
+        if any(run.complete for run in runs):
+            plots.against_parameters(runs, out / "parameters.png")
+            files.append(out / "parameters.png")
+            if plots.against_field(runs, out / "swept.png"):
+                files.append(out / "swept.png")
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}") from None
+    return files
+
+
+def main() -> None:
+    paths = [Path(path).expanduser() for path in FLAGS.workdir]
+    runs = read(paths)
+    levels = sorted({run.level for run in runs})
+    if len(levels) > 1:
+        raise UserError(f"runs of {' and '.join(levels)} level share no unit: report them apart")
+    first = paths[0] if paths[0].is_dir() else paths[0].parent
+    out = Path(FLAGS.out).expanduser() if FLAGS.out else first / "report"
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 200
+    table = TABLES[FLAGS.table](runs)
+    console.print(table.rich())
+    if table.note:
+        console.print(table.note, soft_wrap=True)
+    unfinished = sum(not run.complete for run in runs)
+    if unfinished:
+        console.print(f"{unfinished} of {len(runs)} runs are not complete")
+    files = write(runs, FLAGS.table, out)
+    if FLAGS.export:
+        to_file(runs, Path(FLAGS.export))
+        files.append(Path(FLAGS.export))
+    console.print(f"written: {', '.join(str(path) for path in files)}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, __doc__)

@@ -1,0 +1,195 @@
+"""Plots of runs, as PNG: legible at page width, in colours that most eyes can tell apart."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from rnnx import config as configs
+from rnnx.report.runs import Group, Run, differing, grouped, in_unit, labels, unit
+from rnnx.sweep.space import show
+
+# Okabe and Ito's colours, the yellow left out.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS = "osD^vPX"
+_MOST = 14  # curves in one plot
+
+
+def learning_curves(runs: Sequence[Run], path: Path) -> None:
+    """Valid score against epochs: the mean over seeds, and their range as a band."""
+    figure, axes = _figure()
+    groups = _best([g for g in grouped(runs) if g.runs[0].valid])
+    for group, label, style in _styled(groups):
+        epochs = min(len(run.valid) for run in group.runs)
+        x = group.runs[0].epoch[:epochs]
+        curves = [[in_unit(v, run.level) for v in run.valid[:epochs]] for run in group.runs]
+        axes.plot(x, list(map(statistics.fmean, zip(*curves, strict=True))), label=label, **style)
+        if len(curves) > 1:
+            low, high = (list(map(f, zip(*curves, strict=True))) for f in (min, max))
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    axes.set_xlabel("epoch")
+    _finish(figure, axes, groups, path, "valid")
+
+
+def against_seconds(runs: Sequence[Run], path: Path) -> None:
+    """The best valid score so far against seconds of training, of each group's first run."""
+    figure, axes = _figure()
+    groups = _best([g for g in grouped(runs) if g.runs[0].valid])
+    for group, label, style in _styled(groups):
+        run, best = group.runs[0], []
+        for value in run.valid:
+            best.append(min([*best[-1:], in_unit(value, run.level)]))
+        axes.plot(run.seconds, best, label=label, **style)
+    axes.set_xlabel("training time (s)")
+    axes.set_xscale("log")
+    _finish(figure, axes, groups, path, "best valid")
+
+
+def against_parameters(runs: Sequence[Run], path: Path) -> None:
+    """Test score of complete runs against the number of parameters."""
+    figure, axes = _figure()
+    groups = _best([g for g in grouped(runs) if g.values("test")])
+    for group, label, style in _styled(groups):
+        values = group.values("test")
+        x = [group.runs[0].params] * len(values)
+        axes.plot(x, values, label=label, **style | {"linestyle": ""})
+    axes.set_xlabel("parameters")
+    _finish(figure, axes, groups, path, "test")
+
+
+def against_field(runs: Sequence[Run], path: Path) -> bool:
+    """Score against the one number that was swept, a line for each of the other choices.
+
+    Points are runs, the line joins their means; with a search's many runs, their best. False when
+    no number, or more than one, was swept.
+    """
+    groups = [g for g in grouped(runs) if g.values("valid")]
+    names = differing(groups)
+    numbers = [n for n in names if type(configs.FIELDS[n].default) in (int, float)]
+    if len(numbers) != 1 or len({g.config[numbers[0]] for g in groups}) < 3:
+        return False
+    name = numbers[0]
+    others = [n for n in names if n != name]
+    figure, axes = _figure()
+    lines: dict[str, list[Group]] = {}
+    for group in groups:
+        label = " ".join(f"{n}={show(group.config[n])}" for n in others)
+        lines.setdefault(label, []).append(group)
+    for i, (label, members) in enumerate(lines.items()):
+        members.sort(key=lambda g: g.config[name])
+        style = _style(i)
+        for split, kind in (("valid", "--"), ("test", "-")):
+            x = [g.config[name] for g in members]
+            y = [g.mean(split) for g in members]
+            text = f"{label} {split}".strip()
+            axes.plot(x, y, label=text, **style | {"linestyle": kind})
+            for g in members:
+                values = g.values(split)
+                axes.plot([g.config[name]] * len(values), values, ".", color=style["color"], ms=3)
+    axes.set_xlabel("transition depth L" if name == "depth" else name)
+    if name != "depth":
+        axes.set_xscale("log")
+    _finish(figure, axes, groups, path, "score")
+    return True
+
+
+def by_group(
+    runs: Sequence[Run], by: Sequence[str], score: Callable[[Run], float], name: str, path: Path
+) -> None:
+    """Every run of a search as a point, by the fields that it was repeated for; bars are medians.
+
+    Args:
+      by: fields; the last is the horizontal axis, the others tell the colours.
+      score: a run's value; name: of the vertical axis.
+    """
+    figure, axes = _figure()
+    values = sorted({run.config[by[-1]] for run in runs})
+    kinds = list(dict.fromkeys(tuple(run.config[n] for n in by[:-1]) for run in runs))
+    width = 0.8 / max(len(kinds), 1)
+    for i, kind in enumerate(kinds):
+        style = _style(i)
+        for j, value in enumerate(values):
+            members = sorted(
+                score(run)
+                for run in runs
+                if run.config[by[-1]] == value and tuple(run.config[n] for n in by[:-1]) == kind
+            )
+            if not members:
+                continue
+            centre = j + (i - (len(kinds) - 1) / 2) * width
+            spread = [centre + (k % 3 - 1) * width / 6 for k in range(len(members))]
+            label = " ".join(map(show, kind)) if j == 0 else None
+            axes.plot(
+                spread, members, style["marker"], color=style["color"], ms=4, alpha=0.6, mew=0,
+                label=label,
+            )  # fmt: skip
+            ends = [centre - width / 3, centre + width / 3]
+            axes.plot(ends, [statistics.median(members)] * 2, color=style["color"], lw=2)
+    axes.set_xticks(range(len(values)), [show(value) for value in values])
+    axes.set_xlabel("transition depth L" if by[-1] == "depth" else by[-1])
+    axes.set_ylabel(name)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _figure() -> tuple[Figure, matplotlib.axes.Axes]:
+    figure = Figure(figsize=(6.5, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3, linewidth=0.6)
+    return figure, axes
+
+
+def _style(i: int) -> dict:
+    return {
+        "color": _COLOURS[i % len(_COLOURS)],
+        "marker": _MARKERS[i % len(_MARKERS)],
+        "linestyle": "-" if i < len(_COLOURS) else "--",
+        "markersize": 4,
+        "linewidth": 1.4,
+    }
+
+
+def _best(groups: list[Group]) -> list[Group]:
+    """The groups to draw: all, or the best by valid score where lines would hide each other."""
+    if len(groups) <= _MOST:
+        return groups
+    best = sorted(groups, key=lambda g: min(v for run in g.runs for v in run.valid))[:_MOST]
+    return [g for g in groups if g in best]
+
+
+def _styled(groups: Sequence[Group]) -> list[tuple[Group, str, dict]]:
+    """Each group with its label and style: along a colour map where a single number was swept."""
+    texts = labels(groups, show)
+    names = differing(groups)
+    styles = [_style(i) for i in range(len(groups))]
+    ordered = len(names) == 1 and type(configs.FIELDS[names[0]].default) in (int, float)
+    if ordered and len(groups) > 2:
+        values = sorted({group.config[names[0]] for group in groups})
+        colours = matplotlib.colormaps["viridis"]
+        for group, style in zip(groups, styles, strict=True):
+            place = values.index(group.config[names[0]]) / (len(values) - 1)
+            style |= {"color": colours(0.9 * place), "linestyle": "-"}
+    return list(zip(groups, texts, styles, strict=True))
+
+
+def _finish(figure: Figure, axes, groups: Sequence[Group], path: Path, what: str) -> None:
+    level = groups[0].runs[0].level
+    axes.set_ylabel(f"{what}, {unit(level)}")
+    low, high = axes.get_ylim()
+    if level == "word" and high > 4 * max(low, 1.0):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+        axes.yaxis.set_minor_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+    handles, _ = axes.get_legend_handles_labels()
+    if len(handles) > 6:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    elif len(handles) > 1:
+        axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=160, metadata={"Software": None})

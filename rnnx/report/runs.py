@@ -1,0 +1,204 @@
+"""Runs as the tables and plots take them: read from workdirs, or from a data file of them."""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rnnx import config as configs
+from rnnx import workdir
+from rnnx.errors import UserError
+from rnnx.metrics import Score
+
+FORMAT = 1  # of a data file
+# Where a run's data lie, how far it was to go, and how it was computed: not what was tried.
+_NOT_TRIED = ("seed", "data_dir", "checkpoint_every", "eval_tokens", "dtype", "remat", "embed_size")
+
+
+@dataclass
+class Run:
+    """One run: its config, its curve over epochs, and its scores if it is complete."""
+
+    name: str
+    config: dict[str, Any]
+    params: int
+    command: str
+    git: str
+    device: str
+    epoch: list[int] = field(default_factory=list)  # counted from 1
+    train: list[float] = field(default_factory=list)  # nats, with dropout, an epoch each
+    valid: list[float] = field(default_factory=list)  # nats by the batched protocol
+    seconds: list[float] = field(default_factory=list)  # of training so far
+    tokens_per_second: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict)  # full protocol, nats: valid, test
+
+    @property
+    def level(self) -> str:
+        return self.config["level"]
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.scores)
+
+
+def in_unit(nats: float, level: str) -> float:
+    """Perplexity of words, bits of characters and bytes, nats of a piano roll's step."""
+    score = Score(nats, 1)
+    return {"word": score.ppl, "roll": score.nll}.get(level, score.bpc)
+
+
+def unit(level: str) -> str:
+    """The name of what `in_unit` gives."""
+    return {
+        "word": "perplexity",
+        "char": "bits per character",
+        "byte": "bits per byte",
+        "roll": "nats a step",
+    }[level]
+
+
+def read(paths: Sequence[Path]) -> list[Run]:
+    """All runs in folders, at any depth, and in data files, by name.
+
+    Raises:
+      UserError: when a path is neither, or there is no run at all.
+    """
+    runs: list[Run] = []
+    for path in paths:
+        if path.is_file():
+            runs += from_file(path)
+            continue
+        if not path.is_dir():
+            raise UserError(f"{path} is neither a folder nor a data file of runs")
+        folders = sorted(p.parent for p in path.rglob("config.json"))
+        runs += [_read(folder) for folder in folders if (folder / "run.json").exists()]
+    if not runs:
+        raise UserError(f"no runs in {', '.join(map(str, paths))}")
+    return runs
+
+
+def _read(folder: Path) -> Run:
+    config = workdir.read_config(folder)
+    about = workdir.read_json(folder / "run.json")
+    run = Run(
+        folder.name,
+        config.to_dict(),
+        sum(math.prod(shape) for shape in about.get("parameters", {}).values()),
+        about.get("command", ""),
+        about.get("git", ""),
+        about.get("device", ""),
+    )
+    metrics = folder / "metrics.jsonl"
+    for line in metrics.read_text().splitlines() if metrics.exists() else ():
+        if '"kind": "epoch"' not in line:
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue  # the last line of a run that is being written
+        run.epoch.append(values["epoch"] + 1)
+        run.train.append(values["train_nll"])
+        run.valid.append(values["valid_batched_nll"])
+        run.seconds.append(values["seconds"])
+        run.tokens_per_second = values["tokens_per_second"]
+    if (folder / "result.json").exists():
+        result = workdir.read_json(folder / "result.json")
+        run.scores = {split: result[split]["nll"] for split in ("valid", "test")}
+        run.tokens_per_second = result["tokens_per_second"]
+        run.git = result["git"]
+    return run
+
+
+def to_file(runs: Sequence[Run], path: Path) -> None:
+    """Writes a data file: of a run's config what differs from the defaults, numbers in 5 digits,
+    and its command with a workdir of its own name."""
+    records = []
+    for run in runs:
+        record = asdict(run)
+        record["config"] = {
+            name: value
+            for name, value in run.config.items()
+            if name != "data_dir" and value != configs.FIELDS[name].default
+        }
+        record["command"] = " ".join(
+            f"--workdir=runs/{run.name}" if word.startswith("--workdir=") else word
+            for word in run.command.split(" ")
+            if not word.startswith("--config.data_dir=")
+        )
+        for name in ("train", "valid", "seconds"):
+            record[name] = [float(f"{value:.5g}") for value in record[name]]
+        records.append(record)
+    lines = ",\n".join(json.dumps(record) for record in records)
+    path.write_text(f'{{"format": {FORMAT}, "runs": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+def from_file(path: Path) -> list[Run]:
+    """The runs of a data file. Raises UserError when it is none."""
+    data = workdir.read_json(path)
+    if data.get("format") != FORMAT or not isinstance(data.get("runs"), list):
+        raise UserError(f"{path} is no data file of runs (format {FORMAT})")
+    try:
+        runs = [Run(**record) for record in data["runs"]]
+    except TypeError as error:
+        raise UserError(f"{path} is no data file of runs: {error}") from None
+    for run in runs:
+        config = configs.from_json({"format": configs.FORMAT, **run.config}, str(path))
+        run.config = config.to_dict()
+    return runs
+
+
+@dataclass
+class Group:
+    """Runs that differ in their seed alone."""
+
+    runs: list[Run]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.runs[0].config
+
+    def mean(self, split: str) -> float | None:
+        """Mean over the seeds of a split's score, in the level's unit; None if none is complete."""
+        values = self.values(split)
+        return statistics.fmean(values) if values else None
+
+    def values(self, split: str) -> list[float]:
+        """Each complete run's score of a split, in the level's unit."""
+        return [in_unit(run.scores[split], run.level) for run in self.runs if run.complete]
+
+    def show(self, split: str, digits: int) -> str:
+        """`1.523`, or `1.523 ± 0.004` over several seeds (sample standard deviation)."""
+        values = self.values(split)
+        if not values:
+            return "-"
+        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        return f"{statistics.fmean(values):.{digits}f}{spread}"
+
+
+def grouped(runs: Iterable[Run]) -> list[Group]:
+    """Runs of equal config but for the seed, in the order of their first."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        key = {k: v for k, v in run.config.items() if k not in ("seed", "data_dir")}
+        groups.setdefault(json.dumps(key, sort_keys=True), []).append(run)
+    return [Group(members) for members in groups.values()]
+
+
+def differing(groups: Sequence[Group]) -> list[str]:
+    """The config fields in which groups differ, in the order of the config."""
+    names = [name for name in configs.FIELDS if name not in _NOT_TRIED]
+    if len({g.config["param_budget"] for g in groups} - {0}) == 1:
+        names.remove("hidden_size")  # follows from the budget
+    return [name for name in names if len({str(g.config[name]) for g in groups}) > 1]
+
+
+def labels(groups: Sequence[Group], show: Callable[[Any], str]) -> list[str]:
+    """What tells each group from the others: `depth=4 integration=mi`, or its first run's name."""
+    names = differing(groups)
+    return [
+        " ".join(f"{name}={show(group.config[name])}" for name in names) or group.runs[0].name
+        for group in groups
+    ]

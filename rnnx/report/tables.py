@@ -1,0 +1,216 @@
+"""Tables of runs. What we measured and what was published stand in columns of their own."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from rich.table import Table as RichTable
+
+from rnnx.errors import UserError
+from rnnx.metrics import duration
+from rnnx.report import published
+from rnnx.report.runs import Group, Run, differing, grouped, unit
+from rnnx.sweep.space import show
+
+
+class Table(NamedTuple):
+    """A title, headings, rows of text, and a line of what to know about them."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    note: str = ""
+
+    def rich(self) -> RichTable:
+        """For a terminal."""
+        table = RichTable(title=self.title, title_justify="left", box=None, pad_edge=False)
+        for i, heading in enumerate(self.headings):
+            text = any(not _is_number(row[i]) for row in self.rows)
+            widest = max((len(row[i]) for row in self.rows), default=0)
+            table.add_column(heading, justify="left" if text else "right", min_width=widest)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        lines = [self.headings, ["---"] * len(self.headings), *self.rows]
+        body = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in r)} |" for r in lines)
+        return f"{body}\n" + (f"\n{self.note}\n" if self.note else "")
+
+    def csv(self) -> str:
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows([self.headings, *self.rows])
+        return file.getvalue()
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """One row for runs that differ in their seed alone, best valid score first."""
+    groups = grouped(runs)
+    names = differing(groups)
+    level = runs[0].level
+    digits = _digits(level)
+    groups.sort(key=lambda g: (g.mean("valid") is None, g.mean("valid") or 0.0))
+    rows = []
+    for group in groups:
+        first = group.runs[0]
+        seconds = [run.seconds[-1] for run in group.runs if run.seconds]
+        rows.append((
+            *(show(group.config[name]) for name in names),
+            f"{group.config['hidden_size']:,}",
+            f"{first.params:,}",
+            _done(group),
+            *_ours(group, digits),
+            duration(sum(seconds) / len(seconds)) if seconds else "-",
+        ))  # fmt: skip
+    headings = (*names, "units", "parameters", "epochs", "valid", "test", "seeds", "training")
+    return Table(f"{unit(level)}, full protocol", headings, rows, _where(runs))
+
+
+def rhn_depth(runs: Sequence[Run]) -> Table:
+    """Transition depth against perplexity, beside the table of the RHN paper.
+
+    Raises:
+      UserError: when no run is of Penn Treebank words.
+    """
+    groups = grouped(_only(runs, "ptb_word"))
+    groups.sort(key=lambda g: (g.config["cell"] != "rhn", g.config["depth"], g.config["cell"]))
+    rows = []
+    for group in groups:
+        config = group.config
+        paper = published.RHN_DEPTH.get(config["depth"]) if config["cell"] == "rhn" else None
+        published_values = ("", "", "", "")
+        if paper:
+            valid, test = (
+                (paper.valid_tied, paper.test_tied) if config["tied"] else (paper.valid, paper.test)
+            )
+            published_values = (
+                f"{paper.units:,}", f"{valid:.1f}", f"{test:.1f}", _difference(group, test, 1),
+            )  # fmt: skip
+        name = str(config["depth"]) if config["cell"] == "rhn" else _network(config)
+        rows.append((
+            name, f"{config['hidden_size']:,}", f"{group.runs[0].params:,}", _done(group),
+            *_ours(group, 1), *published_values,
+        ))  # fmt: skip
+    headings = (
+        "L", "units", "parameters", "epochs", "valid", "test", "seeds",
+        "paper's units", "paper's valid", "paper's test", "test - paper's",
+    )  # fmt: skip
+    title = "perplexity of Penn Treebank words by transition depth L"
+    return Table(title, headings, rows, _where(runs))
+
+
+def mi_char(runs: Sequence[Run]) -> Table:
+    """Cells with and without Multiplicative Integration on Penn Treebank characters.
+
+    Raises:
+      UserError: when no run is of Penn Treebank characters.
+    """
+    groups = grouped(_only(runs, "ptb_char"))
+    order = ("rnn", "gru", "lstm", "rhn"), ("additive", "mi_simple", "mi")
+    groups.sort(key=lambda g: tuple(
+        names.index(g.config[field]) if g.config[field] in names else len(names)
+        for field, names in zip(("cell", "integration"), order, strict=True)
+    ))  # fmt: skip
+    rows = []
+    for group in groups:
+        config = group.config
+        paper = published.MI_CHAR.get((config["cell"], config["integration"]))
+        rows.append((
+            _network(config), _INTEGRATIONS[config["integration"]], f"{config['hidden_size']:,}",
+            f"{group.runs[0].params:,}", _done(group), *_ours(group, 3),
+            paper.show(2) if paper else "", _difference(group, paper.value, 3) if paper else "",
+        ))  # fmt: skip
+    headings = (
+        "cell", "integration", "units", "parameters", "epochs", "valid", "test", "seeds",
+        "paper's test", "test - paper's",
+    )  # fmt: skip
+    title = "bits per character of Penn Treebank characters by integration"
+    return Table(title, headings, rows, _where(runs))
+
+
+def mi_range(runs: Sequence[Run]) -> Table:
+    """The range r of W ~ U(-r, r) against bits per character, with the paper's table beside.
+
+    Raises:
+      UserError: when no run is of Penn Treebank characters.
+    """
+    groups = grouped(_only(runs, "ptb_char"))
+    groups.sort(key=lambda g: (g.config["integration"], _range(g)))
+    rows = []
+    for group in groups:
+        config = group.config
+        paper = published.MI_RANGE.get((config["integration"], _range(group)))
+        rows.append((
+            _network(config), _INTEGRATIONS[config["integration"]], f"{_range(group):g}",
+            f"{config['hidden_size']:,}", _done(group), *_ours(group, 3),
+            paper.show(2) if paper and config["cell"] == "rnn" else "",
+        ))  # fmt: skip
+    headings = (
+        "cell", "integration", "r", "units", "epochs", "valid", "test", "seeds", "paper's test",
+    )  # fmt: skip
+    title = "bits per character of Penn Treebank characters by the range r of W"
+    return Table(title, headings, rows, _where(runs))
+
+
+TABLES: dict[str, Callable[[Sequence[Run]], Table]] = {
+    "runs": runs_table,
+    "rhn_depth": rhn_depth,
+    "mi_char": mi_char,
+    "mi_range": mi_range,
+}
+
+_INTEGRATIONS = {"additive": "additive", "mi_simple": "simple MI", "mi": "general MI"}
+
+
+def _network(config: dict) -> str:
+    """`LSTM`, `2 x LSTM` or `RHN L=5`."""
+    name = {"dtrnn": "DT-RNN", "dtsrnn": "DT(S)-RNN"}.get(config["cell"], config["cell"].upper())
+    depth = f" L={config['depth']}" if config["cell"] in ("rhn", "dtrnn", "dtsrnn") else ""
+    return (f"{config['num_layers']} x " if config["num_layers"] > 1 else "") + name + depth
+
+
+def _range(group: Group) -> float:
+    return group.config["input_scale"] or group.config["init_scale"]
+
+
+def _only(runs: Sequence[Run], corpus: str) -> list[Run]:
+    if not (found := [run for run in runs if run.config["corpus"] == corpus]):
+        raise UserError(f"this table is of {corpus}, and no run is: leave --table out")
+    return found
+
+
+def _ours(group: Group, digits: int) -> tuple[str, str, str]:
+    """Our valid and test scores, and over how many seeds."""
+    return group.show("valid", digits), group.show("test", digits), str(len(group.values("test")))
+
+
+def _difference(group: Group, theirs: float, digits: int) -> str:
+    mean = group.mean("test")
+    return "" if mean is None else f"{mean - theirs:+.{digits}f}"
+
+
+def _done(group: Group) -> str:
+    """Epochs done, of how many: `8` when all runs are complete."""
+    done = min(len(run.valid) for run in group.runs)
+    asked = group.config["epochs"]
+    return f"{done:,}" if done >= asked else f"{done:,} of {asked:,}"
+
+
+def _digits(level: str) -> int:
+    return 1 if level == "word" else 3
+
+
+def _where(runs: Sequence[Run]) -> str:
+    """Hardware and commits: `Measured on ..., commit ...`."""
+    devices = sorted({run.device for run in runs if run.device})
+    commits = sorted({run.git for run in runs if run.git})
+    if not devices:
+        return ""
+    known = f", commit {', '.join(commits)}" if commits else ""
+    return f"Measured on {'; '.join(devices)}{known}."
+
+
+def _is_number(text: str) -> bool:
+    text = text.replace(",", "").split(" ±")[0].strip("~+-")
+    return text in ("", "-") or text.replace(".", "", 1).isdigit()

@@ -1,0 +1,373 @@
+"""Grids and searches: every trial once, none lost, whatever is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import ROOT, one_device, run_module
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from rnnx import config as configs
+from rnnx import workdir
+from rnnx.errors import UserError
+from rnnx.sweep import space
+from rnnx.sweep.ledger import Ledger, Plan
+from rnnx.sweep.runner import Metrics
+
+# ---------------------------------------------------------------------------- what is tried
+
+
+def test_a_grid_is_every_combination_in_the_fields_own_types() -> None:
+    points = space.grid("depth=1,4; integration=additive,mi;tied=true,False")
+    assert len(points) == 8 and len({json.dumps(p) for p in points}) == 8
+    assert points[0] == {"depth": 1, "integration": "additive", "tied": True}
+    assert points[-1] == {"depth": 4, "integration": "mi", "tied": False}
+    tuples = space.grid("mi_init=(1,1,1),(2,.5,.5);learning_rate=1,1e-3")
+    assert [p["mi_init"] for p in tuples] == [(1.0, 1.0, 1.0)] * 2 + [(2.0, 0.5, 0.5)] * 2
+    assert type(tuples[0]["learning_rate"]) is float
+
+
+@given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True), max_size=3))
+def test_a_grid_has_as_many_points_as_its_axes_multiply_to(axes: list[list[int]]) -> None:
+    fields = ["depth", "num_layers", "hidden_size"]
+    axes = axes or [[7]]
+    named = dict(zip(fields, axes, strict=False))
+    points = space.grid(";".join(f"{k}={','.join(map(str, v))}" for k, v in named.items()))
+    count = 1
+    for axis in axes:
+        count *= len(axis)
+    assert len({tuple(p.items()) for p in points}) == len(points) == count
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("dept=1,2", "did you mean depth"),
+        ("depth", "FIELD=VALUES"),
+        ("depth=", "FIELD=VALUES"),
+        ("", "nothing to sweep"),
+        ("depth=1,x", "'x' is not a whole number"),
+        ("depth=0", "depth=0 must be at least 1"),
+        ("depth=1,1", "twice"),
+        ("depth=1;depth=2", "twice"),
+        ("cell=lsmt", "did you mean lstm"),
+        ("mi_init=(1,a)", "list in parentheses"),
+        ("tied=perhaps", "true or false"),
+    ],
+)
+def test_bad_grids(text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told.replace("(", r"\(")):
+        space.grid(text)
+
+
+def test_a_search_takes_ranges_and_choices() -> None:
+    found = space.search("learning_rate=log:1e-4..1e-2;drop_h=0..0.5;depth=1..6;cell=rhn,lstm")
+    assert found == {
+        "learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "drop_h": optuna.distributions.FloatDistribution(0.0, 0.5),
+        "depth": optuna.distributions.IntDistribution(1, 6),
+        "cell": optuna.distributions.CategoricalDistribution(("rhn", "lstm")),
+    }
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("learning_rate=1..0.1", "range is empty"),
+        ("learning_rate=log:0..1", "above 0"),
+        ("drop_h=0..1", "below 1"),
+        ("depth=1.5..3", "whole number"),
+        ("cell=a..b", "holds no number"),
+        ("mi_init=(1,1,1)", "give it to --grid"),
+    ],
+)
+def test_bad_searches(text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        space.search(text)
+
+
+# ---------------------------------------------------------------------------- who runs what
+
+
+def default_with(**changes):
+    config = configs.default()
+    config.update(changes)
+    return config
+
+
+def plan(grid: str = "depth=1,2,3", **changes) -> Plan:
+    return Plan(default_with(**changes), [], points=space.grid(grid))
+
+
+def drained(*ledgers: Ledger) -> list[dict]:
+    """Claims in turn until nothing is left."""
+    points, left = [], list(ledgers)
+    while left:
+        for ledger in list(left):
+            claim = ledger.claim()
+            if claim is None:
+                left.remove(ledger)
+                continue
+            points.append(claim.point)
+            ledger.tell(claim, TrialState.COMPLETE, 1.0)
+    return points
+
+
+def test_sweeps_in_one_folder_share_its_trials(tmp_path: Path) -> None:
+    grid = plan("depth=1,2,3,4,5")
+    ledgers = [Ledger(tmp_path / "s", grid) for _ in range(3)]
+    points = drained(*ledgers)
+    assert sorted(p["depth"] for p in points) == [1, 2, 3, 4, 5]
+    assert len(ledgers[0].ended()) == ledgers[0].total == 5
+
+
+def test_folders_that_share_a_storage_share_its_trials(tmp_path: Path) -> None:
+    """As machines without a common disk do; entering the same grid twice does no harm."""
+    grid = plan("depth=1,2,3,4,5")
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    one, two = (Ledger(tmp_path / name / "sweep", grid, storage) for name in "ab")
+    for point in grid.points:  # what two that enter at the same moment leave behind
+        two.study.enqueue_trial({}, user_attrs={"point": point})
+    points = drained(one, two)
+    assert sorted(p["depth"] for p in points) == [1, 2, 3, 4, 5]
+    assert len(two.ended()) == two.total == 5
+
+
+def test_a_search_has_its_number_of_trials_over_all(tmp_path: Path) -> None:
+    search = Plan(
+        configs.default(), [], space=space.search("learning_rate=log:1e-4..1;depth=1..9"), trials=7
+    )
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    ledgers = [Ledger(tmp_path / name / "sweep", search, storage) for name in "ab"]
+    points = drained(*ledgers)
+    assert len(points) == 7 == ledgers[0].total
+    assert len({p["learning_rate"] for p in points}) == 7, "a restarted sampler repeats itself"
+    assert all(1e-4 <= p["learning_rate"] <= 1 and p["depth"] in range(1, 10) for p in points)
+    assert drained(Ledger(tmp_path / "a" / "sweep", search, storage)) == []
+
+
+def test_a_cut_trial_is_taken_up_again_with_its_values(tmp_path: Path) -> None:
+    search = Plan(configs.default(), [], space=space.search("learning_rate=0..1"), trials=2)
+    first = Ledger(tmp_path / "s", search)
+    claim = first.claim()
+    claim.trial.report(5.0, 0)
+    other = Ledger(tmp_path / "s", search)
+    second = other.claim()  # holds its lock as long as it is there
+    assert second.point != claim.point, "a trial that runs was given out"
+    assert other.claim() is None
+    claim.log.close()  # as when its process dies
+    again = other.claim()
+    assert (again.trial.number, again.point) == (claim.trial.number, claim.point)
+    assert again.folder == claim.folder and again.reported == 1
+    other.leave(again)
+    assert other.claim() is None, "what was killed in our hands is not for us to repeat"
+    assert Ledger(tmp_path / "s", search).claim().point == claim.point
+
+
+def test_a_cut_trial_stays_with_the_folder_that_has_its_state(tmp_path: Path) -> None:
+    grid = plan("depth=1")
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    one, two = (Ledger(tmp_path / name / "sweep", grid, storage) for name in "ab")
+    claim = one.claim()
+    claim.log.close()
+    assert two.claim() is None
+    assert one.claim().point == {"depth": 1}
+
+
+def test_a_trial_cut_before_it_was_signed_is_not_lost(tmp_path: Path, monkeypatch) -> None:
+    ledger = Ledger(tmp_path / "s", plan("depth=1"))
+    ledger.study.ask()  # and killed
+    assert ledger.claim() is None, "another machine may be about to sign it"
+    monkeypatch.setattr("rnnx.sweep.ledger._UNSIGNED", -1.0)
+    assert ledger.claim().point == {"depth": 1}
+
+
+def test_a_grid_may_grow_but_not_change_its_config(tmp_path: Path) -> None:
+    assert len(drained(Ledger(tmp_path / "s", plan("depth=1,2")))) == 2
+    assert drained(Ledger(tmp_path / "s", plan("depth=1,2,3"))) == [{"depth": 3}]
+    changed = plan("depth=1", learning_rate=0.5)
+    with pytest.raises(UserError, match="learning_rate"):
+        Ledger(tmp_path / "s", changed)
+    elsewhere = plan("depth=1", data_dir="/data")
+    assert drained(Ledger(tmp_path / "s", elsewhere)) == []
+
+
+def test_storage_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot open the study"):
+        Ledger(tmp_path / "s", plan(), "nosuch://x")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        Ledger(tmp_path / "file", plan())
+
+
+def test_metrics_are_followed_while_they_are_written(tmp_path: Path) -> None:
+    metrics, path = Metrics(tmp_path), tmp_path / "metrics.jsonl"
+    metrics.read()
+    assert metrics.step == 0 and metrics.share(0) == 0.0
+    (tmp_path / "run.json").write_text('{"updates": 8}')
+    step = '{"kind": "step", "step": 3, "loss": 1.0}\n'
+    epoch = '{"kind": "epoch", "step": 4, "valid_batched_nll": 2.5}\n'
+    path.write_text(step + epoch[:20])
+    metrics.read()
+    assert (metrics.step, metrics.valid, metrics.share(metrics.step)) == (3, [], 3 / 8)
+    path.write_text(step + epoch)
+    metrics.read()
+    assert (metrics.step, metrics.valid) == (4, [2.5])
+    path.write_text(step)  # cut back to its checkpoint by a continued run
+    metrics.read()
+    assert (metrics.step, metrics.valid) == (3, [])
+
+
+# ---------------------------------------------------------------------------- whole sweeps
+
+CONFIG = """
+from rnnx.config import default
+
+def get_config():
+    config = default()
+    config.update(corpus={corpus!r}, hidden_size=12, batch_size=8, num_steps=50, epochs=9,
+                  init_scale=0.2, learning_rate=0.1)
+    return config
+
+def sweep(config, add):
+    for depth in (1, 2):
+        add(depth=depth)
+"""
+
+
+@pytest.fixture
+def config_file(text: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "experiment.py"
+    path.write_text(CONFIG.format(corpus=str(text)))
+    return path
+
+
+def steps_of(folder: Path) -> list[int]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if line["kind"] == "step"]
+
+
+def scores(folder: Path) -> dict[str, float]:
+    results = {p.parent.name: workdir.read_json(p) for p in folder.glob("trials/*/result.json")}
+    return {name: result["valid"]["nll"] for name, result in sorted(results.items())}
+
+
+def test_a_sweep_records_what_fails_and_goes_on(config_file: Path, tmp_path: Path) -> None:
+    done = run_module(
+        "sweep", f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--workers=2",
+        "--grid=cell=rhn,lstm;depth=2", "--config.epochs=1", "--seeds=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 trials over" in done.stdout and "no transition depth" in done.stdout
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's' / 'sweep.db'}")
+    states = {t.user_attrs["point"]["cell"]: t for t in study.trials}
+    assert states["rhn"].state == TrialState.COMPLETE
+    assert states["rhn"].value == next(iter(scores(tmp_path / "s").values()))
+    assert states["lstm"].state == TrialState.FAIL
+    assert "no transition depth" in states["lstm"].user_attrs["reason"]
+    folder = next((tmp_path / "s" / "trials").glob("*cell=rhn*"))
+    assert workdir.read_json(folder / "run.json")["command"].startswith("python -m rnnx.train")
+    assert workdir.open_run(folder).config.depth == 2
+
+
+@pytest.mark.parametrize("whom", ["sweep", "worker", "politely"])
+def test_a_killed_sweep_goes_on_to_the_same_numbers(
+    whom: str, config_file: Path, tmp_path: Path
+) -> None:
+    command = [f"--config={config_file}"]
+    folder = tmp_path / "s"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rnnx.sweep", *command, f"--workdir={folder}"],
+        cwd=ROOT, env=one_device(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("trials/*/checkpoints/best/*")):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    if whom == "worker":
+        pattern = f"rnnx.train.*--workdir={folder}"
+        subprocess.run(["pkill", "-9", "-f", pattern], check=True)
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 2 and "cut from outside" in told and "SIGKILL" in told
+        assert len(scores(folder)) == 1, "the sweep did not go on with the other trial"
+    else:
+        process.send_signal(signal.SIGKILL if whom == "sweep" else signal.SIGTERM)
+        process.communicate(timeout=120)
+        assert process.returncode == (-9 if whom == "sweep" else 143)
+        assert whom == "sweep" or not scores(folder)
+    done = run_module("sweep", *command, f"--workdir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 trials over" in done.stdout
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder / 'sweep.db'}")
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 2
+    for trial in folder.glob("trials/*"):
+        steps = steps_of(trial)
+        assert steps == list(range(1, len(steps) + 1)), "a step is missing, or there twice"
+    # As ordinary runs of the same configs, never cut.
+    for name, nll in scores(folder).items():
+        again = tmp_path / "whole" / name
+        depth = f"--config.depth={workdir.read_config(folder / 'trials' / name).depth}"
+        assert run_module("train", *command, depth, f"--workdir={again}").returncode == 0
+        assert workdir.read_json(again / "result.json")["valid"]["nll"] == nll
+        if whom != "sweep":
+            break  # one is enough to see it
+
+
+def test_a_search_prunes_what_is_hopeless(config_file: Path, tmp_path: Path) -> None:
+    done = run_module(
+        "sweep", f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--trials=7",
+        "--search=learning_rate=log:1e-9..1", "--workers=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "7 of 7 trials over" in done.stdout
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's' / 'sweep.db'}")
+    states = [t.state for t in study.trials]
+    assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
+    best = min(t.value for t in study.trials if t.state == TrialState.COMPLETE)
+    assert study.best_value == best
+    for trial in (t for t in study.trials if t.state == TrialState.PRUNED):
+        assert 0 < len(trial.intermediate_values) <= 9
+        folder = next((tmp_path / "s" / "trials").glob(f"{trial.number:03d},*"))
+        workdir.open_run(folder)  # an ordinary workdir, though not complete
+
+
+@pytest.mark.parametrize(
+    "args, told",
+    [
+        ([], "--workdir=DIR is missing"),
+        (["--workdir={tmp}/s", "--grid=depth=1", "--search=depth=1..2"], "two sweeps"),
+        (["--workdir={tmp}/s", "--search=depth=1..2"], "go together"),
+        (["--workdir={tmp}/s", "--grid=dept=1"], "did you mean depth"),
+        (["--workdir={tmp}/s", "--grid=seed=1,2", "--seeds=2"], "leave --seeds out"),
+        (["--workdir={tmp}/s", "--grid=hidden_size=1,2", "--param_budget=999"], "solves"),
+        (["--workdir={tmp}/s", "--config.corpus=nosuch", "--grid=depth=1"], "nosuch"),
+    ],
+)
+def test_bad_sweeps_are_refused_in_one_line(
+    args: list[str], told: str, config_file: Path, tmp_path: Path
+) -> None:
+    args = [arg.format(tmp=tmp_path) for arg in args]
+    done = run_module("sweep", f"--config={config_file}", *args)
+    assert done.returncode == 2 and told in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "s").exists()
+
+
+def test_help_names_every_flag() -> None:
+    done = run_module("sweep", "--help", PATH=os.environ["PATH"])
+    assert done.returncode == 0
+    for name in ("grid", "search", "trials", "seeds", "param_budget", "workers", "storage"):
+        assert f"--{name}:" in done.stdout
