@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnx.batches import Windows, scoring_windows, streams
+from rnnx.batches import Pieces, PieceWindows, Windows, capped, scoring_windows, streams
 from rnnx.errors import UserError
 
 sizes = st.integers(1, 9)
@@ -122,3 +124,72 @@ def test_out_of_range():
     for windows in (Windows(np.arange(50), 2, 5), scoring_windows(np.arange(50), 2, 5)):
         with pytest.raises(IndexError):
             windows[len(windows)]
+
+
+# ---------------------------------------------------------------------------- pieces
+
+
+def pieces_of(lengths: list[int]) -> Pieces:
+    """Pieces whose every frame is another number, so that windows tell where they come from."""
+    frames = np.arange(sum(lengths) * 2, dtype=np.float32).reshape(-1, 2) + 1
+    return Pieces.of(np.split(frames, np.cumsum(lengths)[:-1]))
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=9), sizes, sizes, st.integers(0, 3))
+def test_pieces_are_covered_exactly_once_from_the_zero_state(lengths, batch_size, num_steps, epoch):
+    if max(lengths) == 1:
+        lengths = [*lengths, 2]
+    pieces = pieces_of(lengths)
+    windows = PieceWindows(pieces, batch_size, num_steps, seed=5)
+    if epoch:
+        windows.begin(epoch)
+    seen: list[tuple[float, float]] = []
+    last: list[float | None] = [None] * batch_size
+    for i, (x, y, weight) in enumerate(windows):
+        assert x.shape == (batch_size, num_steps, 2) and weight.shape == x.shape[:2]
+        last = [None] * batch_size if windows.fresh(i) else last
+        for row in range(batch_size):
+            for t in np.flatnonzero(weight[row]):
+                before, now = float(x[row, t, 0]), float(y[row, t, 0])
+                assert last[row] in (None, before), "a piece is not read in its order"
+                seen.append((before, now))
+                last[row] = now
+    expected = [
+        (float(a[0]), float(b[0])) for piece in pieces.pieces for a, b in itertools.pairwise(piece)
+    ]
+    assert sorted(seen) == sorted(expected)
+    assert windows.targets == pieces.targets == len(expected)
+
+
+def test_pieces_are_shuffled_by_seed_and_epoch_alone():
+    def order(seed: int, epoch: int) -> list[float]:
+        windows = PieceWindows(pieces_of([4] * 20), 20, 3, seed=seed)
+        windows.begin(epoch)
+        return windows[0][0][:, 0, 0].tolist()
+
+    assert order(1, 2) == order(1, 2)
+    assert len({tuple(order(s, e)) for s in (1, 2) for e in (1, 2)}) == 4
+
+
+def test_windows_of_pieces_side_by_side():
+    windows = PieceWindows(pieces_of([7, 3, 5]), 2, 2)
+    assert len(windows) == 2 * 3
+    x, y, weight, fresh = windows.together(1, 4, 6)
+    assert x.shape == y.shape == (2, 12, 2) and weight.shape == (2, 12)
+    assert fresh.tolist() == [0, 0, 1, 0, 0, 0]
+    for i in range(4):
+        there = slice(2 * i, 2 * i + 2)
+        for whole, part in zip((x, y, weight), windows[i + 1], strict=True):
+            assert (whole[:, there] == part).all()
+    assert not weight[:, 8:].any()
+    share = PieceWindows(pieces_of([7, 3, 5]), 2, 2, rows=slice(1, 2))
+    assert (share[0][0] == windows[0][0][1:]).all()
+
+
+def test_capped_splits():
+    assert capped(np.arange(9), 4).tolist() == [0, 1, 2, 3, 4]
+    assert len(capped(np.arange(9), 0)) == 9
+    pieces = pieces_of([4, 3, 6])  # 3, 2 and 5 targets
+    assert [capped(pieces, n).targets for n in (1, 3, 4, 5, 6, 10, 99, 0)] == [
+        3, 3, 5, 5, 10, 10, 10, 10
+    ]  # fmt: skip

@@ -1,0 +1,174 @@
+"""Tables that keep ours and the papers' apart, and plots that are there."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from conftest import QUIET, run_module, small
+
+from rnnx import config as configs
+from rnnx.errors import UserError
+from rnnx.report import published
+from rnnx.report.__main__ import write
+from rnnx.report.runs import Run, differing, from_file, grouped, in_unit, read, to_file
+from rnnx.report.tables import TABLES
+from rnnx.train import Trainer
+
+
+def run(name: str = "a", valid: float = 100.0, test: float = 90.0, **fields) -> Run:
+    """A complete run of Penn Treebank words, with perplexities at the end of its curve."""
+    config = configs.default().to_dict() | {"corpus": "ptb_word", "level": "word", "epochs": 2}
+    config |= {"embed_size": config["hidden_size"]} | fields
+    nats = [math.log(2 * valid), math.log(valid)]
+    scores = {"valid": math.log(valid), "test": math.log(test)}
+    return Run(
+        name, config, 3_000_000, "python -m rnnx.train --config=c.py --workdir=/home/x/a",
+        "abc123", "cpu (Z80, 1 cores)", [1, 2], nats, nats, [10.0, 20.0], 500.0, scores,
+    )  # fmt: skip
+
+
+def columns(table) -> dict[str, list[str]]:
+    rows = list(csv.reader(io.StringIO(table.csv())))
+    return {heading: [row[i] for row in rows[1:]] for i, heading in enumerate(rows[0])}
+
+
+def test_the_depth_table_has_ours_and_the_papers_in_columns_of_their_own() -> None:
+    runs = [
+        run("L1", 110.0, 100.0, tied=True, depth=1),
+        run("L4", 100.0, 95.0, tied=True, depth=4),
+        run("u4", 101.0, 96.0, depth=4),
+        run("lstm", 120.0, 115.0, cell="lstm", tied=True),
+    ]
+    found = columns(TABLES["rhn_depth"](runs))
+    assert found["L"] == ["1", "4", "4", "LSTM"]
+    assert found["valid"] == ["110.0", "100.0", "101.0", "120.0"]
+    assert found["test"] == ["100.0", "95.0", "96.0", "115.0"]
+    assert found["paper's test"] == ["90.6", "68.6", "70.9", ""]
+    assert found["paper's valid"] == ["93.2", "70.8", "73.3", ""]
+    assert found["test - paper's"] == ["+9.4", "+26.4", "+25.1", ""]
+    paper = {f"{v:.1f}" for row in published.RHN_DEPTH.values() for v in row[1:]}
+    for heading, cells in found.items():
+        if not heading.startswith("paper's"):
+            assert not paper & set(cells) - {"100.0"}, f"a published number among ours: {heading}"
+
+
+def test_published_numbers_are_those_of_the_notes_and_keep_their_marks() -> None:
+    assert published.RHN_DEPTH[10] == (830, 71.3, 68.3, 68.3, 66.0)
+    assert published.RHN_DEPTH[1] == (1275, 92.4, 89.2, 93.2, 90.6)
+    assert published.MI_CHAR["rnn", "mi"].show(2) == "1.39 (c)"
+    assert published.MI_CHAR["rnn", "additive"].show(2) == "~1.42"
+    assert published.Value(1.3, "V").show(1) == "1.3"
+
+
+def test_seeds_are_one_row_with_mean_and_sample_deviation() -> None:
+    def char(seed: int, bpc: float, **fields) -> Run:
+        one = run(f"s{seed}", corpus="ptb_char", level="char", cell="rnn", seed=seed, **fields)
+        one.scores = {"valid": bpc * math.log(2), "test": (bpc - 0.1) * math.log(2)}
+        return one
+
+    runs = [char(0, 1.5), char(1, 1.6), char(2, 1.7), char(0, 1.45, integration="mi")]
+    found = columns(TABLES["mi_char"](runs))
+    assert found["integration"] == ["additive", "general MI"]
+    assert found["valid"] == ["1.600 ± 0.100", "1.450"]
+    assert found["test"] == ["1.500 ± 0.100", "1.350"]
+    assert found["seeds"] == ["3", "1"]
+    assert found["paper's test"] == ["~1.42", "1.39 (c)"]
+    assert found["test - paper's"] == ["+0.080", "-0.040"]
+    assert [len(g.runs) for g in grouped(runs)] == [3, 1]
+    assert differing(grouped(runs)) == ["integration"]
+
+
+def test_the_range_table_takes_the_range_of_w() -> None:
+    def char(r: float, **fields) -> Run:
+        return run(f"{r}", corpus="ptb_char", level="char", cell="rnn", init_scale=0.02,
+                   input_scale=r, **fields)  # fmt: skip
+
+    found = columns(TABLES["mi_range"]([char(0.3), char(0.0), char(0.1, integration="mi")]))
+    assert found["r"] == ["0.02", "0.3", "0.1"]
+    assert found["paper's test"] == ["~1.69", "~1.57", "~1.40"]
+
+
+def test_unfinished_runs_are_shown_as_such_and_not_counted() -> None:
+    half = run("half", depth=2, epochs=8)
+    half.scores = {}
+    found = columns(TABLES["runs"]([run("whole", depth=1), half]))
+    assert found["test"] == ["90.0", "-"] and found["seeds"] == ["1", "0"]
+    assert found["epochs"] == ["2", "2 of 8"]
+
+
+@pytest.mark.parametrize("name", ["rhn_depth", "mi_char", "mi_range"])
+def test_a_table_of_other_runs_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="leave --table out"):
+        TABLES[name]([run(corpus="python", level="char")])
+
+
+def test_units_of_the_levels() -> None:
+    assert in_unit(math.log(70), "word") == pytest.approx(70)
+    assert in_unit(math.log(2), "char") == in_unit(math.log(2), "byte") == 1
+    assert in_unit(8.5, "roll") == 8.5
+
+
+def test_a_data_file_holds_all_that_tables_and_plots_need(tmp_path: Path) -> None:
+    runs = [run("L1", depth=1, data_dir="/home/x/data"), run("L2", depth=2, seed=3)]
+    path = tmp_path / "runs.json"
+    to_file(runs, path)
+    assert "/home" not in path.read_text()
+    again = from_file(path)
+    for before, after in zip(runs, again, strict=True):
+        assert after.command == f"python -m rnnx.train --config=c.py --workdir=runs/{before.name}"
+        assert after.scores == before.scores and after.epoch == before.epoch
+        assert after.config == before.config | {"data_dir": ""}
+    assert TABLES["runs"](again) == TABLES["runs"](runs)
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps(data | {"format": 99}))
+    with pytest.raises(UserError, match="no data file"):
+        from_file(path)
+    path.write_text(json.dumps({"format": 1, "runs": [{"name": "x"}]}))
+    with pytest.raises(UserError, match="no data file"):
+        from_file(path)
+
+
+def test_every_plot_is_drawn(tmp_path: Path) -> None:
+    runs = [run(f"L{L}-{s}", 100 - L + s, depth=L, seed=s) for L in (1, 2, 4) for s in (0, 1)]
+    files = write(runs, "runs", tmp_path)
+    assert {f.name for f in files} == {
+        "table.md", "table.csv", "curves.png", "seconds.png", "parameters.png", "swept.png"
+    }  # fmt: skip
+    for file in files:
+        if file.suffix == ".png":
+            assert file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 5_000
+    assert "| depth |" in (tmp_path / "table.md").read_text()
+
+
+def test_real_workdirs_are_read(text: Path, tmp_path: Path) -> None:
+    config = small(text, epochs=2, tied=True, drop_x=0.0, param_budget=3000, hidden_size=1)
+    result = Trainer(config, tmp_path / "runs" / "one", QUIET).run()
+    (found,) = read([tmp_path])
+    assert found.complete and found.name == "one" and found.params == result["params"]
+    assert found.scores == {s: result[s]["nll"] for s in ("valid", "test")}
+    assert found.epoch == [1, 2] and len(found.valid) == len(found.train) == 2
+    # A width that was solved is continued, not refused.
+    again = Trainer(config, tmp_path / "runs" / "one", QUIET).run()
+    assert again["valid"] == result["valid"] and again["params"] <= 3000
+
+
+def test_the_command(text: Path, tmp_path: Path) -> None:
+    Trainer(small(text, epochs=1), tmp_path / "runs" / "one", QUIET).run()
+    done = run_module("report", f"--workdir={tmp_path / 'runs'}", f"--export={tmp_path / 'd.json'}")
+    assert done.returncode == 0, done.stderr
+    assert "bits per character" in done.stdout and "Measured on" in done.stdout
+    assert (tmp_path / "runs" / "report" / "curves.png").exists()
+    again = run_module("report", f"--workdir={tmp_path / 'd.json'}", f"--out={tmp_path / 'out'}")
+    assert again.returncode == 0 and (tmp_path / "out" / "table.csv").exists()
+    for args, told in (
+        ([f"--workdir={tmp_path / 'nosuch'}"], "neither a folder nor a data file"),
+        ([f"--workdir={tmp_path / 'out'}"], "no runs in"),
+        ([f"--workdir={tmp_path / 'runs'}", "--table=rhn_depth"], "leave --table out"),
+        ([], "workdir"),
+    ):
+        failed = run_module("report", *args)
+        assert failed.returncode == 2 and told in failed.stderr, failed.stderr
+        assert failed.stderr.count("\n") == 1
