@@ -8,8 +8,13 @@ Expected  1.39 bits per character, test (published); variant `rnn`: 1.42 (~, rec
 Cost      2,006 updates an epoch; 8 minutes an epoch on 2 CPU cores (AVX-512), from
           the rate of 11,358 tokens/s over 40 updates
 Command   python -m rnnx.train --config=configs/ptb_char.py --workdir=runs/ptb_char
-Others    --config=configs/ptb_char.py:rnn; any cell by --config.cell=lstm and the like
+Others    --config=configs/ptb_char.py:rnn; any cell by --config.cell=lstm and the like;
+          variant `small`: 1M parameters, 2 epochs, for CPUs
+Cells     RNN and MI-RNN; with `small` every cell, additive, with simple and with general MI:
+          python -m rnnx.sweep --config=configs/ptb_char.py:small --workdir=runs/mi_char
 """
+
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -35,7 +40,37 @@ def get_config(arg: str = "") -> ConfigDict:
         patience=2,
         max_grad_norm=0.0,
     )
-    return variants(arg, config, {"rnn": rnn})
+    return variants(arg, config, {"rnn": rnn, "small": small})
+
+
+def sweep(config: ConfigDict, add: Callable) -> None:
+    """The paper's two rows; at one size, every cell with every integration, RNN and LSTM with
+    three seeds."""
+    if not config.param_budget:
+        add(integration="mi")
+        add(integration="additive")
+        return
+    for seed in range(3):
+        for cell, depth in (("rnn", 1), ("lstm", 1), ("gru", 1), ("rhn", 5)):
+            if seed and cell in ("gru", "rhn"):
+                continue
+            for integration in ("additive", "mi_simple", "mi"):
+                add(cell=cell, depth=depth, integration=integration, seed=seed)
+
+
+def small(config: ConfigDict) -> None:
+    """1M parameters, {alpha, beta1, beta2} = {1, .5, .5}, a larger learning rate, 2 epochs."""
+    config.update(
+        param_budget=1_000_000,
+        mi_init=(1.0, 0.5, 0.5),
+        init_scale=0.04,
+        batch_size=32,
+        epochs=2,
+        learning_rate=1e-3,
+        lr_decay=4.0,
+        max_grad_norm=10.0,
+        patience=0,
+    )
 
 
 def rnn(config: ConfigDict) -> None:

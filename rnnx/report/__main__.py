@@ -1,6 +1,7 @@
 """Tables and plots of runs.
 
-    python -m rnnx.report --workdir=DIR[,DIR...] [--table=rhn_depth|mi_char|mi_range]
+    python -m rnnx.report --workdir=DIR[,DIR...] \
+        [--table=rhn_depth|mi_char|mi_range|optimization]
 
 DIR is a workdir of rnnx.train or rnnx.sweep, or any folder of them; or a data file that --export
 wrote. Prints the table, and writes to --out (the first DIR's `report`) it as table.md and
@@ -50,7 +51,10 @@ def write(runs: list[Run], table: str, out: Path) -> list[Path]:
         if any(run.complete for run in runs):
             plots.against_parameters(runs, out / "parameters.png")
             files.append(out / "parameters.png")
-            if plots.against_field(runs, out / "swept.png"):
+            if table == "optimization":
+                plots.searches(runs, out / "optimization.png")
+                files.append(out / "optimization.png")
+            elif plots.against_field(runs, out / "swept.png"):
                 files.append(out / "swept.png")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}") from None

@@ -1,14 +1,14 @@
 """Plots of runs, as PNG: legible at page width, in colours that most eyes can tell apart."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from rnnx import config as configs
-from rnnx.report.runs import Group, Run, differing, grouped, in_unit, labels, unit
+from rnnx.report.runs import CELL_NAMES, Group, Run, differing, grouped, in_unit, labels, unit
 from rnnx.sweep.space import show
 
 # Okabe and Ito's colours, the yellow left out.
@@ -95,42 +95,38 @@ def against_field(runs: Sequence[Run], path: Path) -> bool:
     return True
 
 
-def by_group(
-    runs: Sequence[Run], by: Sequence[str], score: Callable[[Run], float], name: str, path: Path
-) -> None:
-    """Every run of a search as a point, by the fields that it was repeated for; bars are medians.
+def searches(runs: Sequence[Run], path: Path) -> None:
+    """Every complete run of a search as a point, by cell and transition depth; bars are medians.
 
-    Args:
-      by: fields; the last is the horizontal axis, the others tell the colours.
-      score: a run's value; name: of the vertical axis.
+    A run's value is the lowest training score of its epochs.
     """
     figure, axes = _figure()
-    values = sorted({run.config[by[-1]] for run in runs})
-    kinds = list(dict.fromkeys(tuple(run.config[n] for n in by[:-1]) for run in runs))
-    width = 0.8 / max(len(kinds), 1)
-    for i, kind in enumerate(kinds):
+    complete = [run for run in runs if run.complete]
+    depths = sorted({run.config["depth"] for run in complete})
+    cells = list(dict.fromkeys(run.config["cell"] for run in complete))
+    width = 0.8 / len(cells)
+    for i, cell in enumerate(cells):
         style = _style(i)
-        for j, value in enumerate(values):
-            members = sorted(
-                score(run)
-                for run in runs
-                if run.config[by[-1]] == value and tuple(run.config[n] for n in by[:-1]) == kind
+        for j, depth in enumerate(depths):
+            values = sorted(
+                in_unit(min(run.train), run.level)
+                for run in complete
+                if (run.config["cell"], run.config["depth"]) == (cell, depth)
             )
-            if not members:
+            if not values:
                 continue
-            centre = j + (i - (len(kinds) - 1) / 2) * width
-            spread = [centre + (k % 3 - 1) * width / 6 for k in range(len(members))]
-            label = " ".join(map(show, kind)) if j == 0 else None
+            centre = j + (i - (len(cells) - 1) / 2) * width
+            x = [centre + (k % 3 - 1) * width / 6 for k in range(len(values))]
+            points = {"color": style["color"], "markersize": 5, "markeredgewidth": 0, "alpha": 0.6}
             axes.plot(
-                spread, members, style["marker"], color=style["color"], ms=4, alpha=0.6, mew=0,
-                label=label,
-            )  # fmt: skip
+                x, values, style["marker"], label=CELL_NAMES[cell] if j == 0 else None, **points
+            )
             ends = [centre - width / 3, centre + width / 3]
-            axes.plot(ends, [statistics.median(members)] * 2, color=style["color"], lw=2)
-    axes.set_xticks(range(len(values)), [show(value) for value in values])
-    axes.set_xlabel("transition depth L" if by[-1] == "depth" else by[-1])
-    axes.set_ylabel(name)
-    axes.legend(frameon=False)
+            axes.plot(ends, [statistics.median(values)] * 2, color=style["color"], linewidth=2)
+    axes.set_xticks(range(len(depths)), [str(depth) for depth in depths])
+    axes.set_xlabel("transition depth L")
+    axes.set_ylabel(f"lowest training score, {unit(complete[0].level)}")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, path)
 
 

@@ -18,6 +18,12 @@ FORMAT = 1  # of a data file
 _NOT_TRIED = ("seed", "data_dir", "checkpoint_every", "eval_tokens", "dtype", "remat", "embed_size")
 
 
+CELL_NAMES = {
+    "rnn": "RNN", "gru": "GRU", "lstm": "LSTM", "rhn": "RHN", "dtrnn": "DT-RNN",
+    "dtsrnn": "DT(S)-RNN",
+}  # fmt: skip
+
+
 @dataclass
 class Run:
     """One run: its config, its curve over epochs, and its scores if it is complete."""

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from rich.table import Table as RichTable
 from rnnx.errors import UserError
 from rnnx.metrics import duration
 from rnnx.report import published
-from rnnx.report.runs import Group, Run, differing, grouped, unit
+from rnnx.report.runs import CELL_NAMES, Group, Run, differing, grouped, in_unit, unit
 from rnnx.sweep.space import show
 
 
@@ -153,11 +154,41 @@ def mi_range(runs: Sequence[Run]) -> Table:
     return Table(title, headings, rows, _where(runs))
 
 
+def optimization(runs: Sequence[Run]) -> Table:
+    """What a search found for each cell at each transition depth: does it still train when deep?
+
+    Train is the lowest of a run's epochs; valid and test are those of the run with the best valid
+    score.
+    """
+    searches: dict[tuple, list[Run]] = {}
+    for run in sorted(runs, key=lambda r: (_network(r.config), r.config["depth"])):
+        searches.setdefault((_network(run.config), run.params), []).append(run)
+    digits, rows = _digits(runs[0].level), []
+    for (network, params), members in searches.items():
+        complete = [run for run in members if run.complete]
+        trained = sorted(in_unit(min(run.train), run.level) for run in complete)
+        best = Group([min(complete, key=lambda run: run.scores["valid"])]) if complete else None
+        rows.append((
+            network, f"{members[0].config['hidden_size']:,}", f"{params:,}", str(len(members)),
+            str(len(members) - len(complete)),
+            *([f"{statistics.median(trained):.{digits}f}", f"{trained[0]:.{digits}f}"]
+              if complete else ["-", "-"]),
+            *([*_ours(best, digits)[:2], show(best.config["learning_rate"])]
+              if best else ["-", "-", "-"]),
+        ))  # fmt: skip
+    headings = (
+        "cell", "units", "parameters", "runs", "diverged", "median train", "best train",
+        "valid", "test", "learning rate",
+    )  # fmt: skip
+    return Table(f"{unit(runs[0].level)}: what a search found", headings, rows, _where(runs))
+
+
 TABLES: dict[str, Callable[[Sequence[Run]], Table]] = {
     "runs": runs_table,
     "rhn_depth": rhn_depth,
     "mi_char": mi_char,
     "mi_range": mi_range,
+    "optimization": optimization,
 }
 
 _INTEGRATIONS = {"additive": "additive", "mi_simple": "simple MI", "mi": "general MI"}
@@ -165,7 +196,7 @@ _INTEGRATIONS = {"additive": "additive", "mi_simple": "simple MI", "mi": "genera
 
 def _network(config: dict) -> str:
     """`LSTM`, `2 x LSTM` or `RHN L=5`."""
-    name = {"dtrnn": "DT-RNN", "dtsrnn": "DT(S)-RNN"}.get(config["cell"], config["cell"].upper())
+    name = CELL_NAMES[config["cell"]]
     depth = f" L={config['depth']}" if config["cell"] in ("rhn", "dtrnn", "dtsrnn") else ""
     return (f"{config['num_layers']} x " if config["num_layers"] > 1 else "") + name + depth
 
