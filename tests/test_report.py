@@ -133,6 +133,7 @@ def test_a_data_file_holds_all_that_tables_and_plots_need(tmp_path: Path) -> Non
 
 def test_every_plot_is_drawn(tmp_path: Path) -> None:
     runs = [run(f"L{L}-{s}", 100 - L + s, depth=L, seed=s) for L in (1, 2, 4) for s in (0, 1)]
+    runs[-1].params = runs[-2].params = 9_000_000
     files = write(runs, "runs", tmp_path)
     assert {f.name for f in files} == {
         "table.md", "table.csv", "curves.png", "seconds.png", "parameters.png", "swept.png"
@@ -140,6 +141,10 @@ def test_every_plot_is_drawn(tmp_path: Path) -> None:
     for file in files:
         if file.suffix == ".png":
             assert file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 5_000
+    assert "parameters.png" not in {f.name for f in write(runs[:2], "runs", tmp_path)}
+    searched = write(runs, "optimization", tmp_path / "searched")
+    assert (tmp_path / "searched" / "swept.png") in searched
+    write(runs, "runs", tmp_path)
     assert "| depth |" in (tmp_path / "table.md").read_text()
 
 

@@ -14,6 +14,7 @@ numbers, where a table has them, stand in columns of their own: (c) as another p
 from pathlib import Path
 
 from absl import flags
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from rnnx import cli
@@ -44,21 +45,24 @@ def write(runs: list[Run], table: str, out: Path) -> list[Path]:
         (out / "table.md").write_text(made.markdown(), encoding="utf-8")
         (out / "table.csv").write_text(made.csv(), encoding="utf-8")
         files = [out / "table.md", out / "table.csv"]
-        if any(run.valid for run in runs):
-            plots.learning_curves(runs, out / "curves.png")
-            plots.against_seconds(runs, out / "seconds.png")
-            files += [out / "curves.png", out / "seconds.png"]
-        if any(run.complete for run in runs):
-            plots.against_parameters(runs, out / "parameters.png")
-            files.append(out / "parameters.png")
-            if table == "optimization":
-                plots.searches(runs, out / "optimization.png")
-                files.append(out / "optimization.png")
-            elif plots.against_field(runs, out / "swept.png"):
-                files.append(out / "swept.png")
+        for name, figure in _plots(runs, table).items():
+            files.append(out / f"{name}.png")
+            figure.savefig(files[-1], dpi=160)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}") from None
     return files
+
+
+def _plots(runs: list[Run], table: str) -> dict[str, Figure]:
+    figures: dict[str, Figure | None] = {}
+    if any(run.valid for run in runs):
+        figures["curves"] = plots.learning_curves(runs)
+        figures["seconds"] = plots.against_seconds(runs)
+    if any(run.complete for run in runs):
+        figures["parameters"] = plots.against_parameters(runs)
+        by_depth = table == "optimization"
+        figures["swept"] = (plots.searches if by_depth else plots.against_field)(runs)
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
-"""Plots of runs, as PNG: legible at page width, in colours that most eyes can tell apart."""
+"""Plots of runs: legible at page width, in colours that most eyes can tell apart."""
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from rnnx import config as configs
 from rnnx.report.runs import CELL_NAMES, Group, Run, differing, grouped, in_unit, labels, unit
@@ -14,10 +15,11 @@ from rnnx.sweep.space import show
 # Okabe and Ito's colours, the yellow left out.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = "osD^vPX"
+_LINES = ("-", "--", ":", "-.")
 _MOST = 14  # curves in one plot
 
 
-def learning_curves(runs: Sequence[Run], path: Path) -> None:
+def learning_curves(runs: Sequence[Run]) -> Figure:
     """Valid score against epochs: the mean over seeds, and their range as a band."""
     figure, axes = _figure()
     groups = _best([g for g in grouped(runs) if g.runs[0].valid])
@@ -30,10 +32,11 @@ def learning_curves(runs: Sequence[Run], path: Path) -> None:
             low, high = (list(map(f, zip(*curves, strict=True))) for f in (min, max))
             axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
     axes.set_xlabel("epoch")
-    _finish(figure, axes, groups, path, "valid")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _finish(figure, axes, groups, "valid")
 
 
-def against_seconds(runs: Sequence[Run], path: Path) -> None:
+def against_seconds(runs: Sequence[Run]) -> Figure:
     """The best valid score so far against seconds of training, of each group's first run."""
     figure, axes = _figure()
     groups = _best([g for g in grouped(runs) if g.runs[0].valid])
@@ -41,35 +44,37 @@ def against_seconds(runs: Sequence[Run], path: Path) -> None:
         run, best = group.runs[0], []
         for value in run.valid:
             best.append(min([*best[-1:], in_unit(value, run.level)]))
-        axes.plot(run.seconds, best, label=label, **style)
-    axes.set_xlabel("training time (s)")
-    axes.set_xscale("log")
-    _finish(figure, axes, groups, path, "best valid")
+        axes.plot([s / 60 for s in run.seconds], best, label=label, **style)
+    axes.set_xlabel("training time (minutes)")
+    return _finish(figure, axes, groups, "best valid")
 
 
-def against_parameters(runs: Sequence[Run], path: Path) -> None:
-    """Test score of complete runs against the number of parameters."""
-    figure, axes = _figure()
+def against_parameters(runs: Sequence[Run]) -> Figure | None:
+    """Test score of complete runs against the number of parameters; None where all have as many."""
     groups = _best([g for g in grouped(runs) if g.values("test")])
+    sizes = [group.runs[0].params for group in groups]
+    if not sizes or max(sizes) < 1.1 * min(sizes):
+        return None
+    figure, axes = _figure()
     for group, label, style in _styled(groups):
         values = group.values("test")
-        x = [group.runs[0].params] * len(values)
+        x = [group.runs[0].params / 1e6] * len(values)
         axes.plot(x, values, label=label, **style | {"linestyle": ""})
-    axes.set_xlabel("parameters")
-    _finish(figure, axes, groups, path, "test")
+    axes.set_xlabel("parameters (millions)")
+    return _finish(figure, axes, groups, "test")
 
 
-def against_field(runs: Sequence[Run], path: Path) -> bool:
+def against_field(runs: Sequence[Run]) -> Figure | None:
     """Score against the one number that was swept, a line for each of the other choices.
 
-    Points are runs, the line joins their means; with a search's many runs, their best. False when
+    Points are runs, the line joins their means; with a search's many runs, their best. None when
     no number, or more than one, was swept.
     """
     groups = [g for g in grouped(runs) if g.values("valid")]
     names = differing(groups)
     numbers = [n for n in names if type(configs.FIELDS[n].default) in (int, float)]
     if len(numbers) != 1 or len({g.config[numbers[0]] for g in groups}) < 3:
-        return False
+        return None
     name = numbers[0]
     others = [n for n in names if n != name]
     figure, axes = _figure()
@@ -91,11 +96,10 @@ def against_field(runs: Sequence[Run], path: Path) -> bool:
     axes.set_xlabel("transition depth L" if name == "depth" else name)
     if name != "depth":
         axes.set_xscale("log")
-    _finish(figure, axes, groups, path, "score")
-    return True
+    return _finish(figure, axes, groups, "score")
 
 
-def searches(runs: Sequence[Run], path: Path) -> None:
+def searches(runs: Sequence[Run]) -> Figure:
     """Every complete run of a search as a point, by cell and transition depth; bars are medians.
 
     A run's value is the lowest training score of its epochs.
@@ -127,10 +131,10 @@ def searches(runs: Sequence[Run], path: Path) -> None:
     axes.set_xlabel("transition depth L")
     axes.set_ylabel(f"lowest training score, {unit(complete[0].level)}")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
+    return figure
 
 
-def _figure() -> tuple[Figure, matplotlib.axes.Axes]:
+def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.5, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -157,35 +161,39 @@ def _best(groups: list[Group]) -> list[Group]:
 
 
 def _styled(groups: Sequence[Group]) -> list[tuple[Group, str, dict]]:
-    """Each group with its label and style: along a colour map where a single number was swept."""
-    texts = labels(groups, show)
+    """Each group with its label and style.
+
+    Where a single number was swept, colours follow a map; where several fields were, the first
+    decides colour and marker and the second the line.
+    """
     names = differing(groups)
     styles = [_style(i) for i in range(len(groups))]
-    ordered = len(names) == 1 and type(configs.FIELDS[names[0]].default) in (int, float)
-    if ordered and len(groups) > 2:
+    if len(names) > 1:
+        for name, keys in zip(names, (("color", "marker"), ("linestyle",)), strict=False):
+            values = list(dict.fromkeys(str(group.config[name]) for group in groups))
+            for group, style in zip(groups, styles, strict=True):
+                i = values.index(str(group.config[name]))
+                chosen = _style(i) | {"linestyle": _LINES[i % len(_LINES)]}
+                style |= {key: chosen[key] for key in keys}
+    elif names and type(configs.FIELDS[names[0]].default) in (int, float) and len(groups) > 2:
         values = sorted({group.config[names[0]] for group in groups})
-        colours = matplotlib.colormaps["viridis"]
         for group, style in zip(groups, styles, strict=True):
             place = values.index(group.config[names[0]]) / (len(values) - 1)
-            style |= {"color": colours(0.9 * place), "linestyle": "-"}
-    return list(zip(groups, texts, styles, strict=True))
+            style |= {"color": matplotlib.colormaps["viridis"](0.9 * place), "linestyle": "-"}
+    return list(zip(groups, labels(groups), styles, strict=True))
 
 
-def _finish(figure: Figure, axes, groups: Sequence[Group], path: Path, what: str) -> None:
+def _finish(figure: Figure, axes: Axes, groups: Sequence[Group], what: str) -> Figure:
     level = groups[0].runs[0].level
     axes.set_ylabel(f"{what}, {unit(level)}")
     low, high = axes.get_ylim()
     if level == "word" and high > 4 * max(low, 1.0):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
-        axes.yaxis.set_minor_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
     handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 6:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     elif len(handles) > 1:
         axes.legend(frameon=False)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=160, metadata={"Software": None})
+    return figure

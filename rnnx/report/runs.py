@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from rnnx import config as configs
 from rnnx import workdir
 from rnnx.errors import UserError
 from rnnx.metrics import Score
+from rnnx.sweep.space import show
 
 FORMAT = 1  # of a data file
 # Where a run's data lie, how far it was to go, and how it was computed: not what was tried.
@@ -22,6 +23,8 @@ CELL_NAMES = {
     "rnn": "RNN", "gru": "GRU", "lstm": "LSTM", "rhn": "RHN", "dtrnn": "DT-RNN",
     "dtsrnn": "DT(S)-RNN",
 }  # fmt: skip
+INTEGRATION_NAMES = {"additive": "additive", "mi_simple": "simple MI", "mi": "general MI"}
+DEEP = ("rhn", "dtrnn", "dtsrnn")  # cells that have a transition depth
 
 
 @dataclass
@@ -201,10 +204,21 @@ def differing(groups: Sequence[Group]) -> list[str]:
     return [name for name in names if len({str(g.config[name]) for g in groups}) > 1]
 
 
-def labels(groups: Sequence[Group], show: Callable[[Any], str]) -> list[str]:
-    """What tells each group from the others: `depth=4 integration=mi`, or its first run's name."""
+def labels(groups: Sequence[Group]) -> list[str]:
+    """What tells each group from the others: `RHN L=5 general MI`, `learning_rate=0.1`; or the
+    name of its first run."""
     names = differing(groups)
     return [
-        " ".join(f"{name}={show(group.config[name])}" for name in names) or group.runs[0].name
+        " ".join(filter(None, (_label(group.config, name) for name in names))) or group.runs[0].name
         for group in groups
     ]
+
+
+def _label(config: dict[str, Any], name: str) -> str:
+    if name == "cell":
+        return CELL_NAMES[config[name]]
+    if name == "integration":
+        return INTEGRATION_NAMES[config[name]]
+    if name == "depth":
+        return f"L={config[name]}" if config["cell"] in DEEP else ""
+    return f"{name}={show(config[name])}"

@@ -11,7 +11,17 @@ from rich.table import Table as RichTable
 from rnnx.errors import UserError
 from rnnx.metrics import duration
 from rnnx.report import published
-from rnnx.report.runs import CELL_NAMES, Group, Run, differing, grouped, in_unit, unit
+from rnnx.report.runs import (
+    CELL_NAMES,
+    DEEP,
+    INTEGRATION_NAMES,
+    Group,
+    Run,
+    differing,
+    grouped,
+    in_unit,
+    unit,
+)
 from rnnx.sweep.space import show
 
 
@@ -118,9 +128,10 @@ def mi_char(runs: Sequence[Run]) -> Table:
         config = group.config
         paper = published.MI_CHAR.get((config["cell"], config["integration"]))
         rows.append((
-            _network(config), _INTEGRATIONS[config["integration"]], f"{config['hidden_size']:,}",
-            f"{group.runs[0].params:,}", _done(group), *_ours(group, 3),
-            paper.show(2) if paper else "", _difference(group, paper.value, 3) if paper else "",
+            _network(config), INTEGRATION_NAMES[config["integration"]],
+            f"{config['hidden_size']:,}", f"{group.runs[0].params:,}", _done(group),
+            *_ours(group, 3), paper.show(2) if paper else "",
+            _difference(group, paper.value, 3) if paper else "",
         ))  # fmt: skip
     headings = (
         "cell", "integration", "units", "parameters", "epochs", "valid", "test", "seeds",
@@ -143,7 +154,7 @@ def mi_range(runs: Sequence[Run]) -> Table:
         config = group.config
         paper = published.MI_RANGE.get((config["integration"], _range(group)))
         rows.append((
-            _network(config), _INTEGRATIONS[config["integration"]], f"{_range(group):g}",
+            _network(config), INTEGRATION_NAMES[config["integration"]], f"{_range(group):g}",
             f"{config['hidden_size']:,}", _done(group), *_ours(group, 3),
             paper.show(2) if paper and config["cell"] == "rnn" else "",
         ))  # fmt: skip
@@ -191,13 +202,11 @@ TABLES: dict[str, Callable[[Sequence[Run]], Table]] = {
     "optimization": optimization,
 }
 
-_INTEGRATIONS = {"additive": "additive", "mi_simple": "simple MI", "mi": "general MI"}
-
 
 def _network(config: dict) -> str:
     """`LSTM`, `2 x LSTM` or `RHN L=5`."""
     name = CELL_NAMES[config["cell"]]
-    depth = f" L={config['depth']}" if config["cell"] in ("rhn", "dtrnn", "dtsrnn") else ""
+    depth = f" L={config['depth']}" if config["cell"] in DEEP else ""
     return (f"{config['num_layers']} x " if config["num_layers"] > 1 else "") + name + depth
 
 
