@@ -2,12 +2,15 @@
 
     checkpoints/latest/STEP/   everything a run needs to go on: state (arrays) and progress (JSON)
     checkpoints/best/STEP/     the parameters with the best valid score
+    checkpoints/epochs/STEP/   the parameters at the end of epochs, where the run keeps them
 
-Two managers rather than one with two policies: a checkpoint in mid-epoch has no valid score, and
-each folder's name says what is in it. Writes go to a temporary name and are renamed.
+A manager each rather than one with several policies: a checkpoint in mid-epoch has no valid score,
+and each folder's name says what is in it. Writes go to a temporary name and are renamed.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ class Checkpoints:
         )
         self._latest = ocp.CheckpointManager(folder / "latest", options=options)
         self._best = ocp.CheckpointManager(folder / "best", options=options)
+        self._folder, self._epochs = folder, None
 
     def save_latest(self, step: int, state: Any, progress: dict) -> None:
         """Saves arrays and JSON values of a step, in the background; what stands stays."""
@@ -47,6 +51,15 @@ class Checkpoints:
         """Saves the best parameters, and returns when they are on disk."""
         _save(self._best, step, params, info)
         self._best.wait_until_finished()
+
+    def save_epoch(self, step: int, params: Any, info: dict) -> None:
+        """Keeps the parameters at the end of an epoch, for good."""
+        if self._epochs is None:
+            options = ocp.CheckpointManagerOptions(
+                cleanup_tmp_directories=True, enable_async_checkpointing=False
+            )
+            self._epochs = ocp.CheckpointManager(self._folder / "epochs", options=options)
+        _save(self._epochs, step, params, info)
 
     def restore_best(self, like: Any) -> tuple[Any, dict] | None:
         """The newest of the best parameters and their info, or None."""
@@ -67,6 +80,8 @@ class Checkpoints:
         """Waits until all is on disk."""
         self._latest.close()
         self._best.close()
+        if self._epochs is not None:
+            self._epochs.close()
 
 
 def read_best(folder: Path, like: Any) -> tuple[Any, dict] | None:
@@ -74,14 +89,28 @@ def read_best(folder: Path, like: Any) -> tuple[Any, dict] | None:
 
     A run may be training in it meanwhile: its unfinished writes are left alone.
     """
-    folder = Path(folder).absolute() / "checkpoints" / "best"
+    with _reader(folder, "best") as manager:
+        return _restore(manager, like) if manager else None
+
+
+def read_epochs(folder: Path, like: Any) -> Iterator[tuple[Any, dict]]:
+    """The parameters that a workdir keeps of its epochs and their info, in order, one at a time."""
+    with _reader(folder, "epochs") as manager:
+        for step in sorted(manager.all_steps()) if manager else ():
+            yield _restore(manager, like, step)
+
+
+@contextlib.contextmanager
+def _reader(folder: Path, kind: str) -> Iterator[ocp.CheckpointManager | None]:
+    folder = Path(folder).absolute() / "checkpoints" / kind
     if not folder.is_dir() or not any(path.name.isdigit() for path in folder.iterdir()):
-        return None  # orbax makes a poor reader of an empty folder
+        yield None  # orbax makes a poor reader of an empty folder
+        return
     options = ocp.CheckpointManagerOptions(
         read_only=True, create=False, enable_async_checkpointing=False
     )
     with ocp.CheckpointManager(folder, options=options) as manager:
-        return _restore(manager, like)
+        yield manager
 
 
 def _save(manager: ocp.CheckpointManager, step: int, arrays: Any, values: dict) -> None:
@@ -96,8 +125,10 @@ def _save(manager: ocp.CheckpointManager, step: int, arrays: Any, values: dict) 
     )
 
 
-def _restore(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict] | None:
-    step = manager.latest_step()
+def _restore(
+    manager: ocp.CheckpointManager, like: Any, step: int | None = None
+) -> tuple[Any, dict] | None:
+    step = manager.latest_step() if step is None else step
     if step is None:
         return None
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)

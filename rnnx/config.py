@@ -67,6 +67,8 @@ FIELDS: dict[str, Field] = {
     "epochs": Field(10, "passes over the training split", low=1),
     "max_steps": Field(0, "0, or stop after so many updates", low=0),
     "checkpoint_every": Field(0, "updates between checkpoints; 0: once an epoch", low=0),
+    "snapshot_every": Field(0, "0, or keep the parameters of every so many epochs, to "
+                            "analyze a run over its training", low=0),
     "eval_tokens": Field(0, "0, or a cap on the targets scored per split, for smoke runs", low=0),
     "optimizer": Field("sgd", "update rule", ("sgd", "adam", "adamw")),
     "learning_rate": Field(0.2, "initial learning rate", low=0.0),
@@ -88,7 +90,7 @@ FIELDS: dict[str, Field] = {
 
 # A run may be continued with other values of these: they change how far it goes or where
 # its data lie, not what it computes.
-CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "data_dir")
+CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "snapshot_every", "data_dir")
 
 
 def default() -> ConfigDict:

@@ -303,6 +303,10 @@ class Trainer:
             progress.bad_epochs += 1
             if config.patience and progress.bad_epochs >= config.patience:
                 progress.halvings, progress.bad_epochs = progress.halvings + 1, 0
+        every = config.snapshot_every
+        if every and (progress.epoch + 1) % every == 0:
+            info = {"epoch": progress.epoch, "valid": valid.to_dict()}
+            self.checkpoints.save_epoch(progress.step, self.state.params, info)
         progress.epoch, progress.window, progress.nats = progress.epoch + 1, 0, 0.0
 
     def validate(self) -> Score:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnx.checkpoint import Checkpoints
+from rnnx.checkpoint import Checkpoints, read_epochs
 from rnnx.errors import UserError
 
 
@@ -50,6 +50,16 @@ def test_best_of_a_rolled_back_run_is_dropped(tmp_path: Path) -> None:
     checkpoints.keep_best(0)
     assert checkpoints.restore_best({"b": jnp.zeros(4)}) is None
     checkpoints.close()
+
+
+def test_epochs_are_kept_all_and_read_in_order(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (3, 12, 6, 9, 6):
+        checkpoints.save_epoch(step, {"b": jnp.full(4, step)}, {"epoch": step})
+    checkpoints.close()
+    found = list(read_epochs(tmp_path, {"b": jnp.zeros(4)}))
+    assert [(p["b"][0], info["epoch"]) for p, info in found] == [(s, s) for s in (3, 6, 9, 12)]
+    assert list(read_epochs(tmp_path / "nothing", {})) == []
 
 
 def test_a_step_saved_twice_is_saved_once(tmp_path: Path) -> None:

@@ -206,6 +206,16 @@ def test_a_grid_may_grow_but_not_change_its_config(tmp_path: Path) -> None:
     assert drained(Ledger(tmp_path / "s", elsewhere)) == []
 
 
+def test_a_sweep_older_than_a_field_goes_on(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "s", plan())
+    kept = ledger.study.user_attrs["config"]
+    assert kept.pop("snapshot_every") == 0 and kept.pop("mi_init") == [1.0, 1.0, 1.0]
+    ledger.study.set_user_attr("config", kept)
+    assert Ledger(tmp_path / "s", plan()).total == 3
+    with pytest.raises(UserError, match="mi_init"):
+        Ledger(tmp_path / "s", plan(mi_init=(2.0, 1.0, 1.0)))
+
+
 def test_storage_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot open the study"):
         Ledger(tmp_path / "s", plan(), "nosuch://x")

@@ -16,6 +16,7 @@ from conftest import QUIET, ROOT, one_device, run_module, small
 
 from rnnx import config as configs
 from rnnx import evaluate, metrics, parallel, update
+from rnnx.checkpoint import read_epochs
 from rnnx.errors import UserError
 from rnnx.metrics import unigram
 from rnnx.train import Trainer
@@ -40,6 +41,19 @@ def equal(a, b) -> bool:
 
 
 # ---------------------------------------------------------------------------- whole runs
+
+
+def test_a_run_keeps_the_epochs_it_is_asked_for(text: Path, tmp_path: Path) -> None:
+    trainer = Trainer(small(text, epochs=5, snapshot_every=2), tmp_path / "run", QUIET)
+    trainer.run()
+    found = list(read_epochs(tmp_path / "run", trainer.state.params))
+    assert [info["epoch"] for _, info in found] == [1, 3]
+    assert not equal(found[0][0], found[1][0])
+    trainer = Trainer(small(text, epochs=6, snapshot_every=1), tmp_path / "run", QUIET)
+    trainer.run()  # a run may be continued with another value
+    found = list(read_epochs(tmp_path / "run", trainer.state.params))
+    assert [info["epoch"] for _, info in found] == [1, 3, 5]
+    assert equal(found[-1][0], trainer.state.params)
 
 
 def test_a_run_stopped_anywhere_goes_on_to_the_same_bits(text: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from rnnx.sweep.space import show
 
 FORMAT = 1  # of a data file
 # Where a run's data lie, how far it was to go, and how it was computed: not what was tried.
-_NOT_TRIED = ("seed", "data_dir", "checkpoint_every", "eval_tokens", "dtype", "remat", "embed_size")
+_SAME_RUN = ("seed", "data_dir", "checkpoint_every", "snapshot_every")
+_NOT_TRIED = (*_SAME_RUN, "eval_tokens", "dtype", "remat", "embed_size")
 
 
 CELL_NAMES = {
@@ -191,7 +192,7 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
     """Runs of equal config but for the seed, in the order of their first."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        key = {k: v for k, v in run.config.items() if k not in ("seed", "data_dir")}
+        key = {k: v for k, v in run.config.items() if k not in _SAME_RUN}
         groups.setdefault(json.dumps(key, sort_keys=True), []).append(run)
     return [Group(members) for members in groups.values()]
 

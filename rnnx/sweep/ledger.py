@@ -14,6 +14,7 @@ import optuna
 from ml_collections import ConfigDict
 from optuna.trial import FrozenTrial, TrialState
 
+from rnnx import config as configs
 from rnnx import workdir
 from rnnx.errors import UserError
 from rnnx.sweep import space
@@ -147,8 +148,10 @@ class Ledger:
         theirs = study.user_attrs.get("config")
         if theirs is None:
             study.set_user_attr("config", ours)
-        elif theirs != ours:
-            names = [name for name in ours if ours[name] != theirs.get(name)]
+            return study
+        # A field younger than the sweep has its default there, as in a workdir.
+        theirs = json.loads(json.dumps(configs.default().to_dict())) | theirs
+        if names := [name for name in ours if ours[name] != theirs[name]]:
             raise UserError(
                 f"{self.folder} holds a sweep of another config (it differs in "
                 f"{', '.join(names)}): choose another --workdir, or the same config to continue"

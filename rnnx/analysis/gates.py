@@ -1,0 +1,85 @@
+"""Gates over a text: how open each depth is, which units carry long, which tokens open them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from rnnx import model
+from rnnx.analysis import trace
+from rnnx.cells import Cell
+
+_CHUNK = 64  # time steps whose insides are held at once
+
+
+class Gate(NamedTuple):
+    """A gate's activity at one place: layer, block (a depth l of deep cells), letter."""
+
+    layer: int
+    block: int
+    letter: str
+    name: str
+    over_time: np.ndarray  # (2, T): mean and standard deviation over units
+    of_units: np.ndarray  # (n,): mean over the text
+    of_tokens: np.ndarray  # (V,): mean over units at each token; NaN where it does not occur
+
+
+def over_text(
+    graphdef: Any, params: dict[str, Array], cell: Cell, tokens: np.ndarray, vocab_size: int
+) -> tuple[list[Gate], list[np.ndarray]]:
+    """Every gate's activity while a text (N,) is read from the zero state.
+
+    Returns:
+      The gates, none for cells that have none, and each layer's share of the state that a unit
+      carries over a step (n,): the product over depths of 1 - t or c, the forget or update gate;
+      an empty array for the others. Memory grows with n, not with N times n.
+    """
+    net = model.merge(graphdef, params)
+    carries = net.stack.zero_carry(1)
+    times: dict[tuple, list[np.ndarray]] = {}
+    units: dict[tuple, np.ndarray] = {}
+    by_token: dict[tuple, np.ndarray] = {}
+    carried: list[np.ndarray] = [np.zeros(0)] * len(net.stack.layers)
+    counts = np.bincount(tokens, minlength=vocab_size)
+    for start in range(0, len(tokens), _CHUNK):
+        part = np.asarray(tokens[start : start + _CHUNK], np.int32)
+        carries, insides = trace.read(graphdef, params, part[:, None], carries)
+        for i, inside in enumerate(jax.device_get(insides)):
+            for k, block in enumerate(inside.gates):
+                for letter, activity in block.items():
+                    if (cell.kind, letter) not in trace.GATES:
+                        continue
+                    a, key = activity[:, 0].astype(np.float64), (i, k, letter)
+                    times.setdefault(key, []).append(np.stack([a.mean(1), a.std(1)]))
+                    units[key] = units.get(key, 0.0) + a.sum(axis=0)
+                    total = by_token.setdefault(key, np.zeros(vocab_size))
+                    np.add.at(total, part, a.mean(axis=1))
+            kept = _carried(cell, inside)
+            if kept is not None:
+                carried[i] = (carried[i] if carried[i].size else 0.0) + kept[:, 0].sum(axis=0)
+    found = [
+        Gate(
+            *key,
+            trace.GATES[cell.kind, key[2]],
+            np.concatenate(times[key], axis=1),
+            units[key] / len(tokens),
+            np.where(counts > 0, by_token[key] / np.maximum(counts, 1), np.nan),
+        )
+        for key in times
+    ]
+    return found, [c / len(tokens) for c in carried]
+
+
+def _carried(cell: Cell, inside: trace.Layer) -> np.ndarray | None:
+    """How much of a unit's state one step hands on by itself, (T, B, n)."""
+    if cell.kind == "rhn":
+        blocks = (b["c"] if "c" in b else 1 - b["t"] for b in inside.gates)
+        return np.prod(np.stack(list(blocks)).astype(np.float64), axis=0)
+    letter = {"lstm": "f", "gru": "u"}.get(cell.kind)
+    return inside.gates[0][letter].astype(np.float64) if letter else None
+
+
+def memory_length(carried: np.ndarray) -> np.ndarray:
+    """Steps after which 1 / e of a unit's state is left, were only its gate at work."""
+    return -1 / np.log(np.clip(carried, 1e-12, 1 - 1e-9))

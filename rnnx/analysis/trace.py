@@ -1,0 +1,82 @@
+"""What happens inside a network while it reads: states and gates, time step by time step."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from rnnx import cells, model
+from rnnx.cells import CELLS, Carry, Cell, Params
+from rnnx.model import SequenceModel
+
+# What a letter of a block's name stands for; candidates go through tanh, gates through sigmoid.
+GATES = {
+    ("rhn", "t"): "transform gate",
+    ("rhn", "c"): "carry gate",
+    ("lstm", "i"): "input gate",
+    ("lstm", "f"): "forget gate",
+    ("lstm", "o"): "output gate",
+    ("gru", "r"): "reset gate",
+    ("gru", "u"): "update gate",
+}
+
+
+class Layer(NamedTuple):
+    """One layer's inside over T steps of B rows."""
+
+    before: Carry  # the state before each step, (T, B, n) each
+    wx: tuple[Array | None, ...]  # each block's input term, (T, B, G n)
+    gates: tuple[dict[str, Array], ...]  # of each block: letter -> activation (T, B, n)
+
+
+def through_layer(
+    cell: Cell, params: Params, xs: Array, carry: Carry
+) -> tuple[Array, Carry, Layer]:
+    """xs (T, B, m) and the state before them to ys (T, B, n), the state after, and the inside."""
+    wx = cells.project(cell, params, xs)
+
+    def body(carry: Carry, wx: tuple[Array | None, ...]) -> tuple[Carry, Any]:
+        seen: list[list[Array]] = []
+        plain = cells.make_pre(cell, params, wx, None, lambda k, z: cells.matmul(z, params[k]["U"]))
+
+        def pre(*args: Any, **options: Any) -> list[Array]:
+            seen.append(plain(*args, **options))
+            return seen[-1]
+
+        after = CELLS[cell.kind].transition(pre, carry, cell)
+        gates = tuple(
+            {letter: _activation(cell, letter)(a) for letter, a in zip(name, parts, strict=True)}
+            for name, parts in zip(cell.blocks, seen, strict=True)
+        )
+        return after, (carry, gates)
+
+    after, (before, gates) = lax.scan(body, carry, wx)
+    ys = jnp.concatenate([before[0][1:], after[0][None]])
+    return ys, after, Layer(before, wx, gates)
+
+
+def _activation(cell: Cell, letter: str) -> Any:
+    return jax.nn.sigmoid if (cell.kind, letter) in GATES else jnp.tanh
+
+
+def through(
+    net: SequenceModel, inputs: Array, carries: tuple[Carry, ...]
+) -> tuple[Array, tuple[Carry, ...], tuple[Layer, ...]]:
+    """The whole stack on inputs (T, B, ...): outputs of the last layer, states, all insides."""
+    ys, after, insides = net.read(inputs), [], []
+    for layer, carry in zip(net.stack.layers, carries, strict=True):
+        ys, carry, inside = through_layer(layer.cell, layer.params, ys, carry)
+        after.append(carry)
+        insides.append(inside)
+    return ys, tuple(after), tuple(insides)
+
+
+@partial(jax.jit, static_argnames="graphdef")
+def read(
+    graphdef: Any, params: dict[str, Array], inputs: Array, carries: tuple[Carry, ...]
+) -> tuple[tuple[Carry, ...], tuple[Layer, ...]]:
+    """`through` of a model in its split form, compiled: states after, and all insides."""
+    _, carries, insides = through(model.merge(graphdef, params), inputs, carries)
+    return carries, insides
