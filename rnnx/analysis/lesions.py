@@ -83,11 +83,9 @@ def measure(
             ones = np.ones((1, n), np.float32)
             h = tuple(silent if i == layer else ones for i in range(layers))
             # A layer's output is the input of the one above.
-            m = net_input_width(config)
-            i = tuple(
-                np.ones((1, m), np.float32) if j == 0 else (silent if j == layer + 1 else ones)
-                for j in range(layers)
-            )
+            lowest = np.ones((1, config.embed_size), np.float32)
+            above = tuple(silent if i == layer + 1 else ones for i in range(1, layers))
+            i = (lowest, *above)
             masks = Masks(i=i, h=h, o=silent if layer == layers - 1 else None)
             prefix = f"layer {layer + 1}, " if layers > 1 else ""
             low, high = group * n // groups + 1, (group + 1) * n // groups
@@ -95,9 +93,10 @@ def measure(
     return found
 
 
-def net_input_width(config: ConfigDict) -> int:
-    """What the lowest layer takes."""
-    return config.embed_size
+def count(config: ConfigDict, groups: int = 8) -> int:
+    """How many lesions `measure` makes."""
+    depths = config.depth if config.cell == "rhn" else 0
+    return config.num_layers * (depths + min(groups, config.hidden_size))
 
 
 def _segment_losses(graphdef: Any, config: ConfigDict, tokens: np.ndarray, segments: int):

@@ -1,6 +1,5 @@
 """All numbers of an analysis, as JSON can hold them: measured once, drawn by `pictures.py`."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from ml_collections import ConfigDict
 from rnnx import checkpoint, model, workdir
 from rnnx.analysis import gates, jacobian, lesions, memory, trace
 from rnnx.cells import Cell
+from rnnx.display import Display
 
-Say = Callable[[str], None]
 TIMES = 6  # states of the text at which Jacobians are taken
 SHOWN = 80  # steps of the text in the heat map
 STATISTICS = 2_000  # steps that averages of gates and activations are taken over
@@ -57,26 +56,23 @@ class Subject:
         return [visible.get(symbol, symbol) for symbol in symbols]
 
 
-def of_run(subject: Subject, beside: Subject | None, say: Say) -> dict[str, Any]:
+def of_run(subject: Subject, beside: Subject | None, display: Display) -> dict[str, Any]:
     """Everything about one run, and gradients and memory of another beside it."""
-    say("Jacobians and discs")
     found: dict[str, Any] = {
         "run": subject.name,
         "config": subject.config.to_dict(),
         "checkpoint": subject.info,
-        "discs": _discs(subject, say),
+        "discs": _discs(subject, display),
     }
     if subject.cell.kind in ("rnn", "rhn"):
         found["initial_radii"] = _initial_radii(subject)
     if subject.cell.kind == "rhn":
-        say("discs of fresh networks by depth and transform bias")
-        found["discs_by_depth"], found["discs_by_bias"] = _fresh_networks(subject)
-    say("gates")
+        found["discs_by_depth"], found["discs_by_bias"] = _fresh_networks(subject, display)
+    display.print("gates over the text")
     found["gates"] = _gates(subject)
-    say("lesions")
-    found["lesions"] = _lesions(subject)
+    found["lesions"] = _lesions(subject, display)
     for one in filter(None, (subject, beside)):
-        say(f"gradients and memory of {one.name}")
+        display.print(f"gradients and memory of {one.name}")
         found.setdefault("gradients", []).append({"run": one.name, "stages": _gradients(one)})
         found.setdefault("activations", []).append({"run": one.name, **_activations(one)})
         found.setdefault("memory", []).append({"run": one.name, "kl": _changed(one)})
@@ -108,13 +104,14 @@ def _jacobians(subject: Subject, params: dict[str, Array], times: np.ndarray) ->
     return found
 
 
-def _discs(subject: Subject, say: Say) -> list[dict]:
+def _discs(subject: Subject, display: Display) -> list[dict]:
     """Discs over training: summaries at every stage, all discs for the first and the last."""
     times = np.linspace(min(20, len(subject.tokens) // 2), min(400, len(subject.tokens) - 2), TIMES)
     stages = subject.over_training()
     found = []
+    display.start("discs over training", len(stages))
     for i, (stage, params) in enumerate(stages):
-        say(f"Jacobians, {stage}")
+        display.update(i)
         matrices = _jacobians(subject, params, times.astype(int))
         discs = [jacobian.discs(m) for m in matrices]
         values = [jacobian.eigenvalues(m) for m in matrices]
@@ -136,6 +133,7 @@ def _discs(subject: Subject, say: Say) -> list[dict]:
                 "eigenvalues": [_round(values[-1].real), _round(values[-1].imag)],
             }
         found.append(entry)
+    display.finish()
     return found
 
 
@@ -145,14 +143,14 @@ def _initial_radii(subject: Subject) -> list[dict]:
     mean, deviation = jacobian.uniform_radius(n, scale)
     # A Gaussian of the same variance, for comparison.
     gaussian = jacobian.gaussian_radius(n, scale / np.sqrt(3))
-    fresh, found = subject.fresh, []
+    fresh, found, deep = subject.fresh, [], subject.cell.kind == "rhn"
     for k, letters in enumerate(subject.cell.blocks):
         whole = np.asarray(fresh[f"stack.layers.0.blocks.{k}.U"])
         for g, letter in enumerate(letters):
             radii = jacobian.discs(whole[:, g * n : (g + 1) * n].T).radii
             found.append(
                 {
-                    "matrix": f"R_{letter.upper()},{k + 1}" if subject.cell.kind == "rhn" else "R",
+                    "matrix": f"$R_{{{letter.upper()},{k + 1}}}$" if deep else "$R$",
                     "measured": [float(radii.mean()), float(radii.std())],
                     "uniform": [mean, deviation],
                     "gaussian": list(gaussian),
@@ -161,7 +159,7 @@ def _initial_radii(subject: Subject) -> list[dict]:
     return found
 
 
-def _fresh_networks(subject: Subject) -> tuple[list[dict], list[dict]]:
+def _fresh_networks(subject: Subject, display: Display) -> tuple[list[dict], list[dict]]:
     """Discs of fresh networks of the run's width: by depth L, and by the transform bias."""
 
     def summary(**changes: Any) -> dict:
@@ -180,8 +178,16 @@ def _fresh_networks(subject: Subject) -> tuple[list[dict], list[dict]]:
 
     depths = sorted({1, 2, 4, 6, 10, subject.config.depth})
     biases = sorted({-4.0, -3.0, -2.0, -1.0, 0.0, subject.config.transform_bias})
-    by_depth = [{"depth": d, **summary(depth=d)} for d in depths]
-    return by_depth, [{"bias": b, **summary(transform_bias=b)} for b in biases]
+    display.start("discs of fresh networks", len(depths) + len(biases))
+    by_depth, by_bias = [], []
+    for depth in depths:
+        by_depth.append({"depth": depth, **summary(depth=depth)})
+        display.update(len(by_depth))
+    for bias in biases:
+        by_bias.append({"bias": bias, **summary(transform_bias=bias)})
+        display.update(len(by_depth) + len(by_bias))
+    display.finish()
+    return by_depth, by_bias
 
 
 def _gates(subject: Subject) -> dict[str, Any]:
@@ -215,10 +221,13 @@ def _gates(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _lesions(subject: Subject) -> list[dict]:
+def _lesions(subject: Subject, display: Display) -> list[dict]:
+    tokens = subject.tokens[: LESIONED + 1]
+    display.start("lesions", lesions.count(subject.config))
     found = lesions.measure(
-        subject.graphdef, subject.params, subject.config, subject.tokens[: LESIONED + 1]
+        subject.graphdef, subject.params, subject.config, tokens, progress=display.update
     )
+    display.finish()
     return [{"name": f.name, "rise": f.rise, "half_width": f.half_width} for f in found]
 
 

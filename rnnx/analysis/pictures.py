@@ -1,0 +1,362 @@
+"""The pictures of an analysis, each drawn from its numbers alone, with how to read it."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+_BLUE, _RED, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+
+
+class Picture(NamedTuple):
+    """A figure, the name of its file, its title, and a sentence on how to read it."""
+
+    name: str
+    title: str
+    reading: str
+    figure: Figure
+
+
+def of(numbers: dict[str, Any]) -> Iterator[Picture | str]:
+    """All pictures that the numbers allow, and in place of others a word on why not."""
+    yield _discs(numbers["discs"])
+    if len(numbers["discs"]) > 1:
+        yield _discs_over_training(numbers["discs"])
+    if "initial_radii" in numbers:
+        yield _initial_radii(numbers["initial_radii"])
+    if "discs_by_depth" in numbers:
+        yield _fresh_networks(numbers["discs_by_depth"], numbers["discs_by_bias"])
+    else:
+        yield "Discs by transition depth and transform bias: this cell has neither."
+    gates = numbers["gates"]
+    if gates["places"]:
+        yield _gates_over_text(gates)
+        yield _gates_of_tokens(gates)
+        if gates["memory_lengths"]:
+            yield _memory_lengths(gates)
+    else:
+        yield "Gates: this cell has none."
+    yield _lesions(numbers["lesions"])
+    yield _gradients(numbers["gradients"])
+    yield _activations(numbers["activations"])
+    yield _memory(numbers["memory"])
+    if "mi" in numbers:
+        yield _vectors(numbers["mi"])
+    else:
+        yield "alpha, beta1, beta2: only general Multiplicative Integration has them."
+
+
+def _figure(rows: int = 1, columns: int = 1, height: float = 3.6, **options) -> tuple:
+    figure = Figure(figsize=(7.0, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25, linewidth=0.6)
+    return figure, axes
+
+
+def _discs(stages: list[dict]) -> Picture:
+    drawn = [s for s in stages if "centres" in s]
+    figure, axes = _figure(1, len(drawn), height=3.9)
+    for ax, stage in zip(axes[0], drawn, strict=True):
+        centres, radii = np.asarray(stage["centres"]), np.asarray(stage["radii"])
+        reach = 1.05 * max(1.1, float(np.max(np.abs(centres) + radii)))
+        ax.add_collection(
+            EllipseCollection(
+                2 * radii, 2 * radii, 0, units="xy", offsets=np.c_[centres, 0 * centres],
+                transOffset=ax.transData, facecolors="none", edgecolors=_BLUE,
+                alpha=max(0.05, min(0.6, 12 / len(centres))), linewidths=0.7,
+            )
+        )  # fmt: skip
+        ax.add_patch(matplotlib.patches.Circle((0, 0), 1, fill=False, color="black", lw=1.2))
+        real, imaginary = stage["eigenvalues"]
+        ax.plot(real, imaginary, ".", color=_RED, markersize=3)
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=stage["stage"])
+        ax.set_xlabel("real part")
+    axes[0, 0].set_ylabel("imaginary part")
+    return Picture(
+        "discs",
+        "Gersgorin discs of the transition's Jacobian",
+        f"Each blue circle is a disc of the lowest layer's Jacobian at step {drawn[0]['at']} of "
+        "the text, and every eigenvalue (red) lies in their union; mind the scales. Eigenvalues "
+        "outside the unit circle (black) let gradients grow, those deep inside let them vanish, "
+        "those near 1 keep them.",
+        figure,
+    )
+
+
+def _discs_over_training(stages: list[dict]) -> Picture:
+    figure, axes = _figure(1, 2)
+    names, x = [s["stage"] for s in stages], np.arange(len(stages))
+    for field, colour in (("centre", _BLUE), ("radius", _RED)):
+        mean, spread = np.asarray([s[field] for s in stages]).T
+        axes[0, 0].errorbar(x, mean, spread, color=colour, marker="o", ms=4, capsize=3, label=field)
+    axes[0, 0].legend(frameon=False)
+    axes[0, 0].set_ylabel("mean and s.d. over units and steps")
+    largest = np.asarray([s["spectral_radius"] for s in stages])
+    axes[0, 1].plot(x, largest, ".", color=_GREY, ms=4)
+    axes[0, 1].plot(x, largest.mean(axis=1), color=_GREEN, marker="s", ms=4)
+    axes[0, 1].axhline(1, color="black", lw=1, ls=":")
+    axes[0, 1].set_ylabel("largest |eigenvalue|")
+    for ax in axes.flat:
+        shown = range(0, len(names), max(1, len(names) // 5))
+        ax.set_xticks([x[i] for i in shown], [names[i] for i in shown], rotation=30, ha="right")
+    return Picture(
+        "discs_training",
+        "Discs over training",
+        "Left: where the discs' centres lie and how wide the discs are; right: the largest modulus "
+        "of an eigenvalue, a dot for each step of the text at which it was taken.",
+        figure,
+    )
+
+
+def _initial_radii(entries: list[dict]) -> Picture:
+    figure, axes = _figure()
+    ax, x = axes[0, 0], np.arange(len(entries))
+    measured = np.asarray([e["measured"] for e in entries]).T
+    ax.errorbar(x, *measured, fmt="o", color=_BLUE, ms=5, capsize=3, label="measured")
+    for name, colour, style in (("uniform", _RED, "-"), ("gaussian", _GREEN, "--")):
+        mean, deviation = entries[0][name]
+        label = "expected, U(-s, s)" if name == "uniform" else "expected, Gaussian of its variance"
+        ax.axhline(mean, color=colour, ls=style, label=label)
+        ax.axhspan(mean - deviation, mean + deviation, color=colour, alpha=0.12, lw=0)
+    ax.set_xticks(x, [e["matrix"] for e in entries], rotation=90 if len(x) > 8 else 0)
+    ax.set_ylabel("radius, mean and s.d. over rows")
+    ax.legend(frameon=False)
+    return Picture(
+        "initial_radii",
+        "Radii of the recurrent matrices at initialisation",
+        "The discs' radii of each recurrent matrix of the fresh network beside what n - 1 "
+        "independent entries give: (n - 1) s / 2 for U(-s, s), (n - 1) sigma sqrt(2 / pi) for a "
+        "Gaussian of the same variance.",
+        figure,
+    )
+
+
+def _fresh_networks(by_depth: list[dict], by_bias: list[dict]) -> Picture:
+    figure, axes = _figure(1, 2, sharey=True)
+    for ax, entries, key in ((axes[0, 0], by_depth, "depth"), (axes[0, 1], by_bias, "bias")):
+        x = [e[key] for e in entries]
+        for field, colour in (("centre", _BLUE), ("radius", _RED)):
+            mean, spread = np.asarray([e[field] for e in entries]).T
+            ax.errorbar(x, mean, spread, color=colour, marker="o", ms=4, capsize=3, label=field)
+        largest = [e["spectral_radius"] for e in entries]
+        ax.plot(x, largest, color=_GREEN, marker="s", ms=4, label="largest |eigenvalue|")
+    axes[0, 0].set_xlabel("transition depth L")
+    axes[0, 1].set_xlabel("transform bias")
+    axes[0, 0].set_ylabel("mean and s.d. over units")
+    axes[0, 1].legend(frameon=False)
+    return Picture(
+        "discs_fresh",
+        "Discs of fresh networks",
+        "The same for untrained networks of this width, as the depth or the transform bias alone "
+        "is changed: a lower bias moves the centres towards 1, which keeps gradients alive.",
+        figure,
+    )
+
+
+def _place(entry: dict, layers: int) -> str:
+    layer = f"layer {entry['layer']}, " if layers > 1 else ""
+    depth = f"l = {entry['depth']}" if entry["gate"] in ("transform gate", "carry gate") else ""
+    carry = ", carry" if entry["gate"] == "carry gate" else ""
+    return f"{layer}{depth}{carry}" if depth else f"{layer}{entry['gate']}"
+
+
+def _gates_over_text(gates: dict) -> Picture:
+    places, text = gates["places"], gates["text"]
+    layers = max(p["layer"] for p in places)
+    wide = any(len(word) > 1 for word in text)
+    shown = min(len(text), 32 if wide else 64)
+    height = 0.9 + 0.24 * len(places) + (0.6 if wide else 0)
+    figure, axes = _figure(2, 1, height=height)
+    for ax, field, name in ((axes[0, 0], "mean", "mean"), (axes[1, 0], "spread", "s.d.")):
+        values = np.asarray([p[field][:shown] for p in places])
+        drawn = ax.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
+        ax.grid(False)
+        ax.set_yticks(range(len(places)), [_place(p, layers) for p in places])
+        ax.set_xticks(
+            range(shown), text[:shown], fontsize=7, family="monospace", rotation=90 if wide else 0
+        )
+        figure.colorbar(drawn, ax=ax, label=f"{name} over units", pad=0.01)
+    axes[1, 0].set_xlabel("text")
+    return Picture(
+        "gates",
+        "Gates over a text",
+        "Each column is a token as it is read, each row a gate: how open it is on average over the "
+        "units (above), and how much units differ (below).",
+        figure,
+    )
+
+
+def _gates_of_tokens(gates: dict) -> Picture:
+    places = gates["places"]
+    layers = max(p["layer"] for p in places)
+    shown = places[:6]
+    rows = -(-len(shown) // 2)
+    figure, axes = _figure(rows, min(2, len(shown)), height=3.4)
+    for ax, place in zip(axes.flat, shown, strict=False):
+        values = place["of_tokens"]
+        colours = [_BLUE if v >= place["overall"] else _RED for v in values]
+        ax.barh(range(len(values)), values, color=colours)
+        ax.axvline(place["overall"], color="black", lw=1, ls=":")
+        ax.set_yticks(range(len(values)), place["tokens"], fontsize=6)
+        ax.invert_yaxis()
+        ax.set_title(_place(place, layers), fontsize=9)
+        ax.set_xlabel(f"mean {place['gate']}")
+    for ax in axes.flat[len(shown) :]:
+        ax.set_visible(False)
+    more = "" if len(shown) == len(places) else f" (the first {len(shown)} of {len(places)} gates)"
+    return Picture(
+        "gates_tokens",
+        "Which tokens open the gates",
+        "The tokens that open each gate most, and least, among those that occur three times or "
+        f"more; dotted: the mean over the text{more}.",
+        figure,
+    )
+
+
+def _memory_lengths(gates: dict) -> Picture:
+    figure, axes = _figure()
+    for i, lengths in enumerate(gates["memory_lengths"]):
+        style = ("-", "--", ":", "-.")[i % 4]
+        x = np.arange(1, len(lengths) + 1)
+        axes[0, 0].plot(x, lengths, style, color=_BLUE, label=f"layer {i + 1}")
+    axes[0, 0].set_yscale("log")
+    axes[0, 0].set_xlabel("unit, by memory")
+    axes[0, 0].set_ylabel("steps to 1 / e")
+    if len(gates["memory_lengths"]) > 1:
+        axes[0, 0].legend(frameon=False)
+    units = ", ".join(map(str, gates["longest_units"][0][:5]))
+    return Picture(
+        "units",
+        "Which units carry long",
+        "For how many steps a unit would hold on to its state, were its mean carry the only thing "
+        f"at work. Those of layer 1 that carry longest: {units} (counted from 0).",
+        figure,
+    )
+
+
+def _lesions(entries: list[dict]) -> Picture:
+    figure, axes = _figure(height=max(2.6, 0.8 + 0.2 * len(entries)))
+    ax, y = axes[0, 0], np.arange(len(entries))
+    colours = [_GREY if "units" in e["name"] else _BLUE for e in entries]
+    widths = [e["half_width"] for e in entries]
+    ax.barh(y, [e["rise"] for e in entries], xerr=widths, color=colours, capsize=2)
+    ax.set_yticks(y, [e["name"] for e in entries], fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlabel("rise of the loss (nats a token)")
+    return Picture(
+        "lesions",
+        "Lesions",
+        "What each depth is worth (blue: its transform gate closed) and each group of units (grey: "
+        "silent): the rise of the loss without it, with 95 % intervals over segments of the text.",
+        figure,
+    )
+
+
+def _gradients(runs: list[dict]) -> Picture:
+    layers = len(runs[0]["stages"][0]["mean"])
+    figure, axes = _figure(layers, len(runs), height=3.2, sharey=True)
+    for column, run in enumerate(runs):
+        stages = run["stages"]
+        for row in range(layers):
+            ax = axes[row, column]
+            if row >= len(stages[0]["mean"]):
+                ax.set_visible(False)
+                continue
+            for i, stage in enumerate(stages):
+                mean, spread = (np.asarray(stage[f][row]) for f in ("mean", "spread"))
+                colour = matplotlib.colormaps["viridis"](0.9 * i / max(len(stages) - 1, 1))
+                x = np.arange(len(mean))
+                label = stage["stage"] if i in (0, len(stages) // 2, len(stages) - 1) else None
+                ax.plot(x, mean, color=colour, label=label, lw=1.4)
+                if i == len(stages) - 1:
+                    ax.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
+            title = run["run"] + (f", layer {row + 1}" if layers > 1 else "")
+            ax.set_title(title, fontsize=9)
+            ax.set_xlabel("distance from the loss (steps)")
+        axes[0, column].legend(frameon=False, fontsize=8)
+    for row in range(layers):
+        axes[row, 0].set_ylabel("log10 ||dC/dh||")
+    return Picture(
+        "gradients",
+        "Gradients through time",
+        "How strong the gradient of one step's loss still is so many steps back: a line that falls "
+        "fast means that nothing is learned over that distance. Band: s.d. over windows, of the "
+        "last line.",
+        figure,
+    )
+
+
+def _activations(runs: list[dict]) -> Picture:
+    figure, axes = _figure(1, len(runs), height=3.0, sharey=True)
+    for ax, run in zip(axes[0], runs, strict=True):
+        edges = np.asarray(run["edges"])
+        for i, density in enumerate(run["density"]):
+            share = f"{run['saturated'][i]:.0%} saturated"
+            label = f"layer {i + 1}: {share}" if len(run["density"]) > 1 else share
+            style = ("-", "--", ":", "-.")[i % 4]
+            ax.stairs(density, edges, color=_BLUE, linestyle=style, label=label)
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+        ax.set_title(run["run"], fontsize=9)
+        ax.set_xlabel("tanh activation")
+        ax.legend(frameon=False, fontsize=8)
+    axes[0, 0].set_ylabel("density")
+    return Picture(
+        "activations",
+        "Activations",
+        "How often the candidates take each value: heaps at -1 and 1 are saturated (beyond 0.9), "
+        "where tanh passes hardly any gradient.",
+        figure,
+    )
+
+
+def _memory(runs: list[dict]) -> Picture:
+    figure, axes = _figure(height=3.2)
+    for i, run in enumerate(runs):
+        style = {"color": (_BLUE, _RED)[i % 2], "linestyle": ("-", "--")[i % 2]}
+        values = np.maximum(np.asarray(run["kl"]), 1e-12)
+        axes[0, 0].plot(np.arange(len(values)), values, label=run["run"], **style)
+    axes[0, 0].set_yscale("log")
+    axes[0, 0].set_xlabel("steps behind the changed token")
+    axes[0, 0].set_ylabel("KL (nats)")
+    axes[0, 0].legend(frameon=False)
+    return Picture(
+        "memory",
+        "Effective memory",
+        "One token of the text is exchanged for another: how much that still moves the prediction "
+        "so many steps later (mean KL divergence).",
+        figure,
+    )
+
+
+def _vectors(entries: list[dict]) -> Picture:
+    gates = list(dict.fromkeys((e["layer"], e["gate"]) for e in entries))
+    names = ("alpha", "beta1", "beta2")
+    figure, axes = _figure(len(gates), 3, height=1.7, sharey="row")
+    for row, gate in enumerate(gates):
+        for column, name in enumerate(names):
+            ax: Axes = axes[row, column]
+            (entry,) = (e for e in entries if (e["layer"], e["gate"], e["vector"]) == (*gate, name))
+            ax.hist(entry["values"], bins=40, color=_BLUE)
+            ax.axvline(entry["initial"], color=_RED, lw=1.2, ls="--")
+            if row == 0:
+                ax.set_title(name, fontsize=9)
+            if row == len(gates) - 1:
+                ax.set_xlabel("value")
+        layer = f"layer {gate[0]}, " if max(g[0] for g in gates) > 1 else ""
+        axes[row, 0].set_ylabel(f"{layer}{gate[1]}: units", fontsize=8)
+    return Picture(
+        "mi_vectors",
+        "Multiplicative Integration's vectors",
+        "Values after training, a gate each; dashed: where they began. alpha weighs the product "
+        "W x * U h, beta1 U h and beta2 W x: alpha near 0 would mean that the product is not used.",
+        figure,
+    )

@@ -1,0 +1,110 @@
+"""The command: pictures, numbers, one page, for every kind of cell."""
+
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import QUIET, run_module, small
+
+from rnnx.analysis import numbers, pictures
+from rnnx.analysis.page import page, png
+from rnnx.train import Trainer
+
+ALWAYS = {"discs", "discs_training", "lesions", "gradients", "activations", "memory"}
+KINDS = {
+    "rnn": ({"cell": "rnn", "depth": 1, "integration": "additive"}, {"initial_radii"}),
+    "mi-lstm": (
+        {"cell": "lstm", "depth": 1, "num_layers": 2},
+        {"gates", "gates_tokens", "units", "mi_vectors"},
+    ),
+    "rhn": (
+        {"cell": "rhn", "depth": 3, "integration": "additive", "coupled": False},
+        {"initial_radii", "discs_fresh", "gates", "gates_tokens", "units"},
+    ),
+    "dtrnn": ({"cell": "dtrnn", "depth": 2, "integration": "mi_simple"}, set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_cell_has_its_pictures_and_no_others(kind: str, text: Path, tmp_path: Path) -> None:
+    fields, own = KINDS[kind]
+    config = small(text, epochs=2, snapshot_every=1, **fields)
+    trainer = Trainer(config, tmp_path / "run", QUIET)
+    trainer.run()
+    subject = numbers.Subject(tmp_path / "run", trainer.corpus.valid)
+    found = numbers.of_run(subject, None, QUIET)
+    assert json.loads(json.dumps(found, default=float))["run"] == "run"
+    assert [s["stage"] for s in found["discs"]] == ["fresh", "epoch 1", "epoch 2", "best"]
+    assert all(s["outside_union"] < 1e-3 for s in found["discs"])
+    drawn, words = {}, []
+    for part in pictures.of(found):
+        if isinstance(part, str):
+            words.append(part)
+        else:
+            drawn[part.name] = png(part)
+            assert part.reading.rstrip().endswith((".", ").")) and len(part.reading) > 60
+    assert set(drawn) == ALWAYS | own
+    assert all(data.startswith(b"\x89PNG") and len(data) > 5_000 for data in drawn.values())
+    assert len(words) == (not {"discs_fresh"} & own) + (not {"gates"} & own) + (
+        not {"mi_vectors"} & own
+    )
+    if "initial_radii" in own:
+        for entry in found["initial_radii"]:
+            mean, deviation = entry["uniform"]
+            assert abs(entry["measured"][0] - mean) < 4 * deviation / 12**0.5
+
+
+class Links(html.parser.HTMLParser):
+    """What a page would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.found += [value for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_command_writes_one_page_that_needs_nothing_else(text: Path, tmp_path: Path) -> None:
+    for name, integration in (("mi", "mi"), ("plain", "additive")):
+        config = small(text, epochs=1, cell="rnn", depth=1, integration=integration)
+        Trainer(config, tmp_path / name, QUIET).run()
+    done = run_module("analyze", f"--workdir={tmp_path / 'mi'}", f"--beside={tmp_path / 'plain'}")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "mi" / "analysis"
+    whole = (out / "index.html").read_text()
+    links = Links()
+    links.feed(whole)
+    assert len(links.found) == len(list(out.glob("*.png"))) >= 7
+    assert all(link.startswith("data:image/png;base64,") for link in links.found)
+    assert not re.search(r"https?://|<script", whole)
+    found = json.loads((out / "numbers.json").read_text())
+    assert [run["run"] for run in found["gradients"]] == ["mi", "plain"]
+    assert "Gates: this cell has none." in done.stdout and "Gates: this cell" in whole
+    # Analyzing a workdir does not stop it from being continued.
+    assert run_module("evaluate", f"--workdir={tmp_path / 'mi'}").returncode == 0
+    Trainer(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi", QUIET).run()
+    again = Trainer(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi", QUIET)
+    assert again.run()["epoch"] in (0, 1)
+
+
+def test_text_from_a_run_is_escaped() -> None:
+    assert "<script>" not in page("<script>", "<script>", ["<script>"])
+
+
+def test_bad_input_is_told_in_one_line(text: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("xyz" * 300)
+    Trainer(small(text, epochs=1), tmp_path / "one", QUIET).run()
+    Trainer(small(other, epochs=1, batch_size=2), tmp_path / "two", QUIET).run()
+    one = f"--workdir={tmp_path / 'one'}"
+    for args, told in (
+        ([f"--workdir={tmp_path / 'nosuch'}"], "not a workdir"),
+        ([one, f"--beside={tmp_path / 'two'}"], "another vocabulary"),
+        ([], "workdir"),
+    ):
+        done = run_module("analyze", *args)
+        assert done.returncode == 2 and told in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
