@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 _BLUE, _RED, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
@@ -304,7 +304,7 @@ def _activations(runs: list[dict]) -> Picture:
             ax.stairs(density, edges, color=_BLUE, linestyle=style, label=label)
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_title(run["run"], fontsize=9)
         ax.set_xlabel("tanh activation")
         ax.legend(frameon=False, fontsize=8)
