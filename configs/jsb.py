@@ -6,6 +6,7 @@ Expected  a picture, no table: the first two get worse with depth, RHN does not 
           epochs and what is searched are our reading
 Cost      480 updates; seconds a run on 2 CPU cores. Half an hour for the sweep's 120 runs
 Command   python -m rnnx.train --config=configs/jsb.py --workdir=runs/jsb
+Others    variant `paper`: 500,000 parameters, 200 epochs
 Cells     python -m rnnx.sweep --config=configs/jsb.py --workdir=runs/jsb_depth --workers=2
 """
 

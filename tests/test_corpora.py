@@ -317,7 +317,8 @@ def test_official_counts_are_asserted(tmp_path, monkeypatch):
 
 def test_the_table_of_sources():
     for name, source in corpora.SOURCES.items():
-        assert source.level == {"ptb_word": "word", "enwik8": "byte"}.get(name, "char")
+        levels = {"ptb_word": "word", "enwik8": "byte", "jsb": "roll"}
+        assert source.level == levels.get(name, "char")
         for file in source.files:
             assert file.url.endswith("/" + file.name) and len(file.sha256) == 64
             assert int(file.sha256, 16) and file.size > 0
