@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from rnnx import config as configs
 from rnnx import workdir
 from rnnx.errors import UserError
-from rnnx.sweep import space
+from rnnx.sweep import runner, space
 from rnnx.sweep.ledger import Ledger, Plan
 from rnnx.sweep.runner import Metrics
 
@@ -240,6 +240,16 @@ def test_metrics_are_followed_while_they_are_written(tmp_path: Path) -> None:
     path.write_text(step)  # cut back to its checkpoint by a continued run
     metrics.read()
     assert (metrics.step, metrics.valid) == (3, [])
+
+
+def test_workers_share_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8, 9, 11}, raising=False)
+    assert [runner._share(slot, 2) for slot in (0, 1)] == [{3, 8, 11}, {5, 9}]
+    assert runner._share(0, 1) == set()  # one worker keeps them all
+    assert runner._environment(1) == dict(os.environ)
+    assert runner._environment(3)["XLA_CLIENT_MEM_FRACTION"] == "0.300"
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")
+    assert "XLA_CLIENT_MEM_FRACTION" not in runner._environment(3)
 
 
 # ---------------------------------------------------------------------------- whole sweeps
