@@ -214,6 +214,18 @@ def test_initial_parameters_follow_the_recipes() -> None:
     assert abs(float(jnp.abs(lstm["U"]).max()) - 60**-0.5) < 1e-3
 
 
+def test_the_range_of_the_input_matrices_is_their_own() -> None:
+    """The MI paper's r: W alone is drawn from U(-r, r)."""
+    options = {"init_scale": 0.02}
+    for kind in ("rnn", "gru", "rhn"):
+        plain = cells.init(Cell(kind), jax.random.key(0), 50, 60, **options)
+        wide = cells.init(Cell(kind), jax.random.key(0), 50, 60, **options, input_scale=0.6)
+        for before, after in zip(plain, wide, strict=True):
+            assert (before["U"] == after["U"]).all() and (before["b"] == after["b"]).all()
+            assert jnp.abs(before["W"]).max() <= 0.02
+            assert 0.55 < jnp.abs(after["W"]).max() <= 0.6
+
+
 def test_blocks_of_different_gates_and_depths_start_different() -> None:
     params = cells.init(Cell("rhn", depth=2), jax.random.key(0), N, N)
     matrices = [params[0]["W"], params[0]["U"], params[1]["U"]]

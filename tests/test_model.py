@@ -34,6 +34,13 @@ def small(**fields) -> ConfigDict:
     return model.resolve(config, 11)
 
 
+def test_a_config_s_input_scale_is_that_of_w_alone() -> None:
+    _, params = model.split(model.build(small(init_scale=0.02, input_scale=0.6), 11))
+    largest = {name: float(jnp.abs(p).max()) for name, p in params.items()}
+    assert 0.5 < largest["stack.layers.0.blocks.0.W"] <= 0.6
+    assert all(v <= 0.02 for name, v in largest.items() if name[-1] not in "Wb")
+
+
 @pytest.mark.parametrize("depth, units, untied, tied", DEPTH_TABLE)
 def test_parameter_counts_of_the_depth_table(depth, units, untied, tied) -> None:
     for is_tied, published in ((False, untied), (True, tied)):
