@@ -90,7 +90,7 @@ class Screen:
         parts = [f"{ended} of {total} trials over"]
         parts += [f"running {shares}"] if shares else []
         parts += [f"{others} run by other processes"] if others else []
-        if ended < total:
+        if running:
             left = total - ended - sum(run.share for run in running)
             elapsed, done = time.monotonic() - self._begun, sum(self._done.values())
             parts.append(f"ETA {duration(elapsed / done * left)}" if done > 0 else "ETA -")
