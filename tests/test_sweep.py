@@ -206,6 +206,15 @@ def test_a_grid_may_grow_but_not_change_its_config(tmp_path: Path) -> None:
     assert drained(Ledger(tmp_path / "s", elsewhere)) == []
 
 
+def test_a_grid_that_was_cut_down_runs_what_is_left_of_it(tmp_path: Path) -> None:
+    large = Ledger(tmp_path / "s", plan("depth=1,2,3,4"))
+    large.claim().log.close()  # depth 1, cut
+    assert drained(Ledger(tmp_path / "s", plan("depth=2,4"))) == [{"depth": 2}, {"depth": 4}]
+    again = Ledger(tmp_path / "s", plan("depth=1,2,3,4"))
+    assert drained(again) == [{"depth": 1}, {"depth": 3}]
+    assert sorted(t.user_attrs["point"]["depth"] for t in again.ended()) == [1, 2, 3, 4]
+
+
 def test_a_sweep_older_than_a_field_goes_on(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "s", plan())
     kept = ledger.study.user_attrs["config"]
@@ -230,7 +239,7 @@ def test_metrics_are_followed_while_they_are_written(tmp_path: Path) -> None:
     assert metrics.step == 0 and metrics.share(0) == 0.0
     (tmp_path / "run.json").write_text('{"updates": 8}')
     step = '{"kind": "step", "step": 3, "loss": 1.0}\n'
-    epoch = '{"kind": "epoch", "step": 4, "valid_batched_nll": 2.5}\n'
+    epoch = '{"kind": "epoch", "epoch": 0, "step": 4, "valid_batched_nll": 2.5}\n'
     path.write_text(step + epoch[:20])
     metrics.read()
     assert (metrics.step, metrics.valid, metrics.share(metrics.step)) == (3, [], 3 / 8)
@@ -240,6 +249,12 @@ def test_metrics_are_followed_while_they_are_written(tmp_path: Path) -> None:
     path.write_text(step)  # cut back to its checkpoint by a continued run
     metrics.read()
     assert (metrics.step, metrics.valid) == (3, [])
+    path.write_text(step * 3 + epoch + step[:20])
+    metrics.read()
+    path.write_text(epoch + step * 9)  # cut back and grown since: the old end is in mid-line
+    metrics.read()
+    metrics.read()
+    assert (metrics.step, metrics.valid) == (3, [2.5])
 
 
 def test_workers_share_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,8 @@ class Ledger:
         return [
             t
             for t in running
-            if t.number not in ours | self.given_up and t.user_attrs.get("home") == self.home
+            if t.number not in ours | self.given_up
+            and t.user_attrs.get("home") in (self.home, None)
         ]
 
     @property
@@ -180,9 +181,10 @@ class Ledger:
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         trial = self.study.ask()
         before = [t for t in self._trials() if t.number < trial.number]
-        point = trial.user_attrs.get("point")
         if self.plan.points:
-            surplus = point is None or any(t.user_attrs.get("point") == point for t in before)
+            # Entered twice, or of a larger grid that this one was cut down from.
+            point = self.point(trial)
+            surplus = point not in self.plan.points or point in map(self.point, before)
         else:
             surplus = len(before) >= self.plan.trials
         if surplus:
@@ -196,6 +198,8 @@ class Ledger:
         """A trial that was cut in this folder; or one cut before it was signed."""
         home = found.user_attrs.get("home")
         if found.number in self.given_up:
+            return None
+        if self.plan.points and self.point(found) not in self.plan.points:
             return None
         if home is None:
             age = time.time() - found.datetime_start.timestamp()

@@ -32,7 +32,12 @@ class Metrics:
         self._folder, self._offset, self._rest = folder, 0, b""
         self.step = self.updates = 0
         self.first_step = 0  # what an earlier process had done
-        self.valid: list[float] = []  # nats, an epoch each
+        self._valid: dict[int, float] = {}  # nats, by epoch
+
+    @property
+    def valid(self) -> list[float]:
+        """The valid nats of each epoch."""
+        return [self._valid[epoch] for epoch in sorted(self._valid)]
 
     def read(self) -> None:
         """Takes in what was written since."""
@@ -40,17 +45,20 @@ class Metrics:
         try:
             with open(path, "rb") as file:
                 if file.seek(0, os.SEEK_END) < self._offset:  # cut back to its checkpoint
-                    self._offset, self._rest, self.valid = 0, b"", []
+                    self._offset, self._rest, self._valid = 0, b"", {}
                 file.seek(self._offset)
                 data = file.read()
         except OSError:
             return
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in map(json.loads, lines):
-            self.step = line["step"]
-            if line["kind"] == "epoch":
-                self.valid.append(line["valid_batched_nll"])
+        try:
+            for line in map(json.loads, lines):
+                self.step = line["step"]
+                if line["kind"] == "epoch":
+                    self._valid[line["epoch"]] = line["valid_batched_nll"]
+        except ValueError:  # cut back, and grown beyond the old end since: read it all again
+            self._offset, self._rest, self._valid = 0, b"", {}
         if not self.updates:
             with contextlib.suppress(UserError):
                 self.updates = workdir.read_json(self._folder / "run.json").get("updates", 0)
