@@ -1,7 +1,6 @@
 """Tables and plots of runs.
 
-    python -m rnnx.report --workdir=DIR[,DIR...] \
-        [--table=rhn_depth|mi_char|mi_range|optimization]
+    python -m rnnx.report --workdir=DIR[,DIR...] [--table=rhn_depth|mi_char|...]
 
 DIR is a workdir of rnnx.train or rnnx.sweep, or any folder of them; or a data file that --export
 wrote. Prints the table, and writes to --out (the first DIR's `report`) it as table.md and
