@@ -1,0 +1,38 @@
+"""What the README says was measured is what the data files hold."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from rnnx import config as configs
+from rnnx.report import runs
+from rnnx.report.tables import TABLES
+
+KINDS = {"depth": "rhn_depth", "mi": "mi_char", "range": "mi_range", "optimization": "optimization"}
+FILES = [
+    path for name in KINDS if (path := ROOT / "notebooks" / "results" / f"{name}.json").exists()
+]
+
+
+def test_there_are_results() -> None:
+    assert FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_readme_has_the_table_of_the_data_file(path: Path) -> None:
+    table = TABLES[KINDS[path.stem]](runs.from_file(path))
+    rows = [line for line in table.markdown().splitlines() if line.startswith("|")]
+    readme = (ROOT / "README.md").read_text()
+    for row in rows:
+        assert row in readme, f"scripts/reproduce-{path.stem} made another row: {row}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_run_says_how_it_was_made(path: Path) -> None:
+    for run in runs.from_file(path):
+        assert run.command.startswith("python -m rnnx.train --config=configs/"), run.name
+        assert run.git and not run.git.endswith("-dirty"), run.name
+        assert run.device and run.seconds and run.params > 0, run.name
+        assert run.complete, run.name
+        configs.validate(configs.from_json({"format": configs.FORMAT, **run.config}, run.name))
