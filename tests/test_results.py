@@ -33,6 +33,6 @@ def test_every_run_says_how_it_was_made(path: Path) -> None:
     for run in runs.from_file(path):
         assert run.command.startswith("python -m rnnx.train --config=configs/"), run.name
         assert run.git and not run.git.endswith("-dirty"), run.name
-        assert run.device and run.seconds and run.params > 0, run.name
-        assert run.complete, run.name
+        assert run.device and run.params > 0 and (run.seconds or not run.complete), run.name
+        assert run.complete or path.stem == "optimization", run.name  # there some diverge
         configs.validate(configs.from_json({"format": configs.FORMAT, **run.config}, run.name))

@@ -102,13 +102,15 @@ def against_field(runs: Sequence[Run]) -> Figure | None:
 def searches(runs: Sequence[Run]) -> Figure:
     """Every complete run of a search as a point, by cell and transition depth; bars are medians.
 
-    A run's value is the lowest training score of its epochs.
+    A run's value is the lowest training score of its epochs. What learned next to nothing would
+    press the others together: above 1.8 times the best it is drawn hollow, at the upper edge.
     """
     figure, axes = _figure()
     complete = [run for run in runs if run.complete]
     depths = sorted({run.config["depth"] for run in complete})
     cells = list(dict.fromkeys(run.config["cell"] for run in complete))
     width = 0.8 / len(cells)
+    edge = 1.8 * min(in_unit(min(run.train), run.level) for run in complete)
     for i, cell in enumerate(cells):
         style = _style(i)
         for j, depth in enumerate(depths):
@@ -121,12 +123,18 @@ def searches(runs: Sequence[Run]) -> Figure:
                 continue
             centre = j + (i - (len(cells) - 1) / 2) * width
             x = [centre + (k % 3 - 1) * width / 6 for k in range(len(values))]
-            points = {"color": style["color"], "markersize": 5, "markeredgewidth": 0, "alpha": 0.6}
-            axes.plot(
-                x, values, style["marker"], label=CELL_NAMES[cell] if j == 0 else None, **points
-            )
+            low = [(at, v) for at, v in zip(x, values, strict=True) if v <= edge]
+            high = [at for at, v in zip(x, values, strict=True) if v > edge]
+            points = {"color": style["color"], "markersize": 5, "linestyle": ""}
+            name = None if j else CELL_NAMES[cell]  # once in the legend
+            filled = points | {"marker": style["marker"], "markeredgewidth": 0, "alpha": 0.6}
+            axes.plot(*zip(*low, strict=True), label=name, **filled)
+            hollow = points | {"marker": style["marker"], "markerfacecolor": "none"}
+            axes.plot(high, [edge] * len(high), clip_on=False, **hollow)
             ends = [centre - width / 3, centre + width / 3]
-            axes.plot(ends, [statistics.median(values)] * 2, color=style["color"], linewidth=2)
+            median = min(statistics.median(values), edge)
+            axes.plot(ends, [median] * 2, color=style["color"], linewidth=2)
+    axes.set_ylim(top=edge)
     axes.set_xticks(range(len(depths)), [str(depth) for depth in depths])
     axes.set_xlabel("transition depth L")
     axes.set_ylabel(f"lowest training score, {unit(complete[0].level)}")
