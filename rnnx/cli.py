@@ -6,10 +6,13 @@ line on stderr; 130 interrupted.
 
 import re
 import shlex
+import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -25,6 +28,31 @@ def command() -> str:
         return ""
     name = path.parent.name if path.name == "__main__.py" else path.stem
     return shlex.join(["python", "-m", f"rnnx.{name}", *sys.argv[1:]])
+
+
+class Stop:
+    """Notes SIGINT or SIGTERM for a loop to act on, while it is entered; a second one kills.
+
+    Where no handler can be set, in threads other than the main one, it notes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0  # of the signal that came, or 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.number = number
+        signal.signal(number, self._before[number])
 
 
 def run(main: Callable[[], None], doc: str) -> None:

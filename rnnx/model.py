@@ -5,7 +5,7 @@ and Monte-Carlo dropout are one code path, and a mask can be recorded and replay
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,19 @@ class SequenceModel(nnx.Module):
     A kind of sequence says how a step is read (`read`), and what a prediction costs (`loss`).
     """
 
-    stack: Stack
-    remat: int
+    def __init__(
+        self,
+        cell: Cell,
+        in_features: int,
+        hidden_size: int,
+        *,
+        dtype: str = "float32",
+        remat: int = 0,
+        **stack: Any,
+    ):
+        """The stack, on vectors of in_features; further arguments are those of `Stack`."""
+        self.dtype, self.remat = jnp.dtype(dtype), remat
+        self.stack = Stack(cell, in_features, hidden_size, dtype=self.dtype, **stack)
 
     def read(self, inputs: Array) -> Array:
         """Steps (T, B, ...) to the vectors that the stack takes, (T, B, m)."""
@@ -101,31 +112,17 @@ class LanguageModel(SequenceModel):
         hidden_size: int,
         *,
         embed_size: int = 0,
-        num_layers: int = 1,
         tied: bool = False,
         init_scale: float = 0.04,
-        dtype: str = "float32",
-        remat: int = 0,
         rngs: nnx.Rngs,
-        **init,
+        **options: Any,
     ):
-        def uniform(*shape: int) -> nnx.Param:
-            draw = jax.random.uniform(rngs.params(), shape, jnp.float32, -init_scale, init_scale)
-            return nnx.Param(draw)
-
-        self.dtype, self.remat = jnp.dtype(dtype), remat
+        """Draws E, the stack, S and b, in this order; options are those of `SequenceModel`."""
+        uniform = partial(_uniform, rngs, init_scale)
         self.vocab_size = vocab_size
         self.embedding = uniform(vocab_size, embed_size) if embed_size else None
-        self.stack = Stack(
-            cell,
-            embed_size or vocab_size,
-            hidden_size,
-            num_layers=num_layers,
-            init_scale=init_scale,
-            dtype=self.dtype,
-            rngs=rngs,
-            **init,
-        )
+        width = embed_size or vocab_size
+        super().__init__(cell, width, hidden_size, init_scale=init_scale, rngs=rngs, **options)
         self.softmax_weights = None if tied else uniform(hidden_size, vocab_size)
         self.softmax_bias = uniform(vocab_size)
 
@@ -174,30 +171,14 @@ class PianoRollModel(SequenceModel):
         keys: int,
         hidden_size: int,
         *,
-        num_layers: int = 1,
         init_scale: float = 0.04,
-        dtype: str = "float32",
-        remat: int = 0,
         rngs: nnx.Rngs,
-        **init,
+        **options: Any,
     ):
-        def uniform(*shape: int) -> nnx.Param:
-            draw = jax.random.uniform(rngs.params(), shape, jnp.float32, -init_scale, init_scale)
-            return nnx.Param(draw)
-
-        self.dtype, self.remat = jnp.dtype(dtype), remat
-        self.stack = Stack(
-            cell,
-            keys,
-            hidden_size,
-            num_layers=num_layers,
-            init_scale=init_scale,
-            dtype=self.dtype,
-            rngs=rngs,
-            **init,
-        )
-        self.output_weights = uniform(hidden_size, keys)
-        self.output_bias = uniform(keys)
+        """Draws the stack, S and b, in this order; options are those of `SequenceModel`."""
+        super().__init__(cell, keys, hidden_size, init_scale=init_scale, rngs=rngs, **options)
+        self.output_weights = _uniform(rngs, init_scale, hidden_size, keys)
+        self.output_bias = _uniform(rngs, init_scale, keys)
 
     def read(self, inputs: Array) -> Array:
         """Vectors (T, B, K) are taken as they are."""
@@ -207,6 +188,10 @@ class PianoRollModel(SequenceModel):
         """Binary cross-entropies of the next step's keys (T, B, K), summed."""
         logits = scan.product(ys, self.output_weights[...], self.dtype) + self.output_bias[...]
         return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
+
+
+def _uniform(rngs: nnx.Rngs, scale: float, *shape: int) -> nnx.Param:
+    return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -scale, scale))
 
 
 def draw_masks(key: Array, config: ConfigDict, rows: Array, num_words: int) -> Masks:

@@ -12,9 +12,7 @@ import dataclasses
 import math
 import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +101,8 @@ class Trainer:
         self.score = evaluate.make_scorer(self.graphdef, self.mesh)
         self.pending: tuple[int, int, float, float, dict[str, Array]] | None = None
         self.settled = 0.0
-        self.saved_step = self.stop_signal = 0
+        self.saved_step = 0
+        self.stop = cli.Stop()
         self.last_valid: Score | None = None
 
     def announce(self) -> None:
@@ -119,7 +118,9 @@ class Trainer:
           SystemExit: 128 + N on signal N, SIGINT or SIGTERM, with everything saved.
         """
         lock = workdir.locked(self.folder) if parallel.is_main() else contextlib.nullcontext()
-        with lock, contextlib.ExitStack() as closing, self._signals():
+        with lock, contextlib.ExitStack() as closing:
+            if parallel.single():  # several would have to agree on the step to stop at
+                closing.enter_context(self.stop)
             closing.callback(self.display.finish)
             self.begun = time.perf_counter()
             self.checkpoints = Checkpoints(self.folder)
@@ -164,23 +165,6 @@ class Trainer:
             )
         return False
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Notes the first SIGINT or SIGTERM for the loop to act on; a second one kills."""
-
-        def note(number: int, frame: Any) -> None:
-            self.stop_signal = number
-            signal.signal(number, before[number])
-
-        alone = parallel.single() and threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if alone else ()
-        before = {number: signal.signal(number, note) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def epoch(self) -> None:
         """The rest of an epoch: updates, then validation, schedule and checkpoint."""
         config, progress = self.config, self.progress
@@ -209,7 +193,7 @@ class Trainer:
                 since = time.perf_counter() - self.begun
                 self.display.print(f"first update {since:.1f} s after the start")
             self.display.update(progress.window, self._note(count))
-            if self.stop_signal:
+            if self.stop.number:
                 self.save()
                 self.leave()
             if every and progress.step % every == 0 and progress.window < len(self.windows):
@@ -222,7 +206,7 @@ class Trainer:
         else:  # max_steps ends the run in mid-epoch
             self.last_valid = self.validate()
         self.save()
-        if self.stop_signal:
+        if self.stop.number:
             self.leave()
 
     def _pace(self, count: int, seconds: float) -> None:
@@ -235,11 +219,11 @@ class Trainer:
 
     def leave(self) -> None:
         """Ends the process on a signal, everything being saved."""
-        name = signal.Signals(self.stop_signal).name
+        name = signal.Signals(self.stop.number).name
         self.display.print(
             f"{name}: saved at step {self.progress.step:,}; the same command continues"
         )
-        raise SystemExit(128 + self.stop_signal)
+        raise SystemExit(128 + self.stop.number)
 
     def settle(self) -> None:
         """Fetches the metrics of the last call's updates, checks and logs them.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
+from scipy.stats import t
 
 from rnnx import batches, model
 from rnnx.model import Masks
@@ -119,8 +120,6 @@ def _segment_losses(graphdef: Any, config: ConfigDict, tokens: np.ndarray, segme
 
 
 def _compared(name: str, lesioned: np.ndarray, whole: np.ndarray) -> Lesion:
-    from scipy.stats import t
-
     rises = lesioned - whole
     error = rises.std(ddof=1) / math.sqrt(len(rises))
     return Lesion(name, float(rises.mean()), float(t.ppf(0.975, len(rises) - 1) * error))

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
@@ -81,11 +80,13 @@ def of_run(subject: Subject, beside: Subject | None, display: Display) -> dict[s
     return found
 
 
-def _jacobians(subject: Subject, params: dict[str, Array], times: np.ndarray) -> list[np.ndarray]:
+def _jacobians(
+    graphdef: Any, params: dict[str, Array], tokens: np.ndarray, times: np.ndarray
+) -> list[np.ndarray]:
     """The lowest layer's Jacobian at some times of the text, one after the other."""
-    net = model.merge(subject.graphdef, params)
+    net = model.merge(graphdef, params)
     layer = net.stack.layers[0]
-    tokens = subject.tokens[: int(times[-1]) + 1].astype(np.int32)
+    tokens = tokens[: int(times[-1]) + 1].astype(np.int32)
     at = jax.jit(lambda p, carry, wx: jacobian.transition_jacobian(layer.cell, p, carry, wx))
     found = []
     carries, start = net.stack.zero_carry(1), 0
@@ -93,11 +94,9 @@ def _jacobians(subject: Subject, params: dict[str, Array], times: np.ndarray) ->
         # Read up to this step only: insides of all steps at once would not fit for long texts.
         for a in range(start, int(time), 64):
             part = tokens[a : min(a + 64, int(time))]
-            carries, _ = trace.read(subject.graphdef, params, part[:, None], carries)
+            carries, _ = trace.read(graphdef, params, part[:, None], carries)
         start = int(time)
-        _, insides = trace.read(
-            subject.graphdef, params, tokens[start : start + 1][:, None], carries
-        )
+        _, insides = trace.read(graphdef, params, tokens[start : start + 1][:, None], carries)
         before = tuple(s[0, 0] for s in insides[0].before)
         wx = tuple(w if w is None else w[0, 0] for w in insides[0].wx)
         found.append(np.asarray(at(layer.params, before, wx)))
@@ -112,7 +111,7 @@ def _discs(subject: Subject, display: Display) -> list[dict]:
     display.start("discs over training", len(stages))
     for i, (stage, params) in enumerate(stages):
         display.update(i)
-        matrices = _jacobians(subject, params, times.astype(int))
+        matrices = _jacobians(subject.graphdef, params, subject.tokens, times.astype(int))
         discs = [jacobian.discs(m) for m in matrices]
         values = [jacobian.eigenvalues(m) for m in matrices]
         centres, radii = (
@@ -162,13 +161,13 @@ def _initial_radii(subject: Subject) -> list[dict]:
 def _fresh_networks(subject: Subject, display: Display) -> tuple[list[dict], list[dict]]:
     """Discs of fresh networks of the run's width: by depth L, and by the transform bias."""
 
+    time = np.array([min(64, len(subject.tokens) - 2)])
+
     def summary(**changes: Any) -> dict:
         config: ConfigDict = subject.config.copy_and_resolve_references()
         config.update(changes, num_layers=1, param_budget=0)
         graphdef, params = model.split(model.build(config, subject.vocabulary.size))
-        other = object.__new__(Subject)
-        other.graphdef, other.tokens = graphdef, subject.tokens
-        (matrix,) = _jacobians(other, params, np.array([min(64, len(subject.tokens) - 2)]))
+        (matrix,) = _jacobians(graphdef, params, subject.tokens, time)
         found = jacobian.discs(matrix)
         return {
             "centre": [float(found.centres.mean()), float(found.centres.std())],
@@ -284,4 +283,4 @@ def _round(values: Any) -> list:
     values = np.asarray(values, np.float64)
     if values.ndim > 1:
         return [_round(row) for row in values]
-    return [float(f"{v:.5g}") for v in jnp.ravel(values).tolist()] if values.size else []
+    return [float(f"{v:.5g}") for v in values.ravel().tolist()]

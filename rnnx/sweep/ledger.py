@@ -122,7 +122,11 @@ class Ledger:
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False, states=states or None)
-        return [t for t in trials if "surplus" not in t.user_attrs]
+        return [t for t in trials if "surplus" not in t.user_attrs and self._asked_for(t)]
+
+    def _asked_for(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is of this plan: a grid may have been cut down since."""
+        return not self.plan.points or self.point(trial) in self.plan.points
 
     def _read_home(self) -> str:
         """This folder's own name in a study that others share."""
@@ -198,8 +202,6 @@ class Ledger:
         """A trial that was cut in this folder; or one cut before it was signed."""
         home = found.user_attrs.get("home")
         if found.number in self.given_up:
-            return None
-        if self.plan.points and self.point(found) not in self.plan.points:
             return None
         if home is None:
             age = time.time() - found.datetime_start.timestamp()

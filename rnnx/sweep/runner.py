@@ -8,14 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import TrialState
 
-from rnnx import workdir
+from rnnx import cli, workdir
 from rnnx.errors import UserError
 from rnnx.metrics import Score, duration
 from rnnx.sweep import space
@@ -100,7 +98,7 @@ class Runner:
         self.ledger, self.workers, self.screen = ledger, workers, screen
         self.jobs: list[Job] = []
         self.cut: list[str] = []
-        self.stop_signal = 0
+        self.stop = cli.Stop()
 
     def run(self) -> None:
         """Runs until nothing is left to claim.
@@ -109,8 +107,8 @@ class Runner:
           UserError: when runs were cut, which the same command continues.
           SystemExit: 128 + N on signal N, all runs having saved.
         """
-        with self._signals(), self.screen:
-            while not self.stop_signal:
+        with self.stop, self.screen:
+            while not self.stop.number:
                 while len(self.jobs) < self.workers and (claim := self.ledger.claim()):
                     self.launch(claim)
                 if not self.jobs and not self.ledger.elsewhere(set()):
@@ -119,8 +117,8 @@ class Runner:
                 time.sleep(_POLL)
             self.end_all()
         self.screen.summary()
-        if self.stop_signal:
-            raise SystemExit(128 + self.stop_signal)
+        if self.stop.number:
+            raise SystemExit(128 + self.stop.number)
         if self.cut:
             raise UserError(f"cut from outside: {'; '.join(self.cut)}. The same command continues")
 
@@ -186,8 +184,8 @@ class Runner:
         else:  # by a signal: the trial stays as it is, to be continued
             self.ledger.leave(claim)
             ending = f"{name} by {_ending(code)} at step {job.metrics.step:,}"
-            self.screen.event(f"cut      {ending}", trouble=not self.stop_signal)
-            if not self.stop_signal:
+            self.screen.event(f"cut      {ending}", trouble=not self.stop.number)
+            if not self.stop.number:
                 self.cut.append(ending)
 
     def end_all(self) -> None:
@@ -199,22 +197,6 @@ class Runner:
         while self.jobs:
             self.look()
             time.sleep(_POLL / 5)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Notes SIGINT and SIGTERM for the loop to act on; a second one does not wait."""
-
-        def note(number: int, frame: Any) -> None:
-            self.stop_signal = number
-            signal.signal(number, before[number])
-
-        numbers = signal.SIGINT, signal.SIGTERM
-        before = {number: signal.signal(number, note) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _share(slot: int, workers: int) -> set[int]:
