@@ -9,7 +9,7 @@ import pytest
 
 from rnnx import cells, evaluate, model
 from rnnx import config as configs
-from rnnx.analysis import gates, jacobian, lesions, memory, trace
+from rnnx.analysis import gates, jacobian, lesions, memory, numbers, trace
 
 V = 11
 CELLS = [
@@ -100,6 +100,22 @@ def test_gates_of_every_cell(fields: dict) -> None:
 
 def test_memory_length_is_the_time_constant() -> None:
     assert gates.memory_length(np.array([np.exp(-1 / 7)])) == pytest.approx(7)
+
+
+def test_every_layer_has_its_own_jacobian() -> None:
+    _, graphdef, params = built(cell="rnn", num_layers=2)
+    tokens, p = text(120), jax.tree.map(np.asarray, params)
+    x, expected = np.eye(V)[tokens] if "embedding" not in p else p["embedding"][tokens], []
+    for layer in range(2):
+        w, u, b = (p[f"stack.layers.{layer}.blocks.0.{name}"] for name in ("W", "U", "b"))
+        h, states = np.zeros(8), []
+        for step in x:
+            h = np.tanh(step @ w + h @ u + b)
+            states.append(h)
+        x = np.stack(states)
+        expected.append([(1 - x[t] ** 2)[:, None] * u.T for t in (3, 100)])
+    found = list(numbers._jacobians(graphdef, params, tokens, np.array([3, 100])))
+    np.testing.assert_allclose(found, np.swapaxes(expected, 0, 1), atol=1e-5)
 
 
 # ---------------------------------------------------------------------------- lesions

@@ -36,7 +36,11 @@ def test_every_cell_has_its_pictures_and_no_others(kind: str, text: Path, tmp_pa
     subject = numbers.Subject(tmp_path / "run", trainer.corpus.valid)
     found = numbers.of_run(subject, None, QUIET)
     assert json.loads(json.dumps(found, default=float))["run"] == "run"
-    assert [s["stage"] for s in found["discs"]] == ["fresh", "epoch 1", "epoch 2", "best"]
+    layers = range(1, fields.get("num_layers", 1) + 1)
+    stages = ("fresh", "epoch 1", "epoch 2", "best")
+    assert [(s["stage"], s["layer"]) for s in found["discs"]] == [
+        (stage, layer) for stage in stages for layer in layers
+    ]
     assert all(s["outside_union"] < 1e-3 for s in found["discs"])
     drawn, words = {}, []
     for part in pictures.of(found):

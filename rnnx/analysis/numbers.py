@@ -1,5 +1,7 @@
 """All numbers of an analysis, as JSON can hold them: measured once, drawn by `pictures.py`."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,58 +84,64 @@ def of_run(subject: Subject, beside: Subject | None, display: Display) -> dict[s
 
 def _jacobians(
     graphdef: Any, params: dict[str, Array], tokens: np.ndarray, times: np.ndarray
-) -> list[np.ndarray]:
-    """The lowest layer's Jacobian at some times of the text, one after the other."""
+) -> Iterator[list[np.ndarray]]:
+    """Every layer's Jacobian at a time of the text, one time after the other."""
     net = model.merge(graphdef, params)
-    layer = net.stack.layers[0]
-    tokens = tokens[: int(times[-1]) + 1].astype(np.int32)
-    at = jax.jit(lambda p, carry, wx: jacobian.transition_jacobian(layer.cell, p, carry, wx))
-    found = []
+    layers = net.stack.layers
+    at = jax.jit(partial(jacobian.transition_jacobian, layers[0].cell))
+    tokens = tokens[: int(times[-1]) + 1].astype(np.int32)[:, None]
     carries, start = net.stack.zero_carry(1), 0
-    for time in times:
-        # Read up to this step only: insides of all steps at once would not fit for long texts.
-        for a in range(start, int(time), 64):
-            part = tokens[a : min(a + 64, int(time))]
-            carries, _ = trace.read(graphdef, params, part[:, None], carries)
-        start = int(time)
-        _, insides = trace.read(graphdef, params, tokens[start : start + 1][:, None], carries)
-        before = tuple(s[0, 0] for s in insides[0].before)
-        wx = tuple(w if w is None else w[0, 0] for w in insides[0].wx)
-        found.append(np.asarray(at(layer.params, before, wx)))
-    return found
+    for time in times.tolist():
+        # By parts: the insides of all steps before it would not fit for long texts.
+        for a in range(start, time, 64):
+            part = tokens[a : min(a + 64, time)]
+            carries, _ = trace.read(graphdef, params, part, carries)
+        start = time
+        _, insides = trace.read(graphdef, params, tokens[time : time + 1], carries)
+        yield [
+            np.asarray(at(layer.params, *jax.tree.map(lambda a: a[0, 0], inside[:2])))
+            for layer, inside in zip(layers, insides, strict=True)
+        ]
 
 
 def _discs(subject: Subject, display: Display) -> list[dict]:
-    """Discs over training: summaries at every stage, all discs for the first and the last."""
-    times = np.linspace(min(20, len(subject.tokens) // 2), min(400, len(subject.tokens) - 2), TIMES)
-    stages = subject.over_training()
-    found = []
-    display.start("discs over training", len(stages))
-    for i, (stage, params) in enumerate(stages):
-        display.update(i)
-        matrices = _jacobians(subject.graphdef, params, subject.tokens, times.astype(int))
-        discs = [jacobian.discs(m) for m in matrices]
-        values = [jacobian.eigenvalues(m) for m in matrices]
-        centres, radii = (
-            np.concatenate([getattr(d, f) for d in discs]) for f in ("centres", "radii")
-        )
-        entry = {
-            "stage": stage,
-            "centre": [float(centres.mean()), float(centres.std())],
-            "radius": [float(radii.mean()), float(radii.std())],
-            "spectral_radius": [float(np.abs(v[0])) for v in values],
-            "outside_union": max(map(jacobian.outside, values, discs)),
-        }
-        if i in (0, len(stages) - 1):
-            entry |= {
-                "at": int(times[-1]),
-                "centres": _round(discs[-1].centres),
-                "radii": _round(discs[-1].radii),
-                "eigenvalues": [_round(values[-1].real), _round(values[-1].imag)],
-            }
-        found.append(entry)
+    """Discs of each layer over training: summaries at every stage, all for the first and last."""
+    text = subject.tokens
+    times = np.linspace(min(20, len(text) // 2), min(400, len(text) - 2), TIMES).astype(int)
+    stages, layers = subject.over_training(), subject.config.num_layers
+    found: list[dict] = []
+    display.start("discs over training", len(stages) * TIMES * layers)
+    for stage, params in stages:
+        discs: list[list[jacobian.Discs]] = [[] for _ in range(layers)]
+        values: list[list[np.ndarray]] = [[] for _ in range(layers)]
+        for done, matrices in enumerate(_jacobians(subject.graphdef, params, text, times)):
+            for i, matrix in enumerate(matrices):
+                discs[i].append(jacobian.discs(matrix))
+                values[i].append(jacobian.eigenvalues(matrix))
+                display.update(len(found) * TIMES + done * layers + i + 1)
+        for i in range(layers):
+            entry = {"layer": i + 1, "stage": stage, **_summary(discs[i])}
+            entry["spectral_radius"] = [float(np.abs(v[0])) for v in values[i]]
+            entry["outside_union"] = max(map(jacobian.outside, values[i], discs[i]))
+            if stage in (stages[0][0], stages[-1][0]):
+                entry |= {
+                    "at": int(times[-1]),
+                    "centres": _round(discs[i][-1].centres),
+                    "radii": _round(discs[i][-1].radii),
+                    "eigenvalues": [_round(values[i][-1].real), _round(values[i][-1].imag)],
+                }
+            found.append(entry)
     display.finish()
     return found
+
+
+def _summary(discs: list[jacobian.Discs]) -> dict[str, list[float]]:
+    """Mean and standard deviation of centres and radii."""
+    parts = (np.concatenate(part) for part in zip(*discs, strict=True))
+    return {
+        name: [float(part.mean()), float(part.std())]
+        for name, part in zip(("centre", "radius"), parts, strict=True)
+    }
 
 
 def _initial_radii(subject: Subject) -> list[dict]:
@@ -167,13 +175,9 @@ def _fresh_networks(subject: Subject, display: Display) -> tuple[list[dict], lis
         config: ConfigDict = subject.config.copy_and_resolve_references()
         config.update(changes, num_layers=1, param_budget=0)
         graphdef, params = model.split(model.build(config, subject.vocabulary.size))
-        (matrix,) = _jacobians(graphdef, params, subject.tokens, time)
-        found = jacobian.discs(matrix)
-        return {
-            "centre": [float(found.centres.mean()), float(found.centres.std())],
-            "radius": [float(found.radii.mean()), float(found.radii.std())],
-            "spectral_radius": float(np.abs(jacobian.eigenvalues(matrix)[0])),
-        }
+        ((matrix,),) = _jacobians(graphdef, params, subject.tokens, time)
+        largest = float(np.abs(jacobian.eigenvalues(matrix)[0]))
+        return {**_summary([jacobian.discs(matrix)]), "spectral_radius": largest}
 
     depths = sorted({1, 2, 4, 6, 10, subject.config.depth})
     biases = sorted({-4.0, -3.0, -2.0, -1.0, 0.0, subject.config.transform_bias})

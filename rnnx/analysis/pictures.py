@@ -60,11 +60,13 @@ def _figure(rows: int = 1, columns: int = 1, height: float = 3.6, **options) -> 
     return figure, axes
 
 
-def _discs(stages: list[dict]) -> Picture:
-    drawn = [s for s in stages if "centres" in s]
-    figure, axes = _figure(1, len(drawn), height=3.9)
-    for ax, stage in zip(axes[0], drawn, strict=True):
-        centres, radii = np.asarray(stage["centres"]), np.asarray(stage["radii"])
+def _discs(entries: list[dict]) -> Picture:
+    drawn = [e for e in entries if "centres" in e]
+    layers = max(e["layer"] for e in drawn)
+    figure, axes = _figure(layers, len(drawn) // layers, height=3.9)
+    # Stage by stage in the file, and a column each here.
+    for ax, entry in zip(axes.T.flat, drawn, strict=True):
+        centres, radii = np.asarray(entry["centres"]), np.asarray(entry["radii"])
         reach = 1.05 * max(1.1, float(np.max(np.abs(centres) + radii)))
         ax.add_collection(
             EllipseCollection(
@@ -74,45 +76,57 @@ def _discs(stages: list[dict]) -> Picture:
             )
         )  # fmt: skip
         ax.add_patch(matplotlib.patches.Circle((0, 0), 1, fill=False, color="black", lw=1.2))
-        real, imaginary = stage["eigenvalues"]
+        real, imaginary = entry["eigenvalues"]
         ax.plot(real, imaginary, ".", color=_RED, markersize=3)
-        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=stage["stage"])
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        ax.set_title((f"layer {entry['layer']}, " if layers > 1 else "") + entry["stage"])
+    for ax in axes[-1]:
         ax.set_xlabel("real part")
-    axes[0, 0].set_ylabel("imaginary part")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("imaginary part")
     return Picture(
         "discs",
         "Gersgorin discs of the transition's Jacobian",
-        f"Each blue circle is a disc of the lowest layer's Jacobian at step {drawn[0]['at']} of "
-        "the text, and every eigenvalue (red) lies in their union; mind the scales. Eigenvalues "
-        "outside the unit circle (black) let gradients grow, those deep inside let them vanish, "
-        "those near 1 keep them.",
+        f"Each blue circle is a disc of a layer's Jacobian at step {drawn[0]['at']} of the text, "
+        "and every eigenvalue (red) lies in their union; mind the scales. Eigenvalues outside the "
+        "unit circle (black) let gradients grow, those deep inside let them vanish, those near 1 "
+        "keep them.",
         figure,
     )
 
 
-def _discs_over_training(stages: list[dict]) -> Picture:
-    figure, axes = _figure(1, 2)
-    names, x = [s["stage"] for s in stages], np.arange(len(stages))
-    for field, colour in (("centre", _BLUE), ("radius", _RED)):
-        mean, spread = np.asarray([s[field] for s in stages]).T
-        axes[0, 0].errorbar(x, mean, spread, color=colour, marker="o", ms=4, capsize=3, label=field)
-    axes[0, 0].legend(frameon=False)
-    axes[0, 0].set_ylabel("mean and s.d. over units and steps")
-    largest = np.asarray([s["spectral_radius"] for s in stages])
-    axes[0, 1].plot(x, largest, ".", color=_GREY, ms=4)
-    axes[0, 1].plot(x, largest.mean(axis=1), color=_GREEN, marker="s", ms=4)
-    axes[0, 1].axhline(1, color="black", lw=1, ls=":")
-    axes[0, 1].set_ylabel("largest |eigenvalue|")
-    for ax in axes.flat:
-        shown = range(0, len(names), max(1, len(names) // 5))
-        ax.set_xticks([x[i] for i in shown], [names[i] for i in shown], rotation=30, ha="right")
+def _discs_over_training(entries: list[dict]) -> Picture:
+    layers = max(e["layer"] for e in entries)
+    figure, axes = _figure(layers, 2, height=3.6 if layers == 1 else 2.8)
+    for (left, right), layer in zip(axes, range(1, layers + 1), strict=True):
+        stages = [e for e in entries if e["layer"] == layer]
+        names, x = [s["stage"] for s in stages], np.arange(len(stages))
+        for field, colour, beside in (("centre", _BLUE, -0.04), ("radius", _RED, 0.04)):
+            _errors(left, x + beside, stages, field, colour)
+        largest = np.asarray([s["spectral_radius"] for s in stages])
+        right.plot(x, largest, ".", color=_GREY, ms=4)
+        right.plot(x, largest.mean(axis=1), color=_GREEN, marker="s", ms=4)
+        right.axhline(1, color="black", lw=1, ls=":")
+        left.set_ylabel("mean and s.d. over units and steps" if layers == 1 else f"layer {layer}")
+        right.set_ylabel("largest |eigenvalue|")
+        for ax in (left, right):
+            shown = range(0, len(names), max(1, len(names) // 5))
+            ax.set_xticks([x[i] for i in shown], [names[i] for i in shown], rotation=30, ha="right")
+    axes[0, 0].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return Picture(
         "discs_training",
         "Discs over training",
-        "Left: where the discs' centres lie and how wide the discs are; right: the largest modulus "
-        "of an eigenvalue, a dot for each step of the text at which it was taken.",
+        "Left: where the discs' centres lie and how wide the discs are (mean and s.d. over units "
+        "and steps); right: the largest modulus of an eigenvalue, a dot for each step of the text "
+        "at which it was taken.",
         figure,
     )
+
+
+def _errors(ax: Axes, x: Any, entries: list[dict], field: str, colour: str) -> None:
+    """Mean and standard deviation of centres or radii."""
+    mean, spread = np.asarray([e[field] for e in entries]).T
+    ax.errorbar(x, mean, spread, color=colour, marker="o", ms=4, capsize=3, label=field)
 
 
 def _initial_radii(entries: list[dict]) -> Picture:
@@ -143,8 +157,7 @@ def _fresh_networks(by_depth: list[dict], by_bias: list[dict]) -> Picture:
     for ax, entries, key in ((axes[0, 0], by_depth, "depth"), (axes[0, 1], by_bias, "bias")):
         x = [e[key] for e in entries]
         for field, colour in (("centre", _BLUE), ("radius", _RED)):
-            mean, spread = np.asarray([e[field] for e in entries]).T
-            ax.errorbar(x, mean, spread, color=colour, marker="o", ms=4, capsize=3, label=field)
+            _errors(ax, x, entries, field, colour)
         largest = [e["spectral_radius"] for e in entries]
         ax.plot(x, largest, color=_GREEN, marker="s", ms=4, label="largest |eigenvalue|")
     axes[0, 0].set_xlabel("transition depth L")
