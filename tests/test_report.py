@@ -43,7 +43,7 @@ def test_the_depth_table_has_ours_and_the_papers_in_columns_of_their_own() -> No
         run("lstm", 120.0, 115.0, cell="lstm", tied=True),
     ]
     found = columns(TABLES["rhn_depth"](runs))
-    assert found["L"] == ["1", "4", "4", "LSTM"]
+    assert found["L"] == ["1", "4, tied=True", "4, tied=False", "LSTM"]
     assert found["valid"] == ["110.0", "100.0", "101.0", "120.0"]
     assert found["test"] == ["100.0", "95.0", "96.0", "115.0"]
     assert found["paper's test"] == ["90.6", "68.6", "70.9", ""]

@@ -6,10 +6,20 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
 from rnnx import config as configs
-from rnnx.report.runs import CELL_NAMES, Group, Run, differing, grouped, in_unit, labels, unit
+from rnnx.report.runs import (
+    CELL_NAMES,
+    Group,
+    Run,
+    differing,
+    grouped,
+    in_unit,
+    labels,
+    named,
+    unit,
+)
 from rnnx.sweep.space import show
 
 # Okabe and Ito's colours, the yellow left out.
@@ -80,8 +90,7 @@ def against_field(runs: Sequence[Run]) -> Figure | None:
     figure, axes = _figure()
     lines: dict[str, list[Group]] = {}
     for group in groups:
-        label = " ".join(f"{n}={show(group.config[n])}" for n in others)
-        lines.setdefault(label, []).append(group)
+        lines.setdefault(" ".join(named(group.config, n) for n in others), []).append(group)
     for i, (label, members) in enumerate(lines.items()):
         members.sort(key=lambda g: g.config[name])
         style = _style(i)
@@ -96,6 +105,10 @@ def against_field(runs: Sequence[Run]) -> Figure | None:
     axes.set_xlabel("transition depth L" if name == "depth" else name)
     if name != "depth":
         axes.set_xscale("log")
+    values = sorted({g.config[name] for g in groups})
+    if len(values) <= 10:
+        axes.set_xticks(values, list(map(show, values)))
+        axes.xaxis.set_minor_locator(NullLocator())
     return _finish(figure, axes, groups, "score")
 
 
@@ -172,17 +185,21 @@ def _styled(groups: Sequence[Group]) -> list[tuple[Group, str, dict]]:
     """Each group with its label and style.
 
     Where a single number was swept, colours follow a map; where several fields were, the first
-    decides colour and marker and the second the line.
+    decides colour and marker and the second the line, if that tells all of them apart.
     """
     names = differing(groups)
     styles = [_style(i) for i in range(len(groups))]
     if len(names) > 1:
-        for name, keys in zip(names, (("color", "marker"), ("linestyle",)), strict=False):
-            values = list(dict.fromkeys(str(group.config[name]) for group in groups))
-            for group, style in zip(groups, styles, strict=True):
-                i = values.index(str(group.config[name]))
-                chosen = _style(i) | {"linestyle": _LINES[i % len(_LINES)]}
-                style |= {key: chosen[key] for key in keys}
+        first, second = (
+            list(dict.fromkeys(str(group.config[name]) for group in groups)) for name in names[:2]
+        )
+        places = [
+            (first.index(str(group.config[names[0]])), second.index(str(group.config[names[1]])))
+            for group in groups
+        ]
+        told_apart = len(set(places)) == len(groups)
+        if told_apart and len(first) <= len(_COLOURS) and len(second) <= len(_LINES):
+            styles = [_style(i) | {"linestyle": _LINES[j]} for i, j in places]
     elif names and type(configs.FIELDS[names[0]].default) in (int, float) and len(groups) > 2:
         values = sorted({group.config[names[0]] for group in groups})
         for group, style in zip(groups, styles, strict=True):

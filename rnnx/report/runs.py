@@ -210,12 +210,13 @@ def labels(groups: Sequence[Group]) -> list[str]:
     name of its first run."""
     names = differing(groups)
     return [
-        " ".join(filter(None, (_label(group.config, name) for name in names))) or group.runs[0].name
+        " ".join(filter(None, (named(group.config, name) for name in names))) or group.runs[0].name
         for group in groups
     ]
 
 
-def _label(config: dict[str, Any], name: str) -> str:
+def named(config: dict[str, Any], name: str) -> str:
+    """A field's value with what it is: `RHN`, `general MI`, `L=5`, `learning_rate=0.1`."""
     if name == "cell":
         return CELL_NAMES[config[name]]
     if name == "integration":

@@ -86,8 +86,11 @@ def rhn_depth(runs: Sequence[Run]) -> Table:
     """
     groups = grouped(_only(runs, "ptb_word"))
     groups.sort(key=lambda g: (g.config["cell"] != "rhn", g.config["depth"], g.config["cell"]))
+    names = _told_apart(groups, lambda config: (
+        str(config["depth"]) if config["cell"] == "rhn" else _network(config)
+    ))  # fmt: skip
     rows = []
-    for group in groups:
+    for name, group in zip(names, groups, strict=True):
         config = group.config
         paper = published.RHN_DEPTH.get(config["depth"]) if config["cell"] == "rhn" else None
         published_values = ("", "", "", "")
@@ -98,7 +101,6 @@ def rhn_depth(runs: Sequence[Run]) -> Table:
             published_values = (
                 f"{paper.units:,}", f"{valid:.1f}", f"{test:.1f}", _difference(group, test, 1),
             )  # fmt: skip
-        name = str(config["depth"]) if config["cell"] == "rhn" else _network(config)
         rows.append((
             name, f"{config['hidden_size']:,}", f"{group.runs[0].params:,}", _done(group),
             *_ours(group, 1), *published_values,
@@ -208,6 +210,21 @@ def _network(config: dict) -> str:
     name = CELL_NAMES[config["cell"]]
     depth = f" L={config['depth']}" if config["cell"] in DEEP else ""
     return (f"{config['num_layers']} x " if config["num_layers"] > 1 else "") + name + depth
+
+
+def _told_apart(groups: Sequence[Group], name: Callable[[dict], str]) -> list[str]:
+    """Each group's name; where several have the same, with what they differ in beside it."""
+    names = [name(group.config) for group in groups]
+    for same in {n for n in names if names.count(n) > 1}:
+        alike = [i for i, n in enumerate(names) if n == same]
+        fields = differing([groups[i] for i in alike])
+        for i in alike:
+            config = groups[i].config
+            values = [
+                f"{f}={show(config[f])}" for f in fields if f not in ("epochs", "hidden_size")
+            ]
+            names[i] = ", ".join([same, *values])
+    return names
 
 
 def _range(group: Group) -> float:
