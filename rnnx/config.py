@@ -82,6 +82,9 @@ FIELDS: dict[str, Field] = {
                           "decoupled for adamw", low=0.0),
     "dtype": Field("float32", "what matrix products take; their sums, state and parameters are "
                    "float32", ("float32", "bfloat16")),
+    "on_nan": Field("stop", "when numbers are not finite, or the loss is that of a network gone "
+                    "astray: stop; skip that window; or rollback to the last checkpoint, at half "
+                    "the learning rate", ("stop", "skip", "rollback")),
     "remat": Field(0, "0: record every step of a window for the backward pass; k: keep the state "
                       "every k steps and recompute between, for long windows", low=0),
     "seed": Field(0, "decides initial variables and every mask", low=0, below=2**32),
@@ -90,7 +93,7 @@ FIELDS: dict[str, Field] = {
 
 # A run may be continued with other values of these: they change how far it goes or where
 # its data lie, not what it computes.
-CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "snapshot_every", "data_dir")
+CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "snapshot_every", "on_nan", "data_dir")
 
 
 def default() -> ConfigDict:

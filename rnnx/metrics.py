@@ -111,8 +111,11 @@ class Log:
         """Appends a line; every 50th step and every epoch also goes to TensorBoard."""
         if self.silent:
             return
-        # JSON has no inf, which the perplexity of a diverged network is.
-        values = {k: None if v in (math.inf, -math.inf) else v for k, v in values.items()}
+        # JSON has neither inf nor nan, which the numbers of a diverged network are.
+        values = {
+            k: v if not isinstance(v, float) or math.isfinite(v) else None
+            for k, v in values.items()
+        }
         line = {"kind": kind, "step": step, **values}
         self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         if kind == "epoch" or step % 50 == 0:

@@ -13,6 +13,7 @@ import math
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax import Array
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
 from rnnx import batches, cli, corpora, evaluate, model, optim, parallel, workdir
@@ -28,12 +30,42 @@ from rnnx import config as configs
 from rnnx.checkpoint import Checkpoints
 from rnnx.display import Display, banner, summary
 from rnnx.errors import UserError
-from rnnx.metrics import Clock, Log, Score, duration
+from rnnx.metrics import Clock, Log, Score, duration, uniform
 from rnnx.parallel import EVERYWHERE
 from rnnx.update import State, make_updates
 
 FLAGS = flags.FLAGS
 _MOST_TOGETHER = 32  # windows a call
+# A loss of so many times that of knowing nothing is that of a network gone astray.
+_ASTRAY = 5.0
+_MOST_SKIPPED = 20  # windows passed over in a row
+_MOST_HALVINGS = 8  # of the learning rate, from one checkpoint
+
+
+class Diverged(UserError):
+    """The numbers are not finite, or the loss is that of a network gone astray."""
+
+    def __init__(self, what: str, advice: str):
+        """what: what was seen, where, at which learning rate."""
+        super().__init__(f"{what}. {advice}")
+        self.what = what
+
+
+class Stopped(Exception):
+    """A signal came in the middle of an evaluation."""
+
+
+class Watched:
+    """A display that raises `Stopped` when a signal has come."""
+
+    def __init__(self, display: Display, stop: cli.Stop):
+        self.display, self.stop = display, stop
+
+    def update(self, done: int) -> None:
+        """As the display's."""
+        if self.stop.number:
+            raise Stopped
+        self.display.update(done)
 
 
 @dataclasses.dataclass
@@ -44,6 +76,8 @@ class Progress:
     epoch: int = 0
     window: int = 0  # windows of this epoch done
     nats: float = 0.0  # of this epoch's training windows
+    skipped: int = 0  # of this epoch's windows, those passed over
+    skipped_in_a_row: int = 0
     best_nll: float = math.inf  # valid, by the batched protocol
     best_step: int = 0
     best_epoch: int = 0
@@ -96,13 +130,15 @@ class Trainer:
         params, opt_state = parallel.shard((params, opt_state), self.mesh, EVERYWHERE)
         self.state = State(params, opt_state, self._zero_carries(params))
         self.progress = Progress()
-        self.updates = make_updates(config, self.graphdef, self.mesh)
+        highest = _ASTRAY * uniform(config.level, vocab_size).nll
+        self.updates = make_updates(config, self.graphdef, self.mesh, highest=highest)
         self.width, self.together = min(_MOST_TOGETHER, len(self.windows)), 1
         self.score = evaluate.make_scorer(self.graphdef, self.mesh)
         self.pending: tuple[int, int, float, float, dict[str, Array]] | None = None
         self.settled = 0.0
         self.saved_step = 0
         self.stop = cli.Stop()
+        self.watched = Watched(display, self.stop)
         self.last_valid: Score | None = None
 
     def announce(self) -> None:
@@ -123,7 +159,8 @@ class Trainer:
                 closing.enter_context(self.stop)
             closing.callback(self.display.finish)
             self.begun = time.perf_counter()
-            self.checkpoints = Checkpoints(self.folder)
+            closing.enter_context(self._writing())
+            self.checkpoints = Checkpoints(self.folder, self.display.print)
             closing.callback(self.checkpoints.close)
             begun = self.restore()
             finished = self.folder / "result.json"
@@ -133,27 +170,39 @@ class Trainer:
             main = parallel.is_main()
             position = self.progress.log_position
             self.log = Log(self.folder, position, self.progress.step, silent=not main)
-            closing.callback(self.log.close)
+            closing.callback(lambda: self.log.close())
             if main:
                 workdir.write(self.folder, self.config, self.corpus, self.about)
                 finished.unlink(missing_ok=True)
-            self.checkpoints.keep_best(self.progress.best_step)
             self.clock = Clock(self.progress.seconds, self.progress.tokens)
             if not begun:
                 self.save()  # from here on a run without a checkpoint is a damaged one
             while self.progress.step < self.last_step:
-                self.epoch()
+                try:
+                    self.epoch()
+                except Diverged as error:
+                    self.roll_back(error)
             return self.finish()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tells in one line that something can't be written."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the workdir {self.folder} ({error.strerror or error}); the last "
+                f"checkpoint, of step {self.saved_step:,}, stays: make that possible, and the "
+                "same command continues"
+            ) from error
 
     def restore(self) -> bool:
         """Goes back to the newest checkpoint; False if the run has not begun.
 
         Raises:
-          UserError: when it does not load, or is gone though the run had come further.
+          UserError: when none loads, or it is gone though the run had come further.
         """
-        if found := self.checkpoints.restore_latest(self.state):
-            self.state, self.progress = found[0], Progress(**found[1])
-            self.saved_step = self.progress.step
+        if self.load_latest():
             self.display.print(
                 f"continuing behind step {self.progress.step:,}, in epoch {self.progress.epoch + 1}"
             )
@@ -164,6 +213,47 @@ class Trainer:
                 "it back, or choose another --workdir"
             )
         return False
+
+    def load_latest(self) -> bool:
+        """State and progress of the newest checkpoint; False if there is none."""
+        found = self.checkpoints.restore_latest(self.state)
+        if found is None:
+            return False
+        self.state, self.progress = found[0], Progress(**found[1])
+        progress = self.progress
+        self.saved_step = progress.step
+        self.checkpoints.drop_best_behind(progress.best_step)
+        if progress.best_step:
+            info = self.checkpoints.best_info(self.state.params)
+            if info is None or info["step"] != progress.best_step:
+                # Damage took the best: an older one takes its place, or the next epoch's.
+                lost = Progress()
+                progress.best_nll = info["valid"]["nll"] if info else lost.best_nll
+                progress.best_step = info["step"] if info else lost.best_step
+                progress.best_epoch = info["epoch"] if info else lost.best_epoch
+        return True
+
+    def roll_back(self, error: Diverged) -> None:
+        """Goes back to the newest checkpoint, at half of the learning rate that led astray.
+
+        Raises:
+          Diverged: that error, when the run is not to go on, or was rolled back too often.
+        """
+        if self.config.on_nan != "rollback":
+            raise error
+        halvings = self.progress.halvings + 1
+        self.pending = None
+        self.load_latest()
+        progress = self.progress
+        if halvings - progress.halvings > _MOST_HALVINGS:
+            raise error
+        progress.halvings = halvings
+        self.log.close()
+        main = parallel.is_main()
+        self.log = Log(self.folder, progress.log_position, progress.step, silent=not main)
+        self.clock = Clock(progress.seconds, progress.tokens)
+        rate = optim.learning_rate(self.config, progress.epoch, halvings)
+        self.display.print(f"{error.what}: back to step {progress.step:,}, learning rate {rate:g}")
 
     def epoch(self) -> None:
         """The rest of an epoch: updates, then validation, schedule and checkpoint."""
@@ -193,7 +283,7 @@ class Trainer:
                 since = time.perf_counter() - self.begun
                 self.display.print(f"first update {since:.1f} s after the start")
             self.display.update(progress.window, self._note(count))
-            if self.stop.number:
+            if self._told_to_stop():
                 self.save()
                 self.leave()
             if every and progress.step % every == 0 and progress.window < len(self.windows):
@@ -201,13 +291,25 @@ class Trainer:
                 self.clock.start()
         self.settle()
         self.clock.stop()
-        if progress.window == len(self.windows):
-            self.end_epoch(rate)
-        else:  # max_steps ends the run in mid-epoch
-            self.last_valid = self.validate()
-        self.save()
-        if self.stop.number:
+        try:
+            if progress.window == len(self.windows):
+                self.end_epoch(rate)
+            else:  # max_steps ends the run in mid-epoch
+                self.last_valid = self.validate()
+        except Stopped:  # saved as it is: the epoch is ended when the run goes on
+            self.save()
             self.leave()
+        self.save()
+        if self._told_to_stop():
+            self.leave()
+
+    def _told_to_stop(self) -> bool:
+        """Whether a signal has come; of several processes, to any, and all have come to know."""
+        if not parallel.single() and multihost_utils.reached_preemption_sync_point(
+            self.progress.step
+        ):
+            self.stop.number = signal.SIGTERM
+        return bool(self.stop.number)
 
     def _pace(self, count: int, seconds: float) -> None:
         """Lets a call grow to one or two seconds: costs per call vanish, signals wait no longer.
@@ -229,7 +331,8 @@ class Trainer:
         """Fetches the metrics of the last call's updates, checks and logs them.
 
         Raises:
-          UserError: when loss or gradient are no longer finite.
+          Diverged: when loss or gradient are no longer finite, or the loss is astray, and such
+            windows are not to be passed over.
         """
         if self.pending is None:
             return
@@ -240,25 +343,39 @@ class Trainer:
         self.settled = time.perf_counter()
         for i in range(count):
             values = {name: float(series[i]) for name, series in metrics.items()}
-            if not math.isfinite(values["loss"] + values["grad_norm"]):
-                what = f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}"
-                self._diverged(what, before + i + 1)
-            self.progress.nats += values["nats"]
+            if math.isfinite(sum(values.values())):
+                self.progress.nats += values["nats"]
+                self.progress.skipped_in_a_row = 0
+            else:
+                self._pass_over(values, before + i + 1)
             self.log.write("step", before + i + 1, epoch=self.progress.epoch, lr=rate, **values)
+
+    def _pass_over(self, values: dict[str, float], step: int) -> None:
+        """Counts a window that was passed over, or raises where it must not be."""
+        progress = self.progress
+        progress.skipped_in_a_row += 1
+        what = f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}"
+        if self.config.on_nan != "skip" or progress.skipped_in_a_row > _MOST_SKIPPED:
+            self._diverged(what, step)
+        progress.skipped += 1
+        self.display.print(f"{what} at step {step:,}: window passed over")
 
     def _diverged(self, what: str, step: int) -> None:
         config, progress = self.config, self.progress
         rate = optim.learning_rate(config, progress.epoch, progress.halvings)
         good = f"step {self.saved_step:,}" if self.saved_step else "none yet"
-        raise UserError(
-            f"{what} at step {step:,} (learning rate {rate:g}). Last good checkpoint: "
-            f"{good}. Lower learning_rate or max_grad_norm, or use dtype=float32, in a new workdir"
+        raise Diverged(
+            f"{what} at step {step:,} (learning rate {rate:g})",
+            f"Last good checkpoint: {good}. Lower learning_rate or max_grad_norm, or use "
+            "dtype=float32, in a new workdir; or go on from that checkpoint at half the learning "
+            "rate with --config.on_nan=rollback",
         )
 
     def end_epoch(self, rate: float) -> None:
         """Validates, keeps the best parameters, and moves the schedule on."""
         config, progress = self.config, self.progress
-        train = Score(progress.nats, self._targets(len(self.windows)))
+        # One target where all windows were passed over: there is no score then, but an epoch.
+        train = Score(progress.nats, max(self._targets(len(self.windows) - progress.skipped), 1))
         valid = self.validate()
         better = valid.nll < progress.best_nll
         self.log.write(
@@ -291,7 +408,8 @@ class Trainer:
         if every and (progress.epoch + 1) % every == 0:
             info = {"epoch": progress.epoch, "valid": valid.to_dict()}
             self.checkpoints.save_epoch(progress.step, self.state.params, info)
-        progress.epoch, progress.window, progress.nats = progress.epoch + 1, 0, 0.0
+        progress.epoch, progress.window = progress.epoch + 1, 0
+        progress.nats, progress.skipped = 0.0, 0
 
     def validate(self) -> Score:
         """The valid score by the batched protocol.
@@ -303,7 +421,7 @@ class Trainer:
         tokens = batches.capped(self.corpus.valid, config.eval_tokens)
         shape = config.batch_size, config.num_steps
         self.display.start("validation", len(batches.scoring_windows(tokens, *shape)))
-        score = self.score(self.state.params, tokens, *shape, self.display)
+        score = self.score(self.state.params, tokens, *shape, self.watched)
         self.display.finish()
         if not math.isfinite(score.nll):
             self._diverged(f"valid score {score.nll}", self.progress.step)
@@ -328,8 +446,10 @@ class Trainer:
 
     def save_best(self, valid: Score) -> None:
         """Keeps the parameters for evaluation and sampling."""
-        info = {"step": self.progress.step, "epoch": self.progress.epoch, "valid": valid.to_dict()}
-        self.checkpoints.save_best(self.progress.step, self.state.params, info)
+        progress = self.progress
+        epoch = progress.epoch if progress.window else progress.epoch - 1
+        info = {"step": progress.step, "epoch": epoch, "valid": valid.to_dict()}
+        self.checkpoints.save_best(progress.step, self.state.params, info)
 
     def finish(self) -> dict:
         """Scores the best parameters by the full protocol and writes `result.json`.
@@ -337,24 +457,27 @@ class Trainer:
         The test split is read here, once, and nowhere else.
         """
         config, progress = self.config, self.progress
-        best_epoch = progress.best_epoch
-        if progress.window:  # stopped in mid-epoch by max_steps: these parameters compete too
-            valid = self.last_valid or self.validate()
-            if valid.nll < progress.best_nll:
-                self.save_best(valid)
-                best_epoch = progress.epoch
-        params, _ = self.checkpoints.restore_best(self.state.params)
-        scores = {}
-        for split in ("valid", "test"):
-            tokens = batches.capped(getattr(self.corpus, split), config.eval_tokens)
-            self.display.start(f"{split} full", evaluate.full_windows(tokens))
-            scores[split] = evaluate.full(self.graphdef, params, tokens, self.display)
-            self.display.finish()
+        try:
+            # Stopped in mid-epoch by max_steps, these parameters compete too; and they are all
+            # there is where the best were lost.
+            if progress.window or not self.checkpoints.has_best:
+                valid = self.last_valid or self.validate()
+                if valid.nll < progress.best_nll:
+                    self.save_best(valid)
+            params, info = self.checkpoints.restore_best(self.state.params)
+            scores = {}
+            for split in ("valid", "test"):
+                tokens = batches.capped(getattr(self.corpus, split), config.eval_tokens)
+                self.display.start(f"{split} full", evaluate.full_windows(tokens))
+                scores[split] = evaluate.full(self.graphdef, params, tokens, self.watched)
+                self.display.finish()
+        except Stopped:
+            self.leave()
         result = {
             "format": workdir.FORMAT,
             "config": config.to_dict(),
             "params": sum(p.size for p in params.values()),
-            "epoch": best_epoch,
+            "epoch": info["epoch"],
             **{split: score.to_dict() for split, score in scores.items()},
             "tokens_per_second": round(self.clock.rate, 1),
             "seconds": round(self.clock.seconds, 3),

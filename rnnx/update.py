@@ -1,5 +1,6 @@
 """Updates of the parameters, on all devices: masks, loss, gradient, rule."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,7 +37,11 @@ def window_masks(config: ConfigDict, number: Array, rows: Array, tokens: Array) 
 
 
 def make_updates(
-    config: ConfigDict, graphdef: Any, mesh: Mesh, masks_of: Callable = window_masks
+    config: ConfigDict,
+    graphdef: Any,
+    mesh: Mesh,
+    masks_of: Callable = window_masks,
+    highest: float = math.inf,
 ) -> Callable:
     """Compiles a run of updates, one window after the other, on all devices of the mesh.
 
@@ -55,8 +60,13 @@ def make_updates(
       window follows the zero state. metrics, each (K,), one value an update:
       `loss` (with L2), `nats` (the window's sum over the whole batch) and `grad_norm` (before
       clipping); NaN behind the first count.
+
+      The first window whose loss or gradient is not finite, or that takes more than `highest` nats
+      a target, is the last, and its `nats` are NaN; with config.on_nan=skip it is passed over:
+      parameters stay, and reading goes on from the zero state.
     """
     rule, wd, steps = optim.update_rule(config), optim.l2(config), config.num_steps
+    skip = config.on_nan == "skip"
 
     def loss_fn(params, x, y, carries, masks, weight):
         nll, carries = model.merge(graphdef, params).nll(x, y, carries, masks)
@@ -87,17 +97,27 @@ def make_updates(
         def window_of(a, i):
             return None if a is None else lax.dynamic_slice_in_dim(a, i * steps, steps, axis=1)
 
-        def body(i, so_far):
-            state, series = so_far
+        def body(so_far):
+            i, _, state, series = so_far
             if fresh is not None:
                 carries = jax.tree.map(lambda h: h * (1 - fresh[i]), state.carries)
                 state = state._replace(carries=carries)
             window = window_of(x, i), window_of(y, i)
-            state, metrics = update(state, *window, number + i, rate, window_of(weight, i))
-            return state, jax.tree.map(lambda s, m: s.at[i].set(m), series, metrics)
+            after, metrics = update(state, *window, number + i, rate, window_of(weight, i))
+            sane = metrics["nats"] <= highest * config.batch_size * steps
+            sane &= jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
+            if skip:
+                after = State(
+                    *jax.tree.map(lambda new, old: jnp.where(sane, new, old), after[:2], state[:2]),
+                    jax.tree.map(lambda h: jnp.where(sane, h, 0), after.carries),
+                )
+            metrics["nats"] = jnp.where(sane, metrics["nats"], jnp.nan)
+            series = jax.tree.map(lambda s, m: s.at[i].set(m), series, metrics)
+            return i + 1, sane | skip, after, series
 
         none = jnp.full(x.shape[1] // steps, jnp.nan)
-        return lax.fori_loop(0, count, body, (state, dict.fromkeys(METRICS, none)))
+        begin = jnp.int32(0), jnp.bool(True), state, dict.fromkeys(METRICS, none)
+        return lax.while_loop(lambda s: (s[0] < count) & s[1], body, begin)[2:]
 
     spread = State(EVERYWHERE, EVERYWHERE, ROWS)
     weighting = (ROWS, EVERYWHERE) if config.level == "roll" else ()

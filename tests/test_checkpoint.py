@@ -45,9 +45,9 @@ def test_best_of_a_rolled_back_run_is_dropped(tmp_path: Path) -> None:
     checkpoints.save_best(5, {"b": jnp.zeros(4)}, {"step": 5})
     checkpoints.save_best(9, {"b": jnp.ones(4)}, {"step": 9})
     assert checkpoints.restore_best({"b": jnp.zeros(4)})[1] == {"step": 9}
-    checkpoints.keep_best(5)
+    checkpoints.drop_best_behind(5)
     assert checkpoints.restore_best({"b": jnp.zeros(4)})[1] == {"step": 5}
-    checkpoints.keep_best(0)
+    checkpoints.drop_best_behind(0)
     assert checkpoints.restore_best({"b": jnp.zeros(4)}) is None
     checkpoints.close()
 
@@ -55,7 +55,7 @@ def test_best_of_a_rolled_back_run_is_dropped(tmp_path: Path) -> None:
 def test_epochs_are_kept_all_and_read_in_order(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in (3, 12, 6, 9, 6):
-        checkpoints.save_epoch(step, {"b": jnp.full(4, step)}, {"epoch": step})
+        checkpoints.save_epoch(step, {"b": jnp.full(4, float(step))}, {"epoch": step})
     checkpoints.close()
     found = list(read_epochs(tmp_path, {"b": jnp.zeros(4)}))
     assert [(p["b"][0], info["epoch"]) for p, info in found] == [(s, s) for s in (3, 6, 9, 12)]
