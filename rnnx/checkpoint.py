@@ -32,7 +32,7 @@ from absl import logging
 from jax import Array
 from jax.experimental import multihost_utils
 
-from rnnx.errors import UserError
+from rnnx.errors import PeersLost, UserError
 
 logging.set_verbosity(logging.FATAL)  # orbax tells each save, and each failure in all its layers
 warnings.filterwarnings("ignore", module="orbax")
@@ -214,6 +214,8 @@ def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # orbax raises whatever its layers do
+        if jax.process_count() > 1 and "arrier" in str(error):
+            raise PeersLost(_reason(error)) from error
         raise UserError(
             f"cannot write a checkpoint to {manager.directory} ({_reason(error)}): mend that, and "
             "the same command goes on from the one before"

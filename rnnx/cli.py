@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a fault of ours (with traceback); 2 something the person c
 line on stderr; 130 interrupted.
 """
 
+import os
 import re
 import shlex
 import signal
@@ -18,7 +19,7 @@ from absl import flags
 
 from rnnx import cache
 from rnnx import config as configs
-from rnnx.errors import UserError
+from rnnx.errors import PeersLost, UserError
 
 
 def command() -> str:
@@ -72,7 +73,10 @@ def run(main: Callable[[], None], doc: str) -> None:
         cache.keep_compiled()
         main()
     except (UserError, flags.Error) as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        if isinstance(error, PeersLost):
+            sys.stdout.flush()
+            os._exit(2)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

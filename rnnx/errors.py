@@ -7,3 +7,14 @@ class UserError(Exception):
     Entry points print its message as one line on stderr and exit with code 2, without a
     traceback. The message names the thing that is wrong and what to do about it.
     """
+
+
+class PeersLost(UserError):
+    """Another process of the run is gone: an orderly end would wait for it in vain."""
+
+    def __init__(self, reason: str):
+        """reason: how that was noticed."""
+        super().__init__(
+            f"another process of this run is gone ({reason}): start all of them again, and it "
+            "goes on from its last checkpoint"
+        )

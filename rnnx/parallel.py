@@ -7,7 +7,7 @@ loop; left to automatic sharding, XLA puts an all-reduce into the backward loop.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ AXIS = "batch"
 ROWS = PartitionSpec(AXIS)  # first axis spread over the devices
 EVERYWHERE = PartitionSpec()  # the same on every device
 _CACHE_BYTES = 32 << 20
+_SILENCE = 30  # seconds after which a process that is not heard of is given up
 
 
 def initialize(
@@ -29,8 +30,12 @@ def initialize(
 ) -> None:
     """Joins the processes of a run; call before anything touches a device.
 
-    Without a coordinator this is a single process. On forced CPU devices it makes sure that the
-    thread pool is large enough for their collectives, which deadlock below two threads a device.
+    Without a coordinator, and where no launcher tells of several processes, this is a single one.
+    On forced CPU devices it makes sure that the thread pool is large enough for their collectives,
+    which deadlock below two threads a device.
+
+    Raises:
+      UserError: when the three contradict each other, or the others do not come.
     """
     forced = re.search(
         r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
@@ -40,6 +45,8 @@ def initialize(
         os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 2 * devices)))
     given = (coordinator, num_processes, process_id)
     if all(value is None for value in given):
+        if any(launched(os.environ) for launched in LAUNCHERS.values()):
+            _join()
         return
     if any(value is None for value in given):
         raise UserError("--coordinator, --num_processes and --process_id go together")
@@ -47,7 +54,28 @@ def initialize(
         raise UserError(f"--process_id={process_id} is not among {num_processes} processes from 0")
     if not re.fullmatch(r"\S+:\d+", coordinator):
         raise UserError(f"--coordinator={coordinator} is not HOST:PORT")
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    _join(coordinator, num_processes, process_id)
+
+
+def _join(*given: Any) -> None:
+    try:
+        jax.distributed.initialize(*given, heartbeat_timeout_seconds=_SILENCE)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the processes of this run do not come together ({reason})") from error
+
+
+def _step_of_slurm(env: Mapping[str, str]) -> bool:
+    # A batch script's own shell knows of tasks too, but is no step of several.
+    return int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in env
+
+
+# What tells that several processes of one run were started, whose addresses JAX then finds.
+LAUNCHERS: dict[str, Callable[[Mapping[str, str]], bool]] = {
+    "SLURM_STEP_NUM_TASKS": _step_of_slurm,
+    "OMPI_COMM_WORLD_SIZE": lambda env: int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1,
+    "TPU_WORKER_HOSTNAMES": lambda env: "," in env.get("TPU_WORKER_HOSTNAMES", ""),
+}
 
 
 def batch_mesh(batch_size: int, devices: list[Any] | None = None) -> Mesh:

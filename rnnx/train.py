@@ -29,7 +29,7 @@ from rnnx import batches, cli, corpora, evaluate, model, optim, parallel, workdi
 from rnnx import config as configs
 from rnnx.checkpoint import Checkpoints
 from rnnx.display import Display, banner, summary
-from rnnx.errors import UserError
+from rnnx.errors import PeersLost, UserError
 from rnnx.metrics import Clock, Log, Score, duration, uniform
 from rnnx.parallel import EVERYWHERE
 from rnnx.update import State, make_updates
@@ -561,6 +561,8 @@ def main() -> None:
         else:
             start(FLAGS.config, Path(FLAGS.workdir).expanduser(), display)
     except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and not parallel.single():
+            raise PeersLost(str(error).splitlines()[0]) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError(

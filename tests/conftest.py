@@ -67,10 +67,14 @@ def run_module(module: str, *args: str, timeout: float = 300, **env: str):
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     """A small text with something to learn, made here."""
+    return write_text(tmp_path / "weather.txt")
+
+
+def write_text(path: Path) -> Path:
+    """Writes that text."""
     rng = np.random.default_rng(0)
     words = ["rain", "sun", "wind", "snow", "the", "falls", "shines", "blows"]
     lines = [" ".join(rng.choice(words, rng.integers(3, 7))) for _ in range(260)]
-    path = tmp_path / "weather.txt"
     path.write_text("\n".join(lines) + "\n")
     return path
 

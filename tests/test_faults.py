@@ -5,6 +5,8 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import small
+from conftest import ROOT, one_device, small
 from test_train import equal, lines_of, outcome
 
 from rnnx import workdir
@@ -358,3 +360,17 @@ def test_a_signal_during_evaluation_is_not_waited_out(
     assert outcome(Trainer(config, tmp_path / "run", QUIET).run()) == outcome(expected)
     assert lines_of(tmp_path / "run") == lines_of(tmp_path / "whole")
     assert json.loads((tmp_path / "run" / "result.json").read_text())["format"] == 1
+
+
+# ---------------------------------------------------------------------------- kills
+
+
+def test_kills_at_random_moments_lose_nothing() -> None:
+    """The short form of scripts/test-kills, with moments of its own each time."""
+    seed = random.SystemRandom().randrange(1 << 30)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "kills.py"), "--kills=5", f"--seed={seed}"],
+        env=one_device(), capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, f"--seed={seed}: {done.stdout}{done.stderr}"
+    assert "5 kills" in done.stdout and " 0 differences" in done.stdout

@@ -2,14 +2,18 @@
 
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import run_module, small
+from conftest import ROOT, one_device, run_module, small
 
 from rnnx import batches, corpora, evaluate, model, optim, parallel, update
 from rnnx.errors import UserError
@@ -91,3 +95,136 @@ def test_two_processes_give_the_numbers_of_one(text: Path, tmp_path: Path) -> No
         np.testing.assert_allclose(a["nll"], b["nll"], rtol=1e-5)
     steps = [(tmp_path / d / "metrics.jsonl").read_text().count('"step"') for d in ("one", "two")]
     assert steps[0] == steps[1]
+
+
+class Processes:
+    """Several processes of one run on this machine."""
+
+    def __init__(self, count: int, folder: Path, *command: str):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.folder, self.running = folder, []
+        together = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+        for i in range(count):
+            joined = [*together, f"--process_id={i}"] if count > 1 else []
+            self.running.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "rnnx.train", *command, f"--workdir={folder}", *joined],
+                    cwd=ROOT, env=one_device(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )  # fmt: skip
+
+    def behind_step(self, step: int) -> None:
+        """Returns when a checkpoint of that step or a later one is there."""
+        latest = self.folder / "checkpoints" / "latest"
+        deadline = time.monotonic() + 120
+        while True:
+            names = [p.name for p in latest.iterdir()] if latest.is_dir() else []
+            if any(name.isdigit() and int(name) >= step for name in names):
+                return
+            assert self.running[0].poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def ended(self, seconds: float = 240) -> list[tuple[int, str]]:
+        """How all of them ended: exit codes, and what they said."""
+        deadline = time.monotonic() + seconds
+        try:
+            said = [p.communicate(timeout=deadline - time.monotonic())[0] for p in self.running]
+        finally:
+            for process in self.running:
+                process.kill()
+        return [(p.returncode, text) for p, text in zip(self.running, said, strict=True)]
+
+
+def test_a_run_goes_on_with_other_numbers_of_processes_through_deaths_and_preemptions(
+    text: Path, tmp_path: Path
+) -> None:
+    command = [
+        "--config=configs/quickstart.py:tiny", f"--config.corpus={text}", "--config.num_steps=8",
+        "--config.epochs=3", "--config.checkpoint_every=10", "--config.max_steps=0",
+    ]  # fmt: skip
+    alone = Processes(1, tmp_path / "alone", *command)
+    (ended,) = alone.ended()
+    assert ended[0] == 0, ended[1]
+
+    folder = tmp_path / "run"
+    two = Processes(2, folder, *command)
+    two.behind_step(20)
+    two.running[1].kill()
+    (code, said), _ = two.ended(seconds=60)
+    # Met in a gradient's sum it is we who say so; in a checkpoint's barrier, JAX may be first.
+    assert code in (2, -signal.SIGABRT), said
+    assert "another process of this run is gone" in said or "another task died" in said, said
+
+    two = Processes(2, folder, *command)
+    two.behind_step(40)
+    two.running[1].send_signal(signal.SIGTERM)
+    (code, said), (other, _) = two.ended()
+    assert (code, other) == (143, 143) and "SIGTERM: saved at step" in said, said
+
+    one = Processes(1, folder, *command)
+    one.behind_step(80)
+    one.running[0].send_signal(signal.SIGTERM)
+    ((code, said),) = one.ended()
+    assert code == 143 and "continuing behind step" in said, said
+
+    four = Processes(4, folder, *command)
+    for code, said in four.ended():
+        assert code == 0, said
+
+    runs = {}
+    for name in ("alone", "run"):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        runs[name] = [line for line in map(json.loads, lines) if line["kind"] == "step"]
+        assert [line["step"] for line in runs[name]] == list(range(1, len(runs[name]) + 1))
+    assert len(runs["run"]) == len(runs["alone"]) > 100
+    for a, b in zip(runs["alone"], runs["run"], strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+    first, second = (
+        json.loads((tmp_path / name / "result.json").read_text()) for name in ("alone", "run")
+    )
+    for split in ("valid", "test"):
+        np.testing.assert_allclose(first[split]["nll"], second[split]["nll"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("env", "several"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),  # a batch script
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t0,t1"}, True),
+    ],
+)
+def test_launchers_are_known(env: dict, several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: joined.append(a))
+    for name in [*parallel.LAUNCHERS, "SLURM_PROCID"]:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    parallel.initialize()
+    assert joined == [()] * several
+
+
+def test_slurm_tells_who_is_who(text: Path, tmp_path: Path) -> None:
+    """Two tasks of a step, as srun starts them, without a flag."""
+    env = {
+        "SLURM_JOB_ID": str(np.random.default_rng().integers(1 << 30)), "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost",
+    }  # fmt: skip
+    command = ["--config=configs/quickstart.py:tiny", f"--config.corpus={text}"]
+
+    def task(i: int):
+        own = {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}
+        return run_module("train", *command, f"--workdir={tmp_path / 'run'}", **env, **own)
+
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(task, range(2))
+    assert first.returncode == second.returncode == 0, first.stderr
+    assert "2 x cpu" in first.stdout and "this model" not in second.stdout

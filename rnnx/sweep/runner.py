@@ -13,7 +13,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from rnnx import cli, workdir
+from rnnx import cli, parallel, workdir
 from rnnx.errors import UserError
 from rnnx.metrics import Score, duration
 from rnnx.sweep import space
@@ -208,10 +208,12 @@ def _share(slot: int, workers: int) -> set[int]:
 
 def _environment(workers: int) -> dict[str, str]:
     """This process's, and on a GPU a share of its memory: JAX would take three quarters at once."""
-    chosen = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"} & os.environ.keys()
+    # Each trial is a run of its own, also where a launcher started several sweeps side by side.
+    own = {name: value for name, value in os.environ.items() if name not in parallel.LAUNCHERS}
+    chosen = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"} & own.keys()
     if workers == 1 or chosen:
-        return dict(os.environ)
-    return os.environ | {"XLA_CLIENT_MEM_FRACTION": f"{0.9 / workers:.3f}"}
+        return own
+    return own | {"XLA_CLIENT_MEM_FRACTION": f"{0.9 / workers:.3f}"}
 
 
 def _last_line(log: Path) -> str:
