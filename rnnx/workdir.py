@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from rnnx import __version__, model
 from rnnx import config as configs
 from rnnx.checkpoint import read_best
-from rnnx.corpora import Corpus
+from rnnx.corpora import BUILT_IN, Corpus
 from rnnx.errors import UserError
 from rnnx.vocabulary import Vocabulary
 
@@ -83,6 +83,8 @@ def check(folder: Path, config: ConfigDict, corpus: Corpus) -> None:
         raise UserError(f"the workdir {folder} is a file: name a folder")
     if (folder / "config.json").exists():
         theirs = read_config(folder)
+        if not {config.corpus, theirs.corpus} & set(BUILT_IN):
+            theirs.corpus = config.corpus  # an own file may have moved: its sum tells
         if differing := configs.differences(config, theirs):
             raise UserError(
                 f"{folder} holds a run of another config ({'; '.join(differing)}): choose "
