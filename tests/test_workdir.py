@@ -1,11 +1,13 @@
 """A workdir belongs to one run."""
 
+import json
+import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import QUIET, small
+from conftest import QUIET, ROOT, small
 
-from rnnx import corpora, model, workdir
+from rnnx import corpora, evaluate, model, workdir
 from rnnx.errors import UserError
 from rnnx.train import Trainer
 
@@ -92,3 +94,24 @@ def test_brackets_and_files_are_refused_as_workdirs(text: Path, tmp_path: Path) 
         Trainer(small(text), tmp_path / "a[b]", QUIET)
     with pytest.raises(UserError, match="is a file"):
         Trainer(small(text), text, QUIET)
+
+
+def test_a_workdir_of_the_first_format_is_read_and_continued(text: Path, tmp_path: Path) -> None:
+    """Stored when format 1 was new: `small(text, epochs=2, hidden_size=6, depth=2,
+    optimizer="adam", learning_rate=0.01)` on two devices, its text elsewhere."""
+    with tarfile.open(ROOT / "tests" / "workdir_1.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    folder = tmp_path / "workdir_1"
+    run, result = workdir.open_run(folder), workdir.read_json(folder / "result.json")
+    corpus = corpora.load(str(text))
+    score = evaluate.full(run.graphdef, run.params, corpus.test)
+    assert score.nll == pytest.approx(result["test"]["nll"], rel=1e-5)
+    config = run.config
+    config.update(corpus=str(text), epochs=3)
+    trainer = Trainer(config, folder, QUIET)
+    again = trainer.run()
+    assert again["epoch"] == 2 and again["test"]["nll"] < result["test"]["nll"]
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(s)["step"] for s in lines if '"step",' in s] == list(
+        range(1, 3 * len(trainer.windows) + 1)
+    )
