@@ -1,6 +1,9 @@
 """A workdir belongs to one run."""
 
+import contextlib
 import json
+import re
+import sys
 import tarfile
 from pathlib import Path
 
@@ -115,3 +118,26 @@ def test_a_workdir_of_the_first_format_is_read_and_continued(text: Path, tmp_pat
     assert [json.loads(s)["step"] for s in lines if '"step",' in s] == list(
         range(1, 3 * len(trainer.windows) + 1)
     )
+
+
+def test_a_stranger_s_workdir_imports_nothing_it_names(text: Path, tmp_path: Path, monkeypatch):
+    """Every class that a workdir's files name becomes one of a module that tells when it runs."""
+    with tarfile.open(ROOT / "tests" / "workdir_1.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    folder, ran = tmp_path / "workdir_1", tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = 0
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name in ("_CHECKPOINT_METADATA", "_METADATA", "process_0"):
+            content = path.read_text()
+            changed, count = re.subn(r"\b(orbax|jax|numpy)(\.\w+)+", "evil.Evil", content)
+            path.write_text(changed)
+            named += count
+    assert named > 3
+    with contextlib.suppress(UserError):
+        workdir.open_run(folder)
+    assert not ran.exists() and "evil" not in sys.modules
+    __import__("evil")
+    assert ran.exists()  # so it would have told
+    assert not any(path.suffix in (".pkl", ".pickle", ".npy") for path in folder.rglob("*"))
