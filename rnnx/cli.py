@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a fault of ours (with traceback); 2 something the person c
 line on stderr; 130 interrupted.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -15,11 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 
 from rnnx import cache
 from rnnx import config as configs
-from rnnx.errors import PeersLost, UserError
+from rnnx.errors import UserError
 
 
 def command() -> str:
@@ -66,7 +68,10 @@ def run(main: Callable[[], None], doc: str) -> None:
     program = "rnnx." + Path(sys.argv[0].removesuffix("/__main__.py")).stem
     has_config = "config" in flags.FLAGS
     if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        print(_help(doc, has_config))
+        with contextlib.suppress(BrokenPipeError):  # `--help | head`
+            print(_help(doc, has_config), flush=True)
+            return
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     try:
         _parse(has_config)
@@ -74,9 +79,9 @@ def run(main: Callable[[], None], doc: str) -> None:
         main()
     except (UserError, flags.Error) as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        if isinstance(error, PeersLost):
+        if jax.distributed.is_initialized():
             sys.stdout.flush()
-            os._exit(2)
+            os._exit(2)  # an orderly end would wait for the other processes, and they for this one
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

@@ -10,7 +10,7 @@ class UserError(Exception):
 
 
 class PeersLost(UserError):
-    """Another process of the run is gone: an orderly end would wait for it in vain."""
+    """Another process of the run is gone."""
 
     def __init__(self, reason: str):
         """reason: how that was noticed."""

@@ -59,7 +59,9 @@ def initialize(
 
 def _join(*given: Any) -> None:
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=_SILENCE)
+        jax.distributed.initialize(
+            *given, heartbeat_timeout_seconds=_SILENCE, shutdown_timeout_seconds=_SILENCE
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the processes of this run do not come together ({reason})") from error

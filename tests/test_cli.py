@@ -1,11 +1,13 @@
 """Bad input gets one clear line and exit code 2, and leaves nothing half-written."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_module
+from conftest import ROOT, one_device, run_module
 
 from rnnx import config as configs
 from rnnx import workdir
@@ -121,3 +123,11 @@ def test_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "dry run" in done.stdout and "total" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_into_a_pipe_that_closes() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m rnnx.train --help | head -1",
+        shell=True, cwd=ROOT, env=one_device(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.count("\n") == 1 and not done.stderr

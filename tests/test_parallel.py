@@ -189,6 +189,17 @@ def test_a_run_goes_on_with_other_numbers_of_processes_through_deaths_and_preemp
         np.testing.assert_allclose(first[split]["nll"], second[split]["nll"], rtol=1e-6)
 
 
+def test_what_the_first_process_refuses_ends_all(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    command = ["--config=configs/quickstart.py:tiny", f"--config.corpus={text}"]
+    begun = time.monotonic()
+    (code, said), (other, _) = Processes(2, tmp_path / "mine", *command).ended(seconds=90)
+    assert time.monotonic() - begun < 60
+    assert code == 2 and "holds no run, but other files" in said
+    assert other != 0
+
+
 @pytest.mark.parametrize(
     ("env", "several"),
     [
