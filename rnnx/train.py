@@ -80,7 +80,6 @@ class Progress:
     skipped_in_a_row: int = 0
     best_nll: float = math.inf  # valid, by the batched protocol
     best_step: int = 0
-    best_epoch: int = 0
     bad_epochs: int = 0  # epochs since the best, or since the last halving
     halvings: int = 0
     seconds: float = 0.0  # of training, without compilation and evaluation
@@ -227,10 +226,8 @@ class Trainer:
             info = self.checkpoints.best_info(self.state.params)
             if info is None or info["step"] != progress.best_step:
                 # Damage took the best: an older one takes its place, or the next epoch's.
-                lost = Progress()
-                progress.best_nll = info["valid"]["nll"] if info else lost.best_nll
-                progress.best_step = info["step"] if info else lost.best_step
-                progress.best_epoch = info["epoch"] if info else lost.best_epoch
+                progress.best_nll = info["valid"]["nll"] if info else math.inf
+                progress.best_step = info["step"] if info else 0
         return True
 
     def roll_back(self, error: Diverged) -> None:
@@ -398,7 +395,7 @@ class Trainer:
         )
         if better:
             progress.best_nll, progress.best_step = valid.nll, progress.step
-            progress.best_epoch, progress.bad_epochs = progress.epoch, 0
+            progress.bad_epochs = 0
             self.save_best(valid)
         else:
             progress.bad_epochs += 1
