@@ -339,7 +339,7 @@ def test_plateau_halving(text: Path, tmp_path: Path, monkeypatch) -> None:
     trainer.run()
     rates = [e["lr"] for e in lines_of(tmp_path / "run") if e["kind"] == "epoch"]
     assert rates == [0.2, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1]
-    assert trainer.progress.halvings == 2 and trainer.progress.best_epoch == 5
+    assert trainer.progress.halvings == 2 and trainer.progress.best_step == 6 * len(trainer.windows)
 
 
 # ---------------------------------------------------------------------------- real data
