@@ -197,6 +197,13 @@ def tiny(config: ConfigDict) -> None:
     )
 
 
+def show(value: Any) -> str:
+    """A value, short: six digits of a float, the name of a file."""
+    if isinstance(value, tuple):
+        return f"({' '.join(map(show, value))})"
+    return f"{value:.6g}" if isinstance(value, float) else str(value).rpartition("/")[2]
+
+
 def to_json(config: ConfigDict) -> dict:
     """What `config.json` holds."""
     return {"format": FORMAT, **config.to_dict()}

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
 from rnnx import config as configs
+from rnnx.config import show
 from rnnx.report.runs import (
     CELL_NAMES,
     Group,
@@ -20,7 +21,6 @@ from rnnx.report.runs import (
     named,
     unit,
 )
-from rnnx.sweep.space import show
 
 # Okabe and Ito's colours, the yellow left out.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -10,9 +10,9 @@ from typing import Any
 
 from rnnx import config as configs
 from rnnx import workdir
+from rnnx.config import show
 from rnnx.errors import UserError
 from rnnx.metrics import Score
-from rnnx.sweep.space import show
 
 FORMAT = 1  # of a data file
 # Where a run's data lie, how far it was to go, and how it was computed: not what was tried.

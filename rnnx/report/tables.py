@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table as RichTable
 
+from rnnx.config import show
 from rnnx.errors import UserError
 from rnnx.metrics import duration
 from rnnx.report import published
@@ -22,7 +23,6 @@ from rnnx.report.runs import (
     in_unit,
     unit,
 )
-from rnnx.sweep.space import show
 
 
 class Table(NamedTuple):

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from rnnx import config as configs
 from rnnx.metrics import Score, duration
-from rnnx.sweep import space
 from rnnx.sweep.ledger import Ledger
 from rnnx.sweep.space import Overrides
 
@@ -106,7 +106,7 @@ class Screen:
         table.add_column("state", no_wrap=True)
 
         def add(number: int, point: Overrides, *rest: str, style: str = "") -> None:
-            values = [space.show(point[name]) if name in point else "" for name in fields]
+            values = [configs.show(point[name]) if name in point else "" for name in fields]
             table.add_row(f"{number:03d}", *values, *rest, style=style)
 
         def score(nll: float | None) -> str:

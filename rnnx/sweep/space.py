@@ -69,14 +69,7 @@ def flag(name: str, value: Any) -> str:
 
 def label(point: Overrides) -> str:
     """`depth=4,integration=mi`, for people."""
-    return ",".join(f"{name}={show(value)}" for name, value in point.items())
-
-
-def show(value: Any) -> str:
-    """A value, short: six digits of a float, the name of a file."""
-    if isinstance(value, tuple):
-        return f"({' '.join(map(show, value))})"
-    return f"{value:.6g}" if isinstance(value, float) else str(value).rpartition("/")[2]
+    return ",".join(f"{name}={configs.show(value)}" for name, value in point.items())
 
 
 def _fields(text: str) -> list[tuple[str, str]]:
