@@ -138,6 +138,7 @@ class Processes:
         return [(p.returncode, text) for p, text in zip(self.running, said, strict=True)]
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_other_numbers_of_processes_through_deaths_and_preemptions(
     text: Path, tmp_path: Path
 ) -> None:
