@@ -214,7 +214,7 @@ def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # orbax raises whatever its layers do
-        if jax.process_count() > 1 and "arrier" in str(error):
+        if jax.process_count() > 1 and re.search("barrier|gloo|coordination", str(error), re.I):
             raise PeersLost(_reason(error)) from error
         raise UserError(
             f"cannot write a checkpoint to {manager.directory} ({_reason(error)}): mend that, and "
