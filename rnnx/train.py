@@ -166,11 +166,9 @@ class Trainer:
             if self.progress.step >= self.last_step and finished.exists():
                 self.display.print(f"this run is complete: {finished}")
                 return workdir.read_json(finished)
-            main = parallel.is_main()
-            position = self.progress.log_position
-            self.log = Log(self.folder, position, self.progress.step, silent=not main)
+            self.log = self._open_log()
             closing.callback(lambda: self.log.close())
-            if main:
+            if parallel.is_main():
                 workdir.write(self.folder, self.config, self.corpus, self.about)
                 finished.unlink(missing_ok=True)
             self.clock = Clock(self.progress.seconds, self.progress.tokens)
@@ -182,6 +180,11 @@ class Trainer:
                 except Diverged as error:
                     self.roll_back(error)
             return self.finish()
+
+    def _open_log(self) -> Log:
+        """The metrics, cut back to where the run stands; only the first process writes them."""
+        position, step = self.progress.log_position, self.progress.step
+        return Log(self.folder, position, step, silent=not parallel.is_main())
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -246,8 +249,7 @@ class Trainer:
             raise error
         progress.halvings = halvings
         self.log.close()
-        main = parallel.is_main()
-        self.log = Log(self.folder, progress.log_position, progress.step, silent=not main)
+        self.log = self._open_log()
         self.clock = Clock(progress.seconds, progress.tokens)
         rate = optim.learning_rate(self.config, progress.epoch, halvings)
         self.display.print(f"{error.what}: back to step {progress.step:,}, learning rate {rate:g}")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, one_device, small
+from conftest import QUIET, ROOT, one_device, small
 from test_train import equal, lines_of, outcome
 
 from rnnx import workdir
@@ -22,8 +22,6 @@ from rnnx.checkpoint import Checkpoints, fingerprint, read_best
 from rnnx.display import Display
 from rnnx.errors import UserError
 from rnnx.train import Diverged, Trainer
-
-QUIET = Display(quiet=True)
 
 
 class Told(Display):
