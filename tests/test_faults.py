@@ -368,7 +368,7 @@ def test_kills_at_random_moments_lose_nothing() -> None:
     seed = random.SystemRandom().randrange(1 << 30)
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "kills.py"), "--kills=5", f"--seed={seed}"],
-        env=one_device(), capture_output=True, text=True, timeout=600,
+        env=one_device(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, f"--seed={seed}: {done.stdout}{done.stderr}"
     assert "5 kills" in done.stdout and " 0 differences" in done.stdout
