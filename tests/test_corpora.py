@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import zipfile
 from pathlib import Path
 
@@ -44,7 +45,11 @@ def clean(monkeypatch, tmp_path):
 
 @pytest.fixture
 def server():
-    """A loopback web server: `files` are bodies, or a status, by name; `short` halves bodies."""
+    """A loopback web server: `files` are bodies, or a status, by name.
+
+    `sent` is what share of a body comes before the connection is closed; `silent` keeps it open
+    instead; a body sent more than once goes on without end.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -53,22 +58,30 @@ def server():
                 self.send_error(body)
                 return
             self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
+            sent = self.server.sent
+            if sent <= 1:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.command == "GET":
-                self.server.asked.append(self.path.lstrip("/"))
-                self.wfile.write(body[: len(body) // 2] if self.server.short else body)
-
-        do_HEAD = do_GET
+            self.server.asked.append(self.path.lstrip("/"))
+            try:
+                for _ in range(max(1, int(sent))):
+                    self.wfile.write(body[: int(sent * len(body))] if sent < 1 else body)
+            except ConnectionError:  # it has heard enough
+                self.server.left += 1
+            if self.server.silent:
+                self.server.silent.wait(60)
 
         def log_message(self, *args):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
-        served.files, served.asked, served.short = {}, [], False
+        served.files, served.asked, served.left = {}, [], 0
+        served.sent, served.silent = 1.0, None
         served.url = f"http://127.0.0.1:{served.server_port}/"
         threading.Thread(target=served.serve_forever, daemon=True).start()
         yield served
+        if served.silent:
+            served.silent.set()
         served.shutdown()
 
 
@@ -451,13 +464,13 @@ def test_download_goes_to_the_cache_by_default(tmp_path, monkeypatch, server):
     assert [p.name for p in (tmp_path / "cache" / "raw").iterdir()] == ["text8.zip"]
 
 
-@pytest.mark.parametrize("fault", ["tampered", "short", "longer", "missing", "busy"])
+@pytest.mark.parametrize("fault", ["tampered", "short", "longer", "endless", "missing", "busy"])
 def test_a_bad_download_is_refused_and_the_next_try_is_fresh(tmp_path, monkeypatch, server, fault):
     offer_ptb(monkeypatch, server.url)
     good = PTB["ptb.valid.txt"]
     bad = {"tampered": good[::-1], "longer": good + b"\n", "missing": 404, "busy": 503}
     server.files = PTB | {"ptb.valid.txt": bad.get(fault, good)}
-    server.short = fault == "short"
+    server.sent = {"short": 0.5, "endless": 1e6}.get(fault, 1.0)
     folder = tmp_path / "data"
     with pytest.raises(UserError, match="cannot download") as error:
         corpora.load("ptb_word", data_dir=str(folder))
@@ -465,8 +478,11 @@ def test_a_bad_download_is_refused_and_the_next_try_is_fresh(tmp_path, monkeypat
     assert not (folder / "ptb.valid.txt").exists()
     left = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert all(PTB[p.name] == p.read_bytes() for p in left)  # nothing bad is kept
+    deadline = time.monotonic() + 10
+    while server.left < (fault == "endless"):  # it was told to stop
+        assert time.monotonic() < deadline
 
-    server.files, server.short = dict(PTB), False
+    server.files, server.sent = dict(PTB), 1.0
     assert len(corpora.load("ptb_word", data_dir=str(folder)).train) == 88
 
 
@@ -481,13 +497,27 @@ def test_offline(tmp_path, monkeypatch):
     assert str(tmp_path / "data") in line(error)
 
 
-def test_an_unregistered_address_is_not_accepted(tmp_path, monkeypatch, server):
+def test_a_silent_server_is_not_waited_for(tmp_path, monkeypatch, server):
     offer_ptb(monkeypatch, server.url)
-    server.files = dict(PTB)
-    monkeypatch.setattr(corpora._builder(), "url_infos", {})
-    with pytest.raises(ValueError, match="Missing checksums"):
+    server.files, server.sent, server.silent = dict(PTB), 0.5, threading.Event()
+    monkeypatch.setattr(corpora, "_SILENCE", 0.2)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"cannot download.*timed out") as error:
         corpora.load("ptb_word", data_dir=str(tmp_path / "data"))
-    assert not (tmp_path / "data").exists()
+    assert time.monotonic() - start < 10 and line(error)
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_long_download_tells_how_far_it_is(tmp_path, monkeypatch, server):
+    text = random.Random(0).randbytes(4 * corpora.BLOCK)
+    server.files = {"enwik8": text}
+    offer(monkeypatch, "enwik8", "byte", [raw("enwik8", text, server.url)])
+    clock = iter(range(0, 1000, 3))  # a block in three seconds
+    monkeypatch.setattr(corpora, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    said = []
+    corpora.load("enwik8", data_dir=str(tmp_path / "data"), progress=said.append)
+    lines = [words for words in said if " of 0.3 MB" in words]
+    assert lines == ["0.1 of 0.3 MB, ETA 6 s", "0.3 of 0.3 MB, ETA 0 s"]
 
 
 # --- processes ------------------------------------------------------------------------------
