@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from rnnx import cache
 from rnnx import config as configs
 from rnnx.display import Display
 
@@ -43,8 +44,12 @@ def real_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Prepared corpora go to a folder of this test run, not to the user's cache."""
-    os.environ["RNNX_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Prepared corpora and compiled programs go to a folder of this test run, common to all its
+    processes, and not to the user's cache."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ["RNNX_CACHE"] = str(base / "cache")
+    cache.keep_compiled()
 
 
 def one_device(**env: str) -> dict[str, str]:

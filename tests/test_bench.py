@@ -66,14 +66,20 @@ def test_other_work_is_refused() -> None:
     assert rows[3]["failed"].startswith("other results")
 
 
+def test_reading_on_and_reading_again() -> None:
+    token, text = ours.token(case_of("token", QUICK)), ours.text(case_of("text", QUICK))
+    assert token() != token()  # the second from the state behind the first
+    assert text() == text() and 0 < text()[0] / cases.TEXT_STEPS < 1.1 * np.log(50)
+
+
 def test_quick_bench_runs_and_writes_json(tmp_path: Path) -> None:
-    told = run_module("bench", "--quick", f"--out={tmp_path / 'bench.json'}")
+    out = f"--out={tmp_path / 'bench.json'}"
+    told = run_module("bench", "--quick", "--cases=rhn,write", out)
     assert told.returncode == 0, told.stderr
     result = json.loads((tmp_path / "bench.json").read_text())
     ran = {(row["case"], row["rival"]) for row in result["rows"] if row["failed"] is None}
-    assert {(case.name, "rnnx") for case in QUICK} | {("rhn", "plain scan")} <= ran
-    for case in QUICK:
-        assert case.label in told.stdout
+    assert {("rhn", "rnnx"), ("rhn", "plain scan"), ("write", "rnnx")} <= ran
+    assert case_of("rhn", QUICK).label in told.stdout
     assert all(row["of_bound"] > 0 for row in result["rows"] if row["failed"] is None)
 
 
