@@ -4,7 +4,9 @@
               evaluation. A split of N tokens has N - 1 targets: the first has no predecessor.
               Of piano rolls, each piece by itself.
     batched   the same targets in batch_size contiguous streams, each from the zero state: what
-              training watches, faster and a little worse
+              training watches. Faster; a little worse, and more so for a network that takes long
+              to come from the zero state to where training has it: of 24 on PTB characters, 23
+              scored within 0.002 bits of `full`, an RHN that takes 12,000 characters 0.085 worse
     mc        Monte-Carlo dropout: K passes, each with masks held from the first token to the last;
               probabilities, not their logarithms, are averaged
     dynamic   dynamic evaluation (Krause et al. 2018, arXiv:1709.07432, eq. 5 to 7): the parameters
@@ -275,8 +277,8 @@ def main() -> None:
     folder = Path(FLAGS.workdir).expanduser()
     run = workdir.open_run(folder)
     config = run.config
-    data_dir = FLAGS.data_dir or config.data_dir
-    corpus = corpora.load(FLAGS.corpus or config.corpus, config.level, data_dir)
+    data_dir, display = FLAGS.data_dir or config.data_dir, Display(sys.stderr)
+    corpus = corpora.load(FLAGS.corpus or config.corpus, config.level, data_dir, display.print)
     workdir.check_data(folder, corpus)
     tokens = getattr(corpus, FLAGS.split)
     tokens = batches.capped(tokens, FLAGS.max_tokens)
@@ -285,7 +287,6 @@ def main() -> None:
             f"protocol {FLAGS.protocol} is for texts: piano rolls have full and batched"
         )
 
-    display = Display(sys.stderr)
     name, began = f"{FLAGS.split} {FLAGS.protocol}", time.perf_counter()
     score, settings = _score(run, corpus, tokens, display, name)
     display.finish()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rnnx.batches import Pieces
 from rnnx.errors import UserError
 
@@ -55,15 +57,21 @@ def uniform(level: str, vocab_size: int) -> Score:
 def unigram(train: Any, scored: Any, vocab_size: int) -> Score:
     """The score of the training split's frequencies (add-one), of symbols or of keys, on another
     split."""
-    import numpy as np
-
     if isinstance(scored, Pieces):
         p = (train.frames.sum(axis=0) + 1.0) / (len(train) + 2.0)
         x = np.concatenate([piece[1:] for piece in scored.pieces])
         return Score(float(-np.sum(x * np.log(p) + (1 - x) * np.log(1 - p))), scored.targets)
-    counts = np.bincount(train, minlength=vocab_size) + 1.0
-    nats = -np.log(counts / counts.sum())[scored[1:]]
-    return Score(float(nats.sum()), len(scored) - 1)
+    counts = _counts(train, vocab_size) + 1.0
+    nats = _counts(scored[1:], vocab_size) @ -np.log(counts / counts.sum())
+    return Score(float(nats), len(scored) - 1)
+
+
+def _counts(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+    """How often each symbol comes; some MB at a time, as bincount makes them 8 bytes each."""
+    counts, step = np.zeros(vocab_size, np.int64), 1 << 22
+    for i in range(0, len(tokens), step):
+        counts += np.bincount(tokens[i : i + step], minlength=vocab_size)
+    return counts
 
 
 class Log:

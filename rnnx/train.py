@@ -105,7 +105,7 @@ class Trainer:
         configs.validate(config)
         self.folder, self.display = folder, display
         self.mesh = parallel.batch_mesh(config.batch_size)
-        self.corpus = corpora.load(config.corpus, config.level, config.data_dir)
+        self.corpus = corpora.load(config.corpus, config.level, config.data_dir, display.print)
         config = config.copy_and_resolve_references()
         config.level = self.corpus.level
         if self.corpus.name not in corpora.BUILT_IN:

@@ -190,6 +190,36 @@ def test_a_run_goes_on_with_other_numbers_of_processes_through_deaths_and_preemp
         np.testing.assert_allclose(first[split]["nll"], second[split]["nll"], rtol=1e-6)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("on_nan", ["stop", "skip", "rollback"])
+def test_processes_agree_on_what_to_do_about_a_network_gone_astray(
+    on_nan: str, text: Path, tmp_path: Path
+) -> None:
+    """A learning rate that no network stands: two processes see and do what one does."""
+    command = [
+        "--config=configs/quickstart.py:tiny", f"--config.corpus={text}", "--config.num_steps=8",
+        "--config.optimizer=sgd", "--config.learning_rate=300", "--config.max_grad_norm=0",
+        "--config.checkpoint_every=10", "--config.max_steps=40", f"--config.on_nan={on_nan}",
+    ]  # fmt: skip
+    runs = {}
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        ended = Processes(count, folder, *command).ended()
+        assert len({code for code, _ in ended}) == 1, ended
+        code, said = ended[0]
+        told = [line for line in said.splitlines() if "gradient norm" in line]
+        places = [re.sub(r"(loss|norm) [^ ,]+", "", line) for line in told]
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        steps = [(line["step"], line["lr"]) for line in lines if line["kind"] == "step"]
+        runs[count] = code, places, steps
+    assert runs[1] == runs[2]
+    code, places, steps = runs[1]
+    assert code == (0 if on_nan == "rollback" else 2) and places
+    if on_nan == "rollback":
+        assert all("back to step" in place for place in places)
+        assert [step for step, _ in steps] == list(range(1, 41)) and steps[-1][1] < 300
+
+
 def test_what_the_first_process_refuses_ends_all(text: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()

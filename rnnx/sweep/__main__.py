@@ -28,6 +28,7 @@ from ml_collections import ConfigDict, config_flags
 
 from rnnx import cli, corpora
 from rnnx import config as configs
+from rnnx.display import Display
 from rnnx.errors import UserError
 from rnnx.sweep import space
 from rnnx.sweep.ledger import Ledger, Plan
@@ -111,7 +112,7 @@ def main() -> None:
     plan = plan_of_flags()
     config = plan.config
     # Data that is missing should be told once, not by every trial.
-    level = corpora.load(config.corpus, config.level, config.data_dir).level
+    level = corpora.load(config.corpus, config.level, config.data_dir, Display().print).level
     ledger = Ledger(Path(FLAGS.workdir).expanduser(), plan, FLAGS.storage)
     Runner(ledger, FLAGS.workers, Screen(ledger, level)).run()
 
