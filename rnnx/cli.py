@@ -101,7 +101,9 @@ def _parse(has_config: bool) -> None:
         rest = flags.FLAGS(sys.argv)
         if has_config and flags.FLAGS.config is not None:
             flags.FLAGS.config.keys()  # a missing file is told on first use only
-    except (UserError, flags.Error):
+    except (UserError, flags.Error) as error:
+        if missing := re.search(r"Flag (--\w+) must have a value other than None", str(error)):
+            raise UserError(f"{missing[1]}=... is missing: see --help") from None
         raise
     except OSError:
         file = re.search(r"-config[= ](\S+)", " ".join(sys.argv))

@@ -107,7 +107,8 @@ def test_bad_input_is_told_in_one_line(text: Path, tmp_path: Path) -> None:
     for args, told in (
         ([f"--workdir={tmp_path / 'nosuch'}"], "not a workdir"),
         ([one, f"--beside={tmp_path / 'two'}"], "another vocabulary"),
-        ([], "workdir"),
+        ([], "--workdir=... is missing"),
+        ([one, f"--out={other}/pictures"], "cannot write to"),  # before any work: one line
     ):
         done = run_module("analyze", *args)
         assert done.returncode == 2 and told in done.stderr, done.stderr

@@ -97,7 +97,7 @@ def test_bad_workdirs(module: str, tmp_path: Path) -> None:
     refused(run_module(module, f"--workdir={tmp_path / 'nothing'}"), "not a workdir")
     (tmp_path / "config.json").write_text('{"format": 1, "depth": 0}')
     refused(run_module(module, f"--workdir={tmp_path}"), "config.json")
-    refused(run_module(module), "workdir")
+    refused(run_module(module), "--workdir=... is missing")
     config = configs.default()
     config.update(embed_size=4, hidden_size=4)
     (tmp_path / "config.json").write_text(json.dumps(configs.to_json(config)))
