@@ -1,4 +1,4 @@
-"""The one exception that reaches people: what went wrong and what to do, in one line."""
+"""The exceptions that reach people: what went wrong and what to do, in one line."""
 
 
 class UserError(Exception):
@@ -18,3 +18,12 @@ class PeersLost(UserError):
             f"another process of this run is gone ({reason}): start all of them again, and it "
             "goes on from its last checkpoint"
         )
+
+
+class Diverged(UserError):
+    """The numbers are not finite, or the loss is that of a network gone astray."""
+
+    def __init__(self, what: str, advice: str):
+        """what: what was seen, where, at which learning rate."""
+        super().__init__(f"{what}. {advice}")
+        self.what = what

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax import Array
@@ -29,10 +28,10 @@ from rnnx import batches, cli, corpora, evaluate, model, optim, parallel, workdi
 from rnnx import config as configs
 from rnnx.checkpoint import Checkpoints
 from rnnx.display import Display, banner, summary
-from rnnx.errors import PeersLost, UserError
+from rnnx.errors import Diverged, PeersLost, UserError
 from rnnx.metrics import Clock, Log, Score, duration, uniform
 from rnnx.parallel import EVERYWHERE
-from rnnx.update import State, make_updates
+from rnnx.update import State, all_finite, make_updates
 
 FLAGS = flags.FLAGS
 _MOST_TOGETHER = 32  # windows a call
@@ -40,15 +39,6 @@ _MOST_TOGETHER = 32  # windows a call
 _ASTRAY = 5.0
 _MOST_SKIPPED = 20  # windows passed over in a row
 _MOST_HALVINGS = 8  # of the learning rate, from one checkpoint
-
-
-class Diverged(UserError):
-    """The numbers are not finite, or the loss is that of a network gone astray."""
-
-    def __init__(self, what: str, advice: str):
-        """what: what was seen, where, at which learning rate."""
-        super().__init__(f"{what}. {advice}")
-        self.what = what
 
 
 class Stopped(Exception):
@@ -85,12 +75,6 @@ class Progress:
     seconds: float = 0.0  # of training, without compilation and evaluation
     tokens: int = 0  # that those seconds were spent on
     log_position: int = 0  # bytes of metrics.jsonl
-
-
-@jax.jit
-def all_finite(params: dict[str, Array]) -> Array:
-    """Whether no parameter is NaN or Inf."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in params.values()]))
 
 
 class Trainer:

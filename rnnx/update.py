@@ -25,6 +25,12 @@ class State(NamedTuple):
     carries: Any  # the recurrent state at the window's end, carried into the next window
 
 
+@jax.jit
+def all_finite(params: dict[str, Array]) -> Array:
+    """Whether no parameter is NaN or Inf."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in params.values()]))
+
+
 def window_masks(config: ConfigDict, number: Array, rows: Array, tokens: Array) -> model.Masks:
     """The dropout masks of update `number` for these rows of the global batch, tokens (T, B).
 

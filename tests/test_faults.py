@@ -20,8 +20,8 @@ from test_train import equal, lines_of, outcome
 from rnnx import workdir
 from rnnx.checkpoint import Checkpoints, fingerprint, read_best
 from rnnx.display import Display
-from rnnx.errors import UserError
-from rnnx.train import Diverged, Trainer
+from rnnx.errors import Diverged, UserError
+from rnnx.train import Trainer
 
 
 class Told(Display):

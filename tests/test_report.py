@@ -78,6 +78,9 @@ def test_seeds_are_one_row_with_mean_and_sample_deviation() -> None:
     assert found["paper's test"] == ["~1.42", "1.39 (c)"]
     assert found["test - paper's"] == ["+0.080", "-0.040"]
     assert [len(g.runs) for g in grouped(runs)] == [3, 1]
+    assert found["cell"] == ["RNN", "RNN"]
+    found = columns(TABLES["mi_char"]([*runs, char(0, 1.3, integration="mi", max_grad_norm=5.0)]))
+    assert found["cell"] == ["RNN", "RNN, max_grad_norm=10", "RNN, max_grad_norm=5"]
     assert differing(grouped(runs)) == ["integration"]
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from rich.table import Table as RichTable
@@ -23,6 +23,8 @@ from rnnx.report.runs import (
     in_unit,
     unit,
 )
+
+_SHOWN = ("epochs", "hidden_size")  # in columns of their own
 
 
 class Table(NamedTuple):
@@ -86,11 +88,12 @@ def rhn_depth(runs: Sequence[Run]) -> Table:
     """
     groups = grouped(_only(runs, "ptb_word"))
     groups.sort(key=lambda g: (g.config["cell"] != "rhn", g.config["depth"], g.config["cell"]))
-    names = _told_apart(groups, lambda config: (
-        str(config["depth"]) if config["cell"] == "rhn" else _network(config)
-    ))  # fmt: skip
+
+    def name(config: dict) -> str:
+        return str(config["depth"]) if config["cell"] == "rhn" else _network(config)
+
     rows = []
-    for name, group in zip(names, groups, strict=True):
+    for group, apart in zip(groups, _told_apart(groups, name), strict=True):
         config = group.config
         paper = published.RHN_DEPTH.get(config["depth"]) if config["cell"] == "rhn" else None
         published_values = ("", "", "", "")
@@ -102,8 +105,8 @@ def rhn_depth(runs: Sequence[Run]) -> Table:
                 f"{paper.units:,}", f"{valid:.1f}", f"{test:.1f}", _difference(group, test, 1),
             )  # fmt: skip
         rows.append((
-            name, f"{config['hidden_size']:,}", f"{group.runs[0].params:,}", _done(group),
-            *_ours(group, 1), *published_values,
+            name(config) + apart, f"{config['hidden_size']:,}", f"{group.runs[0].params:,}",
+            _done(group), *_ours(group, 1), *published_values,
         ))  # fmt: skip
     headings = (
         "L", "units", "parameters", "epochs", "valid", "test", "seeds",
@@ -126,11 +129,11 @@ def mi_char(runs: Sequence[Run]) -> Table:
         for field, names in zip(("cell", "integration"), order, strict=True)
     ))  # fmt: skip
     rows = []
-    for group in groups:
+    for group, apart in zip(groups, _told_apart(groups, _cell), strict=True):
         config = group.config
         paper = published.MI_CHAR.get((config["cell"], config["integration"]))
         rows.append((
-            _network(config), INTEGRATION_NAMES[config["integration"]],
+            _network(config) + apart, INTEGRATION_NAMES[config["integration"]],
             f"{config['hidden_size']:,}", f"{group.runs[0].params:,}", _done(group),
             *_ours(group, 3), paper.show(2) if paper else "",
             _difference(group, paper.value, 3) if paper else "",
@@ -150,14 +153,15 @@ def mi_range(runs: Sequence[Run]) -> Table:
       UserError: when no run is of Penn Treebank characters.
     """
     groups = grouped(_only(runs, "ptb_char"))
-    groups.sort(key=lambda g: (g.config["integration"], _range(g)))
+    groups.sort(key=lambda g: (g.config["integration"], _range(g.config)))
     rows = []
-    for group in groups:
+    alike = _told_apart(groups, lambda config: (*_cell(config), _range(config)))
+    for group, apart in zip(groups, alike, strict=True):
         config = group.config
-        paper = published.MI_RANGE.get((config["integration"], _range(group)))
+        paper = published.MI_RANGE.get((config["integration"], _range(config)))
         rows.append((
-            _network(config), INTEGRATION_NAMES[config["integration"]], f"{_range(group):g}",
-            f"{config['hidden_size']:,}", _done(group), *_ours(group, 3),
+            _network(config) + apart, INTEGRATION_NAMES[config["integration"]],
+            f"{_range(config):g}", f"{config['hidden_size']:,}", _done(group), *_ours(group, 3),
             paper.show(2) if paper and config["cell"] == "rnn" else "",
         ))  # fmt: skip
     headings = (
@@ -212,23 +216,26 @@ def _network(config: dict) -> str:
     return (f"{config['num_layers']} x " if config["num_layers"] > 1 else "") + name + depth
 
 
-def _told_apart(groups: Sequence[Group], name: Callable[[dict], str]) -> list[str]:
-    """Each group's name; where several have the same, with what they differ in beside it."""
-    names = [name(group.config) for group in groups]
-    for same in {n for n in names if names.count(n) > 1}:
-        alike = [i for i, n in enumerate(names) if n == same]
-        fields = differing([groups[i] for i in alike])
-        for i in alike:
-            config = groups[i].config
-            values = [
-                f"{f}={show(config[f])}" for f in fields if f not in ("epochs", "hidden_size")
-            ]
-            names[i] = ", ".join([same, *values])
-    return names
+def _cell(config: dict) -> tuple[str, str]:
+    return _network(config), config["integration"]
 
 
-def _range(group: Group) -> float:
-    return group.config["input_scale"] or group.config["init_scale"]
+def _told_apart(groups: Sequence[Group], key: Callable[[dict], Hashable]) -> list[str]:
+    """For each group what to put behind its name: where several have the same key, what they
+    differ in otherwise, else nothing."""
+    keys = [key(group.config) for group in groups]
+    behind = []
+    for group, own in zip(groups, keys, strict=True):
+        alike = [g for g, k in zip(groups, keys, strict=True) if k == own]
+        fields = differing(alike) if len(alike) > 1 else ()
+        behind.append("".join(
+            f", {f}={show(group.config[f])}" for f in fields if f not in _SHOWN
+        ))  # fmt: skip
+    return behind
+
+
+def _range(config: dict) -> float:
+    return config["input_scale"] or config["init_scale"]
 
 
 def _only(runs: Sequence[Run], corpus: str) -> list[Run]:
