@@ -149,7 +149,7 @@ class Trainer:
             finished = self.folder / "result.json"
             if self.progress.step >= self.last_step and finished.exists():
                 self.display.print(f"this run is complete: {finished}")
-                return workdir.read_json(finished)
+                return workdir.read_json(finished, workdir.FORMAT)
             self.log = self._open_log()
             closing.callback(lambda: self.log.close())
             if parallel.is_main():

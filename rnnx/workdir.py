@@ -34,8 +34,7 @@ from rnnx.corpora import BUILT_IN, Corpus
 from rnnx.errors import UserError
 from rnnx.vocabulary import Vocabulary
 
-FORMAT = 1  # of run.json and result.json
-
+FORMAT = 1  # of run.json, with metrics.jsonl, and of result.json and evaluations.jsonl
 
 _OWN = ("config.json", "vocabulary.json", "run.json", "metrics.jsonl", "tensorboard",
         "checkpoints", "evaluations.jsonl", "result.json", "lock")  # fmt: skip
@@ -48,8 +47,12 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
-def read_json(path: Path) -> dict:
-    """Raises UserError when the file is missing or holds no JSON object."""
+def read_json(path: Path, version: int | None = None) -> dict:
+    """What a file holds.
+
+    Raises:
+      UserError: when it is missing, holds no JSON object, or one of another format than that.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -58,6 +61,8 @@ def read_json(path: Path) -> dict:
         raise UserError(f"{path} is not readable as JSON: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} is not what rnnx writes there")
+    if version is not None and (found := value.get("format")) != version:
+        raise UserError(f"{path} has format {found!r}; this version reads format {version}")
     return value
 
 
@@ -103,7 +108,7 @@ def check(folder: Path, config: ConfigDict, corpus: Corpus) -> None:
 
 def check_data(folder: Path, corpus: Corpus) -> None:
     """Raises UserError when a corpus is not the one that the run in folder was begun with."""
-    data = read_json(folder / "run.json").get("data")
+    data = read_json(folder / "run.json", FORMAT).get("data")
     known = data.get("sums") if isinstance(data, dict) else None
     if not isinstance(known, dict) or sorted(known.values()) != sorted(corpus.sums.values()):
         raise UserError(
@@ -121,7 +126,7 @@ def write(folder: Path, config: ConfigDict, corpus: Corpus, about: dict) -> None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "config.json").exists():
-            first = read_json(folder / "run.json")
+            first = read_json(folder / "run.json", FORMAT)
             launch = {name: about[name] for name in ("versions", "device", "git")}
             launches = [*first.get("continued", []), launch]
             about = first | {"updates": about["updates"], "continued": launches}

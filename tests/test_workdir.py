@@ -12,6 +12,7 @@ from conftest import QUIET, ROOT, small
 
 from rnnx import corpora, evaluate, model, workdir
 from rnnx.errors import UserError
+from rnnx.report.runs import read
 from rnnx.train import Trainer
 
 
@@ -118,6 +119,17 @@ def test_a_workdir_of_the_first_format_is_read_and_continued(text: Path, tmp_pat
     assert [json.loads(s)["step"] for s in lines if '"step",' in s] == list(
         range(1, 3 * len(trainer.windows) + 1)
     )
+
+
+@pytest.mark.parametrize("name", ["config.json", "run.json", "result.json"])
+def test_a_format_of_another_day_is_refused(name: str, tmp_path: Path) -> None:
+    with tarfile.open(ROOT / "tests" / "workdir_1.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    path = tmp_path / "workdir_1" / name
+    assert len(read([tmp_path])) == 1
+    path.write_text(path.read_text().replace('"format": 1,', '"format": 2,', 1))
+    with pytest.raises(UserError, match=rf"{name} has format 2; this version reads format 1"):
+        read([tmp_path])
 
 
 def test_a_stranger_s_workdir_imports_nothing_it_names(text: Path, tmp_path: Path, monkeypatch):

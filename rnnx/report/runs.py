@@ -92,7 +92,7 @@ def read(paths: Sequence[Path]) -> list[Run]:
 
 def _read(folder: Path) -> Run:
     config = workdir.read_config(folder)
-    about = workdir.read_json(folder / "run.json")
+    about = workdir.read_json(folder / "run.json", workdir.FORMAT)
     run = Run(
         folder.name,
         config.to_dict(),
@@ -115,7 +115,7 @@ def _read(folder: Path) -> Run:
         run.seconds.append(values["seconds"])
         run.tokens_per_second = values["tokens_per_second"]
     if (folder / "result.json").exists():
-        result = workdir.read_json(folder / "result.json")
+        result = workdir.read_json(folder / "result.json", workdir.FORMAT)
         run.scores = {split: result[split]["nll"] for split in ("valid", "test")}
         run.tokens_per_second = result["tokens_per_second"]
         run.git = result["git"]

@@ -20,6 +20,7 @@ from rnnx.errors import UserError
 from rnnx.sweep import space
 from rnnx.sweep.space import Overrides
 
+FORMAT = 1  # of sweep.json, and of what the study's trials hold
 _UNSIGNED = 60.0  # seconds after which a trial that nobody signed is taken over
 _ENDED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
@@ -132,8 +133,8 @@ class Ledger:
         """This folder's own name in a study that others share."""
         path = self.folder / "sweep.json"
         if not path.exists():
-            workdir.write_json(path, {"format": 1, "home": uuid.uuid4().hex})
-        return workdir.read_json(path)["home"]
+            workdir.write_json(path, {"format": FORMAT, "home": uuid.uuid4().hex})
+        return workdir.read_json(path, FORMAT)["home"]
 
     def _open(self, storage: str) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)

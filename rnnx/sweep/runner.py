@@ -170,7 +170,7 @@ class Runner:
         """Records how a run ended."""
         claim, name = job.claim, job.claim.folder.name
         if code == 0:
-            result = workdir.read_json(claim.folder / "result.json")
+            result = workdir.read_json(claim.folder / "result.json", workdir.FORMAT)
             self.ledger.tell(claim, TrialState.COMPLETE, result["valid"]["nll"])
             score = Score(result["valid"]["nll"], 1).show(self.screen.level)
             self.screen.event(f"done     {name}: valid {score}, {duration(result['seconds'])}")
