@@ -24,7 +24,7 @@ def encoded(path: Path, data: bytes, level: str) -> tuple[Vocabulary, list[np.nd
     """Vocabulary and splits of a file, as preparing it would find them."""
     path.write_bytes(data)
     plan = corpora._plan_file(str(path), level)
-    return corpora._encode(plan, plan.read(None))
+    return corpora._encode(plan, plan.read())
 
 
 def told_in_one_line(error: UserError) -> bool:
