@@ -235,3 +235,47 @@ def gradient(f: Callable[[Params], Any], params: Params) -> Params:
             grads[name][index] = np.imag(f(p)) / step
             v[index] = old
     return grads
+
+
+def log_sum_exp(a: Array) -> Array:
+    """Over the last axis; shifted by the real maximum, a constant as far as `gradient` goes."""
+    top = np.max(np.real(a), axis=-1)
+    return top + np.log(np.sum(np.exp(a - top[..., None]), axis=-1))
+
+
+def lm_cost(
+    cell: str,
+    params: Params,
+    tokens: Array,
+    targets: Array,
+    carries: list[Carry],
+    *,
+    wd: float,
+    x_mask: Array,
+    i_masks: list[Array],
+    h_masks: list[Array],
+    o_mask: Array,
+    **options: Any,
+) -> tuple[Any, list[Carry]]:
+    """Cost of one window of a language model of stacked layers, and the carries after it.
+
+    tokens, targets (B, T) integers. Masks, already divided by keep: x (B, T), a scalar for each
+    occurrence; of each layer i (B, m or n) and h (B, n); o (B, n). params: those of layer k with
+    `k.` before their names, `embedding` (V, m), `softmax_b` (V,) and, unless tied, `softmax_w`
+    (n, V). Nats summed over time, averaged over the batch, plus wd / 2 times all squares.
+    """
+    batch, length = tokens.shape
+    layers = [
+        {name.removeprefix(f"{k}."): v for name, v in params.items() if name.startswith(f"{k}.")}
+        for k in range(len(carries))
+    ]
+    softmax_w = params["softmax_w"] if "softmax_w" in params else params["embedding"].T
+    carries, loss = list(carries), 0.0
+    for t in range(length):
+        y = params["embedding"][tokens[:, t]] * x_mask[:, t, None]
+        for k, layer in enumerate(layers):
+            x = y * i_masks[k]
+            carries[k], y = CELLS[cell](layer, x, carries[k], mask=h_masks[k], **options)
+        logits = (y * o_mask) @ softmax_w + params["softmax_b"]
+        loss = loss + np.sum(log_sum_exp(logits) - logits[np.arange(batch), targets[:, t]])
+    return loss / batch + wd / 2 * sum(np.sum(v * v) for v in params.values()), carries

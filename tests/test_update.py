@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference
 from conftest import small
+from test_cells import to_reference
 
 from rnnx import config as configs
 from rnnx import evaluate, model, optim, parallel, update
@@ -91,6 +93,82 @@ def test_six_steps_of_the_authors_rhn(devices: int) -> None:
     for name, p in state.params.items():
         np.testing.assert_allclose(p, final[name], rtol=0, atol=1e-5, err_msg=name)
         assert np.abs(final[name] - np.asarray(golden_params(golden, "init", 3)[name])).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cell": "rhn", "depth": 2, "tied": True, "integration": "additive"},
+        {"cell": "rhn", "depth": 2, "coupled": False, "integration": "mi_simple"},
+        {"cell": "lstm", "depth": 1, "integration": "mi"},
+        {"cell": "gru", "depth": 1, "tied": True, "integration": "mi"},
+    ],
+    ids=lambda fields: f"{fields['cell']}-{fields['integration']}",
+)
+def test_cost_gradients_and_states_equal_the_float64_reference(fields: dict, text: Path) -> None:
+    """An update at rate 1 and without clipping takes the gradient off: on two devices, of two
+    layers, with every dropout, L2 and a carried state."""
+    batch, steps, size, n = 4, 3, 5, 3
+    config = small(
+        text, num_layers=2, hidden_size=n, embed_size=n, batch_size=batch, num_steps=steps,
+        max_grad_norm=0.0, weight_decay=0.1, **fields,
+    )  # fmt: skip
+    config = model.resolve(config, size)
+    cell, rng = model.cell_of(config), np.random.default_rng(0)
+    graphdef, params = model.split(model.build(config, size))
+    params = {k: 0.5 * rng.standard_normal(p.shape).astype("f") for k, p in params.items()}
+    layers = model.merge(graphdef, params).stack.zero_carry(batch)
+    carries = jax.tree.map(lambda c: 0.5 * rng.standard_normal(c.shape).astype("f"), layers)
+    x, y = rng.integers(0, size, (2, batch, steps), np.int32)
+    masks = update.window_masks(config, jnp.int32(7), jnp.arange(batch), jnp.asarray(x.T))
+
+    def renamed(ours: dict) -> dict[str, np.ndarray]:
+        names = {
+            "embedding": "embedding",
+            "softmax_weights": "softmax_w",
+            "softmax_bias": "softmax_b",
+        }
+        named = {names[k]: np.float64(v) for k, v in ours.items() if k in names}
+        for k in range(2):
+            blocks = [
+                {
+                    name.rpartition(".")[2]: v
+                    for name, v in ours.items()
+                    if name.startswith(f"stack.layers.{k}.blocks.{block}.")
+                }
+                for block in range(len(cell.blocks))
+            ]
+            named |= {f"{k}.{name}": v for name, v in to_reference(cell, blocks).items()}
+        return named
+
+    options = {"kind": cell.integration, "wd": 0.1}
+    if cell.kind == "rhn":
+        options |= {"depth": cell.depth, "coupled": cell.coupled}
+    if cell.kind == "gru":
+        options |= {"reset_after": cell.reset_after}
+    starts = [c if len(c) > 1 else c[0] for c in jax.tree.map(np.float64, carries)]
+    masked = {"x_mask": masks.x.T, "i_masks": masks.i, "h_masks": masks.h, "o_mask": masks.o}
+    masked = jax.tree.map(np.float64, masked)
+
+    def cost(named: dict) -> tuple:
+        return reference.lm_cost(cell.kind, named, x, y, starts, **masked, **options)
+
+    expected, last = cost(renamed(params))
+    gradient = reference.gradient(lambda p: cost(p)[0], renamed(params))
+
+    mesh = parallel.batch_mesh(batch)
+    state = State(*parallel.shard((params, optim.update_rule(config).init(params)), mesh, EVERYWHERE),
+                  parallel.shard(carries, mesh, ROWS))  # fmt: skip
+    updates = update.make_updates(config, graphdef, mesh)
+    rows = parallel.shard_rows(x, mesh), parallel.shard_rows(y, mesh)
+    state, metrics = updates(state, *rows, np.int32(7), np.int32(1), np.float32(1.0))
+    assert float(metrics["loss"][0]) == pytest.approx(expected, rel=1e-6)
+    ours = renamed({k: params[k] - np.asarray(p) for k, p in state.params.items()})
+    assert ours.keys() == gradient.keys()
+    for name, theirs in gradient.items():
+        np.testing.assert_allclose(ours[name], theirs, rtol=1e-5, atol=1e-6, err_msg=name)
+    for a, b in zip(jax.tree.leaves(state.carries), jax.tree.leaves(last), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_masks_differ_between_updates_and_follow_the_seed(text: Path) -> None:
