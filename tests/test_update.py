@@ -157,8 +157,8 @@ def test_cost_gradients_and_states_equal_the_float64_reference(fields: dict, tex
     gradient = reference.gradient(lambda p: cost(p)[0], renamed(params))
 
     mesh = parallel.batch_mesh(batch)
-    state = State(*parallel.shard((params, optim.update_rule(config).init(params)), mesh, EVERYWHERE),
-                  parallel.shard(carries, mesh, ROWS))  # fmt: skip
+    arrays = params, optim.update_rule(config).init(params)
+    state = State(*parallel.shard(arrays, mesh, EVERYWHERE), parallel.shard(carries, mesh, ROWS))
     updates = update.make_updates(config, graphdef, mesh)
     rows = parallel.shard_rows(x, mesh), parallel.shard_rows(y, mesh)
     state, metrics = updates(state, *rows, np.int32(7), np.int32(1), np.float32(1.0))
