@@ -150,6 +150,7 @@ class Trainer:
             if self.progress.step >= self.last_step and finished.exists():
                 self.display.print(f"this run is complete: {finished}")
                 return workdir.read_json(finished, workdir.FORMAT)
+            self.agree_on_best()
             self.log = self._open_log()
             closing.callback(lambda: self.log.close())
             if parallel.is_main():
@@ -158,7 +159,7 @@ class Trainer:
             self.clock = Clock(self.progress.seconds, self.progress.tokens)
             if not begun:
                 self.save()  # from here on a run without a checkpoint is a damaged one
-            while self.progress.step < self.last_step:
+            while self.progress.step < self.last_step or self._epoch_to_end():
                 try:
                     self.epoch()
                 except Diverged as error:
@@ -206,8 +207,16 @@ class Trainer:
         if found is None:
             return False
         self.state, self.progress = found[0], Progress(**found[1])
+        self.saved_step = self.progress.step
+        return True
+
+    def agree_on_best(self) -> None:
+        """Has the kept best be that of where the run stands.
+
+        Not of a run that is over: what stood at its end when it was stopped in mid-epoch competed
+        for the best, and no checkpoint knows of that.
+        """
         progress = self.progress
-        self.saved_step = progress.step
         self.checkpoints.drop_best_behind(progress.best_step)
         if progress.best_step:
             info = self.checkpoints.best_info(self.state.params)
@@ -215,7 +224,10 @@ class Trainer:
                 # Damage took the best: an older one takes its place, or the next epoch's.
                 progress.best_nll = info["valid"]["nll"] if info else math.inf
                 progress.best_step = info["step"] if info else 0
-        return True
+
+    def _epoch_to_end(self) -> bool:
+        """Whether a signal came between an epoch's last update and the end of its validation."""
+        return self.progress.window == len(self.windows)
 
     def roll_back(self, error: Diverged) -> None:
         """Goes back to the newest checkpoint, at half of the learning rate that led astray.
@@ -228,6 +240,7 @@ class Trainer:
         halvings = self.progress.halvings + 1
         self.pending = None
         self.load_latest()
+        self.agree_on_best()
         progress = self.progress
         if halvings - progress.halvings > _MOST_HALVINGS:
             raise error
