@@ -458,7 +458,12 @@ def _prepare(plan: _Plan, home: Path) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parents[2], prefix=".preparing-") as scratch:
         builder = _builder()(plan, scratch, home.parent.name)
-        builder.download_and_prepare(download_dir=f"{scratch}/downloads", download_config=config)
+        try:
+            builder.download_and_prepare(
+                download_dir=f"{scratch}/downloads", download_config=config
+            )
+        except RuntimeError as error:  # array_record's word for a full disk
+            raise OSError(None, " ".join(str(error).split()), str(cache.root())) from error
         try:
             os.rename(builder.data_dir, home)
         except OSError:

@@ -1,6 +1,7 @@
 """What a person sees of a run: progress, what it starts from, what it came to."""
 
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,13 +19,20 @@ from rnnx.corpora import Corpus
 from rnnx.metrics import Score, duration, uniform, unigram
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Goes on unseen where nobody reads any more; rich's own ends the process, unsaved."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class Display:
     """Progress with rate and ETA: a bar on a terminal, a plain line every half minute elsewhere."""
 
     PLAIN_SECONDS = 30.0
 
     def __init__(self, stream: Any = None, quiet: bool = False):
-        self.console = Console(
+        self.console = _Console(
             file=stream or sys.stdout, quiet=quiet, highlight=False, markup=False, emoji=False
         )
         self._bar = self._task = None

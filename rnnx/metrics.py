@@ -92,7 +92,8 @@ class Log:
         self.silent = silent
         if silent:
             return
-        from tensorboardX import SummaryWriter
+        # Not SummaryWriter: its thread dies of a full disk, and adding to its queue then hangs.
+        from tensorboardX.event_file_writer import EventsWriter
 
         path = folder / "metrics.jsonl"
         size = path.stat().st_size if path.exists() else 0
@@ -103,9 +104,10 @@ class Log:
             )
         self._file = open(path, "ab")  # noqa: SIM115 - lives as long as the run
         os.truncate(path, position)
-        self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        self._board = EventsWriter(str(folder / "tensorboard" / "events"), f".{position}")
+        if step:  # what was told of later steps is void
+            self._tell(step + 1, session_log={"status": "START"})
 
     @property
     def position(self) -> int:
@@ -113,6 +115,7 @@ class Log:
         if self.silent:
             return 0
         self._file.flush()
+        os.fsync(self._file.fileno())  # or power lost would take what a checkpoint relies on
         return self._file.seek(0, os.SEEK_END)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
@@ -130,7 +133,15 @@ class Log:
             self._file.flush()
             for name, value in values.items():
                 if isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+                    told = {"tag": f"{kind}/{name}", "simple_value": value}
+                    self._tell(step, summary={"value": [told]})
+            self._board.flush()
+
+    def _tell(self, step: int, **event: Any) -> None:
+        """TensorBoard of something at a step."""
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._board.write_event(Event(wall_time=time.time(), step=step, **event))
 
     def close(self) -> None:
         if self.silent:

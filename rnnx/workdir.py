@@ -43,7 +43,10 @@ _OWN = ("config.json", "vocabulary.json", "run.json", "metrics.jsonl", "tensorbo
 def write_json(path: Path, value: Any) -> None:
     """Writes the whole file or nothing of it."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # or power lost may leave the new name without content
     os.replace(temporary, path)
 
 

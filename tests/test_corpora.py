@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -495,6 +496,19 @@ def test_offline(tmp_path, monkeypatch):
     for name in PTB:
         assert f"{name} from http://127.0.0.1:9/{name}" in line(error)
     assert str(tmp_path / "data") in line(error)
+
+
+def test_a_full_disk_while_preparing_is_told_in_one_line(tmp_path):
+    text = put(tmp_path, {"noise.bin": random.Random(0).randbytes(2_000_000)}) / "noise.bin"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot read or write .*cache.*RNNX_CACHE") as error:
+            corpora.load(str(text), "byte")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert line(error)
+    assert len(corpora.load(str(text), "byte").train) == 1_800_000
 
 
 def test_a_silent_server_is_not_waited_for(tmp_path, monkeypatch, server):

@@ -1,6 +1,7 @@
 """What a person sees of a run."""
 
 import io
+import os
 
 from rnnx import display as displays
 from rnnx.display import Display
@@ -16,3 +17,15 @@ def test_progress_is_plain_lines_off_a_terminal(monkeypatch) -> None:
         display.update(done, "5 tokens/s")
     display.finish()
     assert stream.getvalue() == "epoch 1: 50/100 5 tokens/s  ETA 50 s\n"
+
+
+def test_a_run_that_nobody_reads_goes_on() -> None:
+    hear, tell = os.pipe()
+    os.close(hear)
+    with os.fdopen(tell, "w") as stream:
+        display = Display(stream)
+        for _ in range(3):
+            display.print("epoch 1")
+        display.start("epoch 2", total=2)
+        display.finish()
+    assert display.console.quiet

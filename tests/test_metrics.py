@@ -2,6 +2,8 @@
 
 import json
 import math
+import resource
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +73,50 @@ def test_clock_leaves_out_compilation_and_what_stands_between(monkeypatch) -> No
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def events(folder: Path) -> list:
+    """What the TensorBoard files hold: each event behind its length and a sum, before another."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            (size,) = struct.unpack_from("<Q", data, at)
+            found.append(Event.FromString(data[at + 12 : at + 12 + size]))
+            at += 16 + size
+    return found
+
+
+def test_tensorboard_gets_every_50th_step_and_voids_what_is_told_again(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    for step in range(1, 101):
+        log.write("step", step, loss=step / 2)
+    log.write("epoch", 100, valid_batched_nll=1.5, seconds=2)
+    position = log.position
+    log.close()
+    Log(tmp_path, position, step=100).close()
+    told = events(tmp_path / "tensorboard")
+    values = [(e.step, v.tag, v.simple_value) for e in told for v in e.summary.value]
+    assert values == [
+        (50, "step/loss", 25.0),
+        (100, "step/loss", 50.0),
+        (100, "epoch/valid_batched_nll", 1.5),
+        (100, "epoch/seconds", 2.0),
+    ]
+    assert told[-1].step == 101 and told[-1].session_log.status == 1  # START: later ones are void
+
+
+def test_a_full_disk_is_told_and_hangs_nothing(tmp_path: Path) -> None:
+    """The size at which TensorBoard's file fails is far below that of the metrics."""
+    log = Log(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            for step in range(0, 5000, 50):
+                log._file.truncate(0)
+                log.write("step", step, loss=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
