@@ -9,11 +9,9 @@ is the MI paper's figure. What a cell doesn't have is left out, with a word. Ove
 epochs are shown that the run kept: --config.snapshot_every=1 in rnnx.train.
 """
 
-import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -22,7 +20,7 @@ from rnnx import cli, corpora, workdir
 from rnnx.analysis import numbers, pictures
 from rnnx.analysis.page import page, png
 from rnnx.display import Display
-from rnnx.errors import UserError
+from rnnx.errors import UserError, writing
 
 FLAGS = flags.FLAGS
 
@@ -49,15 +47,6 @@ def subject(folder: Path) -> numbers.Subject:
     return numbers.Subject(folder, getattr(corpus, FLAGS.split))
 
 
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Tells in one line that something can't be written there."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}") from None
-
-
 def main() -> None:
     folder = Path(FLAGS.workdir).expanduser()
     one = subject(folder)
@@ -66,12 +55,12 @@ def main() -> None:
         raise UserError(f"{FLAGS.beside} has another vocabulary than {folder}: it can't be beside")
     out = Path(FLAGS.out).expanduser() if FLAGS.out else folder / "analysis"
     display = Display(sys.stderr)
-    with _writing(out):  # tried before minutes of work
+    with writing(out):  # tried before minutes of work
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     found = numbers.of_run(one, other, display)
     parts, written = [], ["numbers.json", "index.html"]
-    with _writing(out):
+    with writing(out):
         text = json.dumps({"format": 1, **found}, default=float) + "\n"
         (out / "numbers.json").write_text(text, encoding="utf-8")
         for part in pictures.of(found):

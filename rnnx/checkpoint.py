@@ -32,7 +32,7 @@ from absl import logging
 from jax import Array
 from jax.experimental import multihost_utils
 
-from rnnx.errors import PeersLost, UserError
+from rnnx.errors import Outage, PeersLost, UserError
 
 logging.set_verbosity(logging.FATAL)  # orbax tells each save, and each failure in all its layers
 warnings.filterwarnings("ignore", module="orbax")
@@ -68,7 +68,7 @@ class Checkpoints:
         """Saves arrays and JSON values of a step, in the background; what stands stays.
 
         Raises:
-          UserError: when this one, or the one before, can't be written.
+          Outage: when this one, or the one before, can't be written.
         """
         _save(self._latest, step, state, progress)
 
@@ -125,7 +125,7 @@ class Checkpoints:
         """Waits until all is on disk.
 
         Raises:
-          UserError: when something can't be written.
+          Outage: when something can't be written.
         """
         for manager in filter(None, (self._latest, self._best, self._epochs)):
             _wait(manager)
@@ -216,7 +216,7 @@ def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
     except Exception as error:  # orbax raises whatever its layers do
         if jax.process_count() > 1 and re.search("barrier|gloo|coordination", str(error), re.I):
             raise PeersLost(_reason(error)) from error
-        raise UserError(
+        raise Outage(
             f"cannot write a checkpoint to {manager.directory} ({_reason(error)}): mend that, and "
             "the same command goes on from the one before"
         ) from error

@@ -1,10 +1,10 @@
 """What every `python -m rnnx.X` shares: flags, `--help`, one-line errors and exit codes.
 
 Exit codes: 0 done; 1 a fault of ours (with traceback); 2 something the person can mend, in one
-line on stderr; 130 interrupted.
+line on stderr; 75 the same, but of the machine: disk, network, rights, another process; 128 + N
+ended by signal N.
 """
 
-import contextlib
 import os
 import re
 import shlex
@@ -21,7 +21,7 @@ from absl import flags
 
 from rnnx import cache
 from rnnx import config as configs
-from rnnx.errors import UserError
+from rnnx.errors import Outage, UserError
 
 
 def command() -> str:
@@ -34,18 +34,27 @@ def command() -> str:
 
 
 class Stop:
-    """Notes SIGINT or SIGTERM for a loop to act on, while it is entered; a second one kills.
+    """Notes SIGINT, SIGTERM or SIGHUP for a loop to act on, while entered; a second one kills.
 
-    Where no handler can be set, in threads other than the main one, it notes nothing.
+    Where no handler can be set, in threads other than the main one, it notes nothing. A SIGHUP
+    that is ignored, as under nohup, stays so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, several: bool = False) -> None:
+        """several: this process is one of several, which JAX has agree on a moment when one of
+        them gets a SIGTERM; the other signals are made into that."""
         self.number = 0  # of the signal that came, or 0
+        self._several = several
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+            if self._several:
+                numbers.remove(signal.SIGTERM)
+            if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+                numbers.remove(signal.SIGHUP)
+            for number in numbers:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -54,8 +63,11 @@ class Stop:
             signal.signal(*self._before.popitem())
 
     def _note(self, number: int, frame: Any) -> None:
-        self.number = number
         signal.signal(number, self._before[number])
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.number = number
 
 
 def run(main: Callable[[], None], doc: str) -> None:
@@ -67,25 +79,39 @@ def run(main: Callable[[], None], doc: str) -> None:
     """
     program = "rnnx." + Path(sys.argv[0].removesuffix("/__main__.py")).stem
     has_config = "config" in flags.FLAGS
-    if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-        with contextlib.suppress(BrokenPipeError):  # `--help | head`
+    try:
+        if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
             print(_help(doc, has_config), flush=True)
             return
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    try:
         _parse(has_config)
         cache.keep_compiled()
         main()
+        sys.stdout.flush()
+        return
+    except BrokenPipeError:  # `| head`: nobody reads on, and nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
     except (UserError, flags.Error) as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        if jax.distributed.is_initialized():
-            sys.stdout.flush()
-            os._exit(2)  # an orderly end would wait for the other processes, and they for this one
-        sys.exit(2)
+        told, code = f"error: {error}", getattr(error, "code", UserError.code)
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        told = f"error: cannot read or write{place}: {error.strerror or error}"
+        code = Outage.code
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        told = (
+            f"error: out of memory ({str(error).splitlines()[0]}): a smaller network, batch or "
+            "window needs less, and so does --config.remat=50"
+        )
+        code = UserError.code
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        told, code = "interrupted", 128 + signal.SIGINT
+    print(f"{program}: {' '.join(told.split())}", file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        os._exit(code)  # an orderly end would wait for the other processes, and they for this one
+    sys.exit(code)
 
 
 def _parse(has_config: bool) -> None:

@@ -14,11 +14,13 @@ the cache is stands in `cache.py`.
 
 import array
 import collections
+import contextlib
 import functools
 import hashlib
 import io
 import os
 import platform
+import shutil
 import sys
 import sysconfig
 import tempfile
@@ -33,7 +35,7 @@ from absl import flags
 
 from rnnx import cache, cli
 from rnnx.batches import Pieces
-from rnnx.errors import UserError
+from rnnx.errors import Outage, UserError
 from rnnx.metrics import duration
 from rnnx.vocabulary import EOS, LEVELS, UNK, Vocabulary
 
@@ -42,6 +44,7 @@ RECORD = 65_536  # ids in one record
 CHUNK = 1 << 22  # characters encoded at a time, which bounds the memory of their UTF-32 copy
 BLOCK = 1 << 16  # bytes of a download at a time
 _SILENCE = 20.0  # seconds a server may be silent
+_ABANDONED = 86_400  # seconds after which what a killed process left half done is swept away
 
 
 class Raw(NamedTuple):
@@ -141,7 +144,8 @@ def load(
       progress: called with a line of text before anything slow.
 
     Raises:
-      UserError: missing, damaged, too short, not UTF-8, or not to be downloaded.
+      UserError: missing, damaged, too short, or not UTF-8.
+      Outage: not to be downloaded, or no place to write.
     """
     return _load(corpus, level, data_dir, progress or (lambda line: None))[0]
 
@@ -170,7 +174,7 @@ def _load(corpus: str, level: str, data_dir: str, say: Callable) -> tuple[Corpus
             _prepare(plan, home)
     except OSError as error:
         place = error.filename or cache.root()
-        raise UserError(
+        raise Outage(
             f"cannot read or write {place} ({error.strerror or error}): make that possible, or "
             "name other places with RNNX_CACHE and data_dir"
         ) from error
@@ -348,9 +352,8 @@ def _download(raw: Raw, missing: Sequence[Raw], folder: Path, say: Callable) -> 
     """
     import requests
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".incoming-") as scratch:
-        whole = Path(scratch, raw.name)
+    with _scratch(folder, ".incoming-") as scratch:
+        whole = scratch / raw.name
         try:
             _fetch(raw, whole, say)
         except requests.RequestException as error:
@@ -361,9 +364,19 @@ def _download(raw: Raw, missing: Sequence[Raw], folder: Path, say: Callable) -> 
                 return
             reason = f"what came is not {raw.size} bytes with the sha256 {raw.sha256}"
     files = ", ".join(f"{raw.name} from {raw.url}" for raw in missing)
-    raise UserError(
-        f"cannot download {raw.url}: try again, or put into {folder} {files} ({reason})"
-    )
+    raise Outage(f"cannot download {raw.url}: try again, or put into {folder} {files} ({reason})")
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path, prefix: str) -> Iterator[Path]:
+    """A folder to do things in unseen, gone afterwards, and with it those of killed processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.glob(f"{prefix}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - other.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(other, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix) as scratch:
+        yield Path(scratch)
 
 
 def _fetch(raw: Raw, whole: Path, say: Callable) -> None:
@@ -456,7 +469,7 @@ def _prepare(plan: _Plan, home: Path) -> None:
 
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parents[2], prefix=".preparing-") as scratch:
+    with _scratch(home.parents[2], ".preparing-") as scratch:
         builder = _builder()(plan, scratch, home.parent.name)
         try:
             builder.download_and_prepare(

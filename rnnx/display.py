@@ -1,9 +1,12 @@
 """What a person sees of a run: progress, what it starts from, what it came to."""
 
+import contextlib
+import errno
 import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,42 @@ from rnnx.corpora import Corpus
 from rnnx.metrics import Score, duration, uniform, unigram
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Goes on unseen where nobody reads any more; rich's own ends the process, unsaved."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+class _Lasting:
+    """A stream that outlives its reader: what is written once that has gone is dropped.
+
+    A pipe whose end was closed, a terminal that went with its window: a run goes on unseen.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._unread():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._unread():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _unread(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            # What its buffer holds must go somewhere too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+def console(stream: Any = None, quiet: bool = False) -> Console:
+    """Where a command prints: plain text, in the order told; stdout if no stream is named."""
+    file = _Lasting(stream or sys.stdout)
+    return Console(file=file, quiet=quiet, highlight=False, markup=False, emoji=False)
 
 
 class Display:
@@ -32,9 +66,7 @@ class Display:
     PLAIN_SECONDS = 30.0
 
     def __init__(self, stream: Any = None, quiet: bool = False):
-        self.console = _Console(
-            file=stream or sys.stdout, quiet=quiet, highlight=False, markup=False, emoji=False
-        )
+        self.console = console(stream, quiet)
         self._bar = self._task = None
 
     def print(self, *args: Any) -> None:

@@ -1,15 +1,40 @@
 """The exceptions that reach people: what went wrong and what to do, in one line."""
 
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class UserError(Exception):
     """Something the person at the keyboard can mend.
 
-    Entry points print its message as one line on stderr and exit with code 2, without a
+    Entry points print its message as one line on stderr and exit with its code, without a
     traceback. The message names the thing that is wrong and what to do about it.
     """
 
+    code = 2
 
-class PeersLost(UserError):
+
+class Outage(UserError):
+    """The machine's fault, not the command's: a full disk, no network, a process in the way.
+
+    Once that is mended, the same command goes on.
+    """
+
+    code = os.EX_TEMPFAIL
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Raises Outage when the system refuses what is written there."""
+    try:
+        yield
+    except OSError as error:
+        raise Outage(f"cannot write to {place}: {error.strerror or error}") from error
+
+
+class PeersLost(Outage):
     """Another process of the run is gone."""
 
     def __init__(self, reason: str):

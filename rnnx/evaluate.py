@@ -46,6 +46,7 @@ Params = dict[str, Array]
 FLAGS = flags.FLAGS
 _DYNAMIC_EPSILON = 2e-5  # the authors' default
 _FULL_STEPS = 256  # time steps a call at batch 1; the score does not depend on it
+_AHEAD = 50  # windows that an accelerator is given before one is awaited
 
 
 def make_scorer(graphdef: Any, mesh: Mesh) -> Callable[..., Score]:
@@ -74,6 +75,7 @@ def make_scorer(graphdef: Any, mesh: Mesh) -> Callable[..., Score]:
     ) -> Score:
         windows = batches.scoring_windows(split, batch_size, num_steps)
         rows = parallel.rows_of_process(batch_size) if mesh.devices.size > 1 else slice(None)
+        ahead = 1 if mesh.devices.flat[0].platform == "cpu" else _AHEAD
         nats: list[Array] = []
         for i, window in enumerate(windows):
             if windows.fresh(i):
@@ -81,7 +83,7 @@ def make_scorer(graphdef: Any, mesh: Mesh) -> Callable[..., Score]:
             x, y, weight = (parallel.shard_rows(a[rows], mesh) for a in window)
             loss, carries = step(params, carries, x, y, weight)
             nats.append(loss)
-            if parallel.must_wait(mesh) or i % 50 == 0:
+            if i % ahead == 0:
                 loss.block_until_ready()
                 if display:
                     display.update(i + 1)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rnnx.errors import UserError
+from rnnx.errors import Outage, UserError
 
 AXIS = "batch"
 ROWS = PartitionSpec(AXIS)  # first axis spread over the devices
@@ -35,7 +35,8 @@ def initialize(
     which deadlock below two threads a device.
 
     Raises:
-      UserError: when the three contradict each other, or the others do not come.
+      UserError: when the three contradict each other.
+      Outage: when the others do not come.
     """
     forced = re.search(
         r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
@@ -64,7 +65,7 @@ def _join(*given: Any) -> None:
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the processes of this run do not come together ({reason})") from error
+        raise Outage(f"the processes of this run do not come together ({reason})") from error
 
 
 def _step_of_slurm(env: Mapping[str, str]) -> bool:

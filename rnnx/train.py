@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ from rnnx import batches, cli, corpora, evaluate, model, optim, parallel, workdi
 from rnnx import config as configs
 from rnnx.checkpoint import Checkpoints
 from rnnx.display import Display, banner, summary
-from rnnx.errors import Diverged, PeersLost, UserError
+from rnnx.errors import Diverged, Outage, PeersLost, UserError
 from rnnx.metrics import Clock, Log, Score, duration, uniform
 from rnnx.parallel import EVERYWHERE
 from rnnx.update import State, all_finite, make_updates
@@ -45,11 +45,11 @@ class Stopped(Exception):
     """A signal came in the middle of an evaluation."""
 
 
-class Watched:
+class Watched(NamedTuple):
     """A display that raises `Stopped` when a signal has come."""
 
-    def __init__(self, display: Display, stop: cli.Stop):
-        self.display, self.stop = display, stop
+    display: Display
+    stop: cli.Stop
 
     def update(self, done: int) -> None:
         """As the display's."""
@@ -120,7 +120,7 @@ class Trainer:
         self.pending: tuple[int, int, float, float, dict[str, Array]] | None = None
         self.settled = 0.0
         self.saved_step = 0
-        self.stop = cli.Stop()
+        self.stop = cli.Stop(several=not parallel.single())
         self.watched = Watched(display, self.stop)
         self.last_valid: Score | None = None
 
@@ -137,9 +137,7 @@ class Trainer:
           SystemExit: 128 + N on signal N, SIGINT or SIGTERM, with everything saved.
         """
         lock = workdir.locked(self.folder) if parallel.is_main() else contextlib.nullcontext()
-        with lock, contextlib.ExitStack() as closing:
-            if parallel.single():  # several would have to agree on the step to stop at
-                closing.enter_context(self.stop)
+        with lock, self.stop, contextlib.ExitStack() as closing:
             closing.callback(self.display.finish)
             self.begun = time.perf_counter()
             closing.enter_context(self._writing())
@@ -177,7 +175,7 @@ class Trainer:
         try:
             yield
         except OSError as error:
-            raise UserError(
+            raise Outage(
                 f"cannot write to the workdir {self.folder} ({error.strerror or error}); the last "
                 f"checkpoint, of step {self.saved_step:,}, stays: make that possible, and the "
                 "same command continues"
@@ -287,6 +285,8 @@ class Trainer:
                 self.clock.start()
         self.settle()
         self.clock.stop()
+        if not parallel.single():  # whom no signal stops in an evaluation, it may be killed in
+            self.save()
         try:
             if progress.window == len(self.windows):
                 self.end_epoch(rate)
@@ -300,7 +300,11 @@ class Trainer:
             self.leave()
 
     def _told_to_stop(self) -> bool:
-        """Whether a signal has come; of several processes, to any, and all have come to know."""
+        """Whether a signal has come; of several processes, to any, and all have come to know.
+
+        JAX has them agree on a number that they come by. It can be no other than the step, as
+        orbax asks with that too; so they do not ask within an evaluation.
+        """
         if not parallel.single() and multihost_utils.reached_preemption_sync_point(
             self.progress.step
         ):
@@ -557,14 +561,9 @@ def main() -> None:
         else:
             start(FLAGS.config, Path(FLAGS.workdir).expanduser(), display)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and not parallel.single():
-            raise PeersLost(str(error).splitlines()[0]) from error
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if parallel.single() or "RESOURCE_EXHAUSTED" in str(error):
             raise
-        raise UserError(
-            f"out of memory ({str(error).splitlines()[0]}): lower hidden_size, batch_size or "
-            "num_steps"
-        ) from error
+        raise PeersLost(str(error).splitlines()[0]) from error
 
 
 def start(config: ConfigDict, folder: Path, display: Display) -> None:

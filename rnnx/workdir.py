@@ -31,7 +31,7 @@ from rnnx import __version__, model
 from rnnx import config as configs
 from rnnx.checkpoint import read_best
 from rnnx.corpora import BUILT_IN, Corpus
-from rnnx.errors import UserError
+from rnnx.errors import Outage, UserError, writing
 from rnnx.vocabulary import Vocabulary
 
 FORMAT = 1  # of run.json, with metrics.jsonl, and of result.json and evaluations.jsonl
@@ -124,9 +124,9 @@ def write(folder: Path, config: ConfigDict, corpus: Corpus, about: dict) -> None
     """Makes folder the workdir of this run, or notes in it that the run is continued.
 
     Raises:
-      UserError: when it can't be written.
+      Outage: when it can't be written.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "config.json").exists():
             first = read_json(folder / "run.json", FORMAT)
@@ -138,8 +138,6 @@ def write(folder: Path, config: ConfigDict, corpus: Corpus, about: dict) -> None
         write_json(folder / "run.json", about)
         # Last: with it the workdir is whole.
         write_json(folder / "config.json", configs.to_json(config))
-    except OSError as error:
-        raise UserError(f"cannot write to the workdir {folder}: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -147,18 +145,18 @@ def locked(folder: Path) -> Iterator[None]:
     """Holds a workdir for one process at a time; the lock goes with the process.
 
     Raises:
-      UserError: when another process holds it, or the folder can't be written.
+      Outage: when another process holds it, or the folder can't be written.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "lock", "w")  # noqa: SIM115 - held open as long as the lock
-    except OSError as error:
-        raise UserError(f"cannot write to the workdir {folder}: {error.strerror}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is training in {folder}") from None
+        except BlockingIOError:
+            raise Outage(f"another process is training in {folder}") from None
+        except OSError as error:  # some network file systems have none
+            raise Outage(f"cannot lock {file.name} ({error.strerror}): use another disk") from None
         yield
 
 

@@ -1,23 +1,27 @@
-"""Bad input gets one clear line and exit code 2, and leaves nothing half-written."""
+"""Bad input gets one clear line and an exit code of its own, and leaves nothing half-written."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, one_device, run_module
 
+from rnnx import cli, workdir
 from rnnx import config as configs
-from rnnx import workdir
 
 QUICK = "--config=configs/quickstart.py:tiny"
 
 
-def refused(done, *parts: str) -> None:
-    """One line on stderr that names the parts, no traceback, exit code 2."""
-    assert done.returncode == 2, done.stderr
+def refused(done, *parts: str, code: int = 2) -> None:
+    """One line on stderr that names the parts, no traceback, that exit code."""
+    assert done.returncode == code, done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
     for part in parts:
         assert part in done.stderr, done.stderr
@@ -106,6 +110,52 @@ def test_bad_workdirs(module: str, tmp_path: Path) -> None:
         '{"format": 1, "level": "char", "symbols": ["a", "b"]}'
     )
     refused(run_module(module, f"--workdir={tmp_path}"), "no evaluated checkpoint yet")
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    runs = ROOT / "notebooks" / "results" / "depth.json"
+    command = [f"--workdir={runs}", f"--out={tmp_path}", f"--export={tmp_path}/none/runs.json"]
+    refused(run_module("report", *command), "none/runs.json: No such file", code=os.EX_TEMPFAIL)
+    far = run_module("train", QUICK, f"--workdir={tmp_path}/{'x' * 300}")
+    refused(far, "xxx: File name too long", code=os.EX_TEMPFAIL)
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    def ask_for_a_pebibyte() -> None:
+        jax.block_until_ready(jax.jit(lambda: jnp.zeros((1 << 40, 1 << 10), jnp.uint8))())
+
+    monkeypatch.setattr(sys, "argv", ["rnnx/sample.py"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(ask_for_a_pebibyte, "")
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.count("\n") == 1
+    assert told.startswith("rnnx.sample: error: out of memory (RESOURCE_EXHAUSTED")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_noted_and_a_second_one_does_what_it_always_did(number: int) -> None:
+    came = []
+    before = signal.signal(number, lambda *_: came.append("second"))
+    try:
+        with cli.Stop() as stop:
+            os.kill(os.getpid(), number)
+            assert stop.number == number and not came
+            os.kill(os.getpid(), number)
+            assert came == ["second"]
+        os.kill(os.getpid(), number)
+        assert came == ["second", "second"]
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli.Stop() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.number == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("module", ["train", "evaluate", "sample", "corpora"])

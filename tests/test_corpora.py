@@ -607,6 +607,17 @@ def test_processes_that_prepare_at_once(tmp_path):
     assert [p.name for p in (tmp_path / "cache" / "tfds").iterdir()] == ["own_text"]
 
 
+def test_what_killed_processes_left_is_swept_away_but_not_what_others_do(tmp_path):
+    home = tmp_path / "cache" / "tfds"
+    for name in (".preparing-old", ".preparing-new"):
+        put(home / name, {"own_text": b"half"})
+    day_before = time.time() - 2 * 86_400
+    os.utime(home / ".preparing-old", (day_before, day_before))
+    put(tmp_path, {"own.txt": b"the cat sat\n" * 100})
+    corpora.load(str(tmp_path / "own.txt"))
+    assert {p.name for p in home.iterdir()} == {"own_text", ".preparing-new"}
+
+
 def test_command(tmp_path):
     put(tmp_path, {"own.txt": b"the cat sat\n" * 1000})
     done = command(f"--corpus={tmp_path / 'own.txt'}", "--level=word")

@@ -220,6 +220,30 @@ def test_processes_agree_on_what_to_do_about_a_network_gone_astray(
         assert [step for step, _ in steps] == list(range(1, 41)) and steps[-1][1] < 300
 
 
+def test_ctrl_c_to_one_of_several_and_a_kill_in_an_evaluation_lose_nothing(tmp_path: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text("rain falls and the sun shines\n" * 200_000)
+    command = [
+        "--config=configs/quickstart.py:tiny", f"--config.corpus={text}", "--config.eval_tokens=0",
+        "--config.checkpoint_every=20", "--config.max_steps=300",
+    ]  # fmt: skip
+    folder = tmp_path / "run"
+    two = Processes(2, folder, *command)
+    two.behind_step(20)
+    two.running[1].send_signal(signal.SIGINT)
+    (code, said), (other, _) = two.ended()
+    assert (code, other) == (143, 143) and "SIGTERM: saved at step" in said, said
+
+    two = Processes(2, folder, *command)
+    two.behind_step(300)
+    assert not list((folder / "checkpoints" / "best").glob("[0-9]*")), "the evaluation is over"
+    for process in two.running:
+        process.kill()
+    two.ended()
+    ((code, said),) = Processes(1, folder, *command).ended()
+    assert code == 0 and "continuing behind step 300" in said, said
+
+
 def test_what_the_first_process_refuses_ends_all(text: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()

@@ -219,12 +219,16 @@ def test_a_grid_that_was_cut_down_runs_what_is_left_of_it(tmp_path: Path) -> Non
 
 def test_a_sweep_older_than_a_field_goes_on(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "s", plan())
+    assert ledger.study.user_attrs["format"] == 1
     kept = ledger.study.user_attrs["config"]
     assert kept.pop("snapshot_every") == 0 and kept.pop("mi_init") == [1.0, 1.0, 1.0]
     ledger.study.set_user_attr("config", kept)
     assert Ledger(tmp_path / "s", plan()).total == 3
     with pytest.raises(UserError, match="mi_init"):
         Ledger(tmp_path / "s", plan(mi_init=(2.0, 1.0, 1.0)))
+    ledger.study.set_user_attr("format", 2)
+    with pytest.raises(UserError, match="has format 2"):
+        Ledger(tmp_path / "s", plan())
 
 
 def test_storage_that_cannot_be_opened(tmp_path: Path) -> None:
@@ -321,25 +325,66 @@ def test_a_sweep_records_what_fails_and_goes_on(config_file: Path, tmp_path: Pat
     assert workdir.open_run(folder).config.depth == 2
 
 
-@pytest.mark.parametrize("whom", ["sweep", "worker", "politely"])
-def test_a_killed_sweep_goes_on_to_the_same_numbers(
-    whom: str, config_file: Path, tmp_path: Path
-) -> None:
-    command = [f"--config={config_file}"]
-    folder = tmp_path / "s"
+def states(folder: Path) -> list[TrialState]:
+    study = optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'sweep.db'}")
+    return [trial.state for trial in study.trials]
+
+
+def test_what_is_the_machine_s_fault_is_tried_again(config_file: Path, tmp_path: Path) -> None:
+    """A trial that another process is in the way of, as a full disk would be: it does not count
+    as tried, and no other is begun to meet the same."""
+    command = [f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--config.epochs=1"]
+    folder = tmp_path / "s" / "trials" / "000,depth=1"
+    with workdir.locked(folder):
+        done = run_module("sweep", *command)
+    assert done.returncode == os.EX_TEMPFAIL, done.stderr
+    assert "000,depth=1 at step 0 (rnnx.train: error: another process is training in" in done.stderr
+    assert states(tmp_path / "s") == [TrialState.RUNNING, TrialState.WAITING]
+    done = run_module("sweep", *command)
+    assert done.returncode == 0, done.stderr
+    assert states(tmp_path / "s") == [TrialState.COMPLETE] * 2
+
+
+def begun(folder: Path, *command: str) -> subprocess.Popen:
+    """A sweep in folder whose first run has an epoch behind it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "rnnx.sweep", *command, f"--workdir={folder}"],
+        [sys.executable, "-m", "rnnx.sweep", *command],
         cwd=ROOT, env=one_device(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(folder.glob("trials/*/checkpoints/best/*")):
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()
         time.sleep(0.05)
+    return process
+
+
+def test_a_study_out_of_reach_leaves_no_run_behind(config_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    command = [f"--config={config_file}", f"--workdir={folder}"]
+    process = begun(folder, *command, "--config.epochs=500")
+    study = (folder / "sweep.db").read_bytes()
+    (folder / "sweep.db").write_bytes(b"not a database" * 999)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == os.EX_TEMPFAIL and len(told.splitlines()) == 1, told
+    assert "cannot keep the study" in told and "not a database" in told
+    log = next(folder.glob("logs/000*")).read_text()
+    assert "SIGTERM: saved at step" in log, "the run was not ended in order"
+    (folder / "sweep.db").write_bytes(study)
+    assert states(folder) == [TrialState.RUNNING, TrialState.WAITING]
+
+
+@pytest.mark.parametrize("whom", ["sweep", "worker", "politely"])
+def test_a_killed_sweep_goes_on_to_the_same_numbers(
+    whom: str, config_file: Path, tmp_path: Path
+) -> None:
+    command = [f"--config={config_file}"]
+    folder = tmp_path / "s"
+    process = begun(folder, *command, f"--workdir={folder}")
     if whom == "worker":
         pattern = f"rnnx.train.*--workdir={folder}"
         subprocess.run(["pkill", "-9", "-f", pattern], check=True)
         _, told = process.communicate(timeout=120)
-        assert process.returncode == 2 and "cut from outside" in told and "SIGKILL" in told
+        assert process.returncode == 75 and "cut from outside" in told and "SIGKILL" in told
         assert len(scores(folder)) == 1, "the sweep did not go on with the other trial"
     else:
         process.send_signal(signal.SIGKILL if whom == "sweep" else signal.SIGTERM)

@@ -1,7 +1,9 @@
 """A workdir belongs to one run."""
 
 import contextlib
+import errno
 import json
+import os
 import re
 import sys
 import tarfile
@@ -11,7 +13,7 @@ import pytest
 from conftest import QUIET, ROOT, small
 
 from rnnx import corpora, evaluate, model, workdir
-from rnnx.errors import UserError
+from rnnx.errors import Outage, UserError
 from rnnx.report.runs import read
 from rnnx.train import Trainer
 
@@ -38,6 +40,15 @@ def test_one_process_at_a_time(text: Path, tmp_path: Path) -> None:
     ):
         Trainer(small(text), tmp_path / "run", QUIET).run()
     Trainer(small(text, epochs=1), tmp_path / "run", QUIET).run()
+
+
+def test_a_disk_without_locks_is_told_as_that(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    with pytest.raises(Outage, match=r"cannot lock .* use another disk"), workdir.locked(tmp_path):
+        pass
 
 
 def test_a_run_killed_before_it_began_can_begin(text: Path, tmp_path: Path) -> None:

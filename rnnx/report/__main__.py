@@ -14,10 +14,10 @@ from pathlib import Path
 
 from absl import flags
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from rnnx import cli
-from rnnx.errors import UserError
+from rnnx.display import console
+from rnnx.errors import UserError, writing
 from rnnx.report import plots
 from rnnx.report.runs import Run, read, to_file
 from rnnx.report.tables import TABLES
@@ -36,10 +36,11 @@ def write(runs: list[Run], table: str, out: Path) -> list[Path]:
     """Writes the table and every plot that these runs allow; returns the files.
 
     Raises:
-      UserError: when the table is not of such runs, or out can't be written.
+      UserError: when the table is not of such runs.
+      Outage: when out can't be written.
     """
     made = TABLES[table](runs)
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / "table.md").write_text(made.markdown(), encoding="utf-8")
         (out / "table.csv").write_text(made.csv(), encoding="utf-8")
@@ -47,8 +48,6 @@ def write(runs: list[Run], table: str, out: Path) -> list[Path]:
         for name, figure in _plots(runs, table).items():
             files.append(out / f"{name}.png")
             figure.savefig(files[-1], dpi=160)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}") from None
     return files
 
 
@@ -72,21 +71,21 @@ def main() -> None:
         raise UserError(f"runs of {' and '.join(levels)} level share no unit: report them apart")
     first = paths[0] if paths[0].is_dir() else paths[0].parent
     out = Path(FLAGS.out).expanduser() if FLAGS.out else first / "report"
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 200
+    screen = console()
+    if not screen.is_terminal:
+        screen.width = 200
     table = TABLES[FLAGS.table](runs)
-    console.print(table.rich())
+    screen.print(table.rich())
     if table.note:
-        console.print(table.note, soft_wrap=True)
+        screen.print(table.note, soft_wrap=True)
     unfinished = sum(not run.complete for run in runs)
     if unfinished:
-        console.print(f"{unfinished} of {len(runs)} runs are not complete")
+        screen.print(f"{unfinished} of {len(runs)} runs are not complete")
     files = write(runs, FLAGS.table, out)
     if FLAGS.export:
         to_file(runs, Path(FLAGS.export))
         files.append(Path(FLAGS.export))
-    console.print(f"written: {', '.join(str(path) for path in files)}", soft_wrap=True)
+    screen.print(f"written: {', '.join(str(path) for path in files)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

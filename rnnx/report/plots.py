@@ -112,14 +112,17 @@ def against_field(runs: Sequence[Run]) -> Figure | None:
     return _finish(figure, axes, groups, "score")
 
 
-def searches(runs: Sequence[Run]) -> Figure:
+def searches(runs: Sequence[Run]) -> Figure | None:
     """Every complete run of a search as a point, by cell and transition depth; bars are medians.
 
     A run's value is the lowest training score of its epochs. What learned next to nothing would
     press the others together: above 1.8 times the best it is drawn hollow, at the upper edge.
+    None where no run has a whole epoch.
     """
+    complete = [run for run in runs if run.complete and run.train]
+    if not complete:
+        return None
     figure, axes = _figure()
-    complete = [run for run in runs if run.complete]
     depths = sorted({run.config["depth"] for run in complete})
     cells = list(dict.fromkeys(run.config["cell"] for run in complete))
     width = 0.8 / len(cells)

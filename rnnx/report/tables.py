@@ -183,13 +183,13 @@ def optimization(runs: Sequence[Run]) -> Table:
     digits, rows = _digits(runs[0].level), []
     for (network, params), members in searches.items():
         complete = [run for run in members if run.complete]
-        trained = sorted(in_unit(min(run.train), run.level) for run in complete)
+        trained = sorted(in_unit(min(run.train), run.level) for run in complete if run.train)
         best = Group([min(complete, key=lambda run: run.scores["valid"])]) if complete else None
         rows.append((
             network, f"{members[0].config['hidden_size']:,}", f"{params:,}", str(len(members)),
             str(len(members) - len(complete)),
             *([f"{statistics.median(trained):.{digits}f}", f"{trained[0]:.{digits}f}"]
-              if complete else ["-", "-"]),
+              if trained else ["-", "-"]),
             *([*_ours(best, digits)[:2], show(best.config["learning_rate"])]
               if best else ["-", "-", "-"]),
         ))  # fmt: skip

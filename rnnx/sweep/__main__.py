@@ -31,7 +31,7 @@ from rnnx import config as configs
 from rnnx.display import Display
 from rnnx.errors import UserError
 from rnnx.sweep import space
-from rnnx.sweep.ledger import Ledger, Plan
+from rnnx.sweep.ledger import Ledger, Plan, in_reach
 from rnnx.sweep.runner import Runner
 from rnnx.sweep.screen import Screen
 from rnnx.sweep.space import Overrides
@@ -113,8 +113,10 @@ def main() -> None:
     config = plan.config
     # Data that is missing should be told once, not by every trial.
     level = corpora.load(config.corpus, config.level, config.data_dir, Display().print).level
-    ledger = Ledger(Path(FLAGS.workdir).expanduser(), plan, FLAGS.storage)
-    Runner(ledger, FLAGS.workers, Screen(ledger, level)).run()
+    folder = Path(FLAGS.workdir).expanduser()
+    with in_reach(folder):
+        ledger = Ledger(folder, plan, FLAGS.storage)
+        Runner(ledger, FLAGS.workers, Screen(ledger, level)).run()
 
 
 if __name__ == "__main__":

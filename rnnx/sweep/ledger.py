@@ -12,17 +12,32 @@ from typing import IO, Any
 
 import optuna
 from ml_collections import ConfigDict
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from rnnx import config as configs
 from rnnx import workdir
-from rnnx.errors import UserError
+from rnnx.errors import Outage, UserError, writing
 from rnnx.sweep import space
 from rnnx.sweep.space import Overrides
 
-FORMAT = 1  # of sweep.json, and of what the study's trials hold
+FORMAT = 1  # of sweep.json, and of what the study holds
 _UNSIGNED = 60.0  # seconds after which a trial that nobody signed is taken over
 _ENDED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+
+
+@contextlib.contextmanager
+def in_reach(folder: Path) -> Iterator[None]:
+    """Raises Outage when the study of a folder can no longer be read or written."""
+    try:
+        yield
+    except (OSError, StorageInternalError, SQLAlchemyError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise Outage(
+            f"cannot keep the study of {folder} ({reason}): mend that, and the same command "
+            "continues"
+        ) from error
 
 
 @dataclass
@@ -58,19 +73,18 @@ class Ledger:
         """Opens or makes the study, and enters the points it does not have yet.
 
         Raises:
-          UserError: when folder or storage can't be used, or hold a sweep of another config.
+          UserError: when storage can't be used, or holds a sweep of another config.
+          Outage: when folder can't be written.
         """
         self.folder, self.plan = folder, plan
         self.given_up: set[int] = set()  # trials that were killed in our hands
-        try:
+        with writing(folder):
             for part in ("trials", "logs"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
             with self._claiming():
                 self.home = self._read_home()
                 self.study = self._open(storage or f"sqlite:///{folder.resolve() / 'sweep.db'}")
                 self._enter()
-        except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror}") from None
 
     def claim(self) -> Claim | None:
         """A trial to run: one that was cut here, else a new one; None when none is left."""
@@ -153,8 +167,13 @@ class Ledger:
         ours = json.loads(json.dumps(ours | dict.fromkeys(self._swept())))
         theirs = study.user_attrs.get("config")
         if theirs is None:
+            study.set_user_attr("format", FORMAT)
             study.set_user_attr("config", ours)
             return study
+        if (found := study.user_attrs.get("format", 1)) != FORMAT:  # the first did not say
+            raise UserError(
+                f"the study in {storage} has format {found!r}; this version reads format {FORMAT}"
+            )
         # A field younger than the sweep has its default there, as in a workdir.
         theirs = json.loads(json.dumps(configs.default().to_dict())) | theirs
         if names := [name for name in ours if ours[name] != theirs[name]]:
@@ -224,7 +243,7 @@ class Ledger:
         log = open(self.folder / "logs" / f"{name}.log", "a", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             log.close()
             return None
         return Claim(trial, point, self.folder / "trials" / name, log, reported)

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import TrialState
 
 from rnnx import cli, parallel, workdir
-from rnnx.errors import UserError
+from rnnx.errors import Outage, UserError
 from rnnx.metrics import Score, duration
 from rnnx.sweep import space
 from rnnx.sweep.ledger import Claim, Ledger
@@ -98,29 +99,43 @@ class Runner:
         self.ledger, self.workers, self.screen = ledger, workers, screen
         self.jobs: list[Job] = []
         self.cut: list[str] = []
+        self.outage = False  # what ended one run would end each
         self.stop = cli.Stop()
 
     def run(self) -> None:
         """Runs until nothing is left to claim.
 
         Raises:
-          UserError: when runs were cut, which the same command continues.
+          Outage: when runs were cut, which the same command continues.
           SystemExit: 128 + N on signal N, all runs having saved.
         """
-        with self.stop, self.screen:
+        with self.stop, self.screen, self._no_orphans():
             while not self.stop.number:
-                while len(self.jobs) < self.workers and (claim := self.ledger.claim()):
+                while not self.outage and len(self.jobs) < self.workers:
+                    if (claim := self.ledger.claim()) is None:
+                        break
                     self.launch(claim)
-                if not self.jobs and not self.ledger.elsewhere(set()):
+                if not self.jobs and (self.outage or not self.ledger.elsewhere(set())):
                     break
                 self.look()
                 time.sleep(_POLL)
             self.end_all()
-        self.screen.summary()
+            self.screen.summary()
         if self.stop.number:
             raise SystemExit(128 + self.stop.number)
         if self.cut:
-            raise UserError(f"cut from outside: {'; '.join(self.cut)}. The same command continues")
+            raise Outage(f"cut from outside: {'; '.join(self.cut)}. The same command continues")
+
+    @contextlib.contextmanager
+    def _no_orphans(self) -> Iterator[None]:
+        """Whatever happens here, the runs save and end; their trials stay, to be continued."""
+        try:
+            yield
+        finally:
+            for job in self.jobs:
+                job.process.terminate()
+            for job in self.jobs:
+                job.process.wait()
 
     def launch(self, claim: Claim) -> None:
         """Starts the training of a trial, on its share of the cores."""
@@ -181,9 +196,11 @@ class Runner:
             why = _last_line(Path(claim.log.name))
             self.ledger.tell(claim, TrialState.FAIL, why=why)
             self.screen.event(f"failed   {name}: {why}", trouble=True)
-        else:  # by a signal: the trial stays as it is, to be continued
+        else:  # by a signal or an outage: the trial stays as it is, to be continued
             self.ledger.leave(claim)
-            ending = f"{name} by {_ending(code)} at step {job.metrics.step:,}"
+            self.outage |= code == Outage.code
+            how = _last_line(Path(claim.log.name)) if code == Outage.code else _ending(code)
+            ending = f"{name} at step {job.metrics.step:,} ({how})"
             self.screen.event(f"cut      {ending}", trouble=not self.stop.number)
             if not self.stop.number:
                 self.cut.append(ending)
@@ -193,7 +210,7 @@ class Runner:
         if self.jobs:
             self.screen.event(f"waiting for {len(self.jobs)} runs to save", trouble=True)
         for job in self.jobs:
-            job.process.send_signal(signal.SIGTERM)
+            job.process.terminate()
         while self.jobs:
             self.look()
             time.sleep(_POLL / 5)

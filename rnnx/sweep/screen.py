@@ -1,17 +1,16 @@
 """What a person sees of a sweep."""
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from optuna.trial import TrialState
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from rnnx import config as configs
+from rnnx.display import console
 from rnnx.metrics import Score, duration
 from rnnx.sweep.ledger import Ledger
 from rnnx.sweep.space import Overrides
@@ -37,9 +36,7 @@ class Screen:
 
     def __init__(self, ledger: Ledger, level: str, stream: Any = None):
         self.ledger, self.level = ledger, level
-        self.console = Console(
-            file=stream or sys.stdout, highlight=False, markup=False, emoji=False
-        )
+        self.console = console(stream)
         if not self.console.is_terminal:
             self.console.width = 200
         self._live: Live | None = None
