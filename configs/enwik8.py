@@ -2,8 +2,8 @@
 
 Paper     Zilly et al. 2017, arXiv:1607.03474v5, enwik8 table: RHN, L = 10, 46M parameters
 Expected  1.27 bits per byte, test (published); variant `rhn5` (L = 5, 23M) 1.31; variant
-          `mi_lstm` (Wu et al. 2016, arXiv:1606.06630) 1.44; its 17M parameters are 18.9M here, with
-          one-hot inputs, our reading
+          `mi_lstm` (Wu et al. 2016, arXiv:1606.06630) 1.44 (c: as another paper quotes it); its
+          17M parameters are 18.9M here, with one-hot inputs, our reading
 Cost      500 epochs of 14,062 updates; 21 hours an epoch estimated on 2 CPU cores (AVX-512) from
           1,160 tokens/s measured over a few updates; `mi_lstm` 11 hours: work for a GPU
 Command   python -m rnnx.train --config=configs/enwik8.py --workdir=runs/enwik8

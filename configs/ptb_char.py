@@ -1,10 +1,10 @@
 """MI-RNN of 2,048 units on Penn Treebank characters.
 
 Paper     Wu et al. 2016, arXiv:1606.06630, PTB character table: MI-RNN
-Expected  1.39 bits per character, test (published); variant `rnn`: 1.42 (~, recalled). The
-          initial alpha, beta1, beta2 were searched by the authors and are not known; these are
-          the ones of their text8 MI-RNN. Windows of 50, Adam and the weights' range are those
-          of the paper's analysis runs (~); one-hot inputs and the batch of 50 are our reading
+Expected  1.39 bits per character, test (c: as another paper quotes it); variant `rnn`: 1.42 (~,
+          recalled). The initial alpha, beta1, beta2 were searched by the authors and are not known;
+          these are the ones of their text8 MI-RNN. Windows of 50, Adam and the weights' range are
+          those of the paper's analysis runs (~); one-hot inputs and the batch of 50 are our reading
 Cost      2,006 updates an epoch; 8 minutes an epoch on 2 CPU cores (AVX-512), from
           the rate of 11,358 tokens/s over 40 updates
 Command   python -m rnnx.train --config=configs/ptb_char.py --workdir=runs/ptb_char

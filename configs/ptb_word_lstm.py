@@ -2,7 +2,7 @@
 
 Paper     row quoted by Zilly et al. 2017, arXiv:1607.03474v5: variational LSTM with weight
           tying, 51M parameters, here two layers of 1,500 units
-Expected  perplexity 75.8 valid, 73.2 test (published). The recipe below is the RHN's own, not
+Expected  perplexity 75.8 valid, 73.2 test (quoted there). The recipe below is the RHN's own, not
           that paper's, so that cells are compared under one protocol
 Cost      500 epochs of 1,327 updates. 17 minutes an epoch on 2 CPU cores (AVX-512),
           from the rate of 909 tokens/s over 12 updates

@@ -17,6 +17,10 @@ Legend: B batch, T time, m inputs, n units, L transition depth, G gates of a blo
                             slices of a stacked weight at every use inside a loop
     carry                   a tuple of (B, n) arrays; the first is the output y
 
+A transition takes each block once, no more and no less: the backward pass holds one product of
+each. `pre(k, z, scale=a)` multiplies the product by a before it meets the input (the GRU's reset
+gate behind the product). Of the parameters a transition sees nothing else.
+
 Vectors are rows: a product is `z @ U`. Gates lie side by side in the order of the block's name in
 `CELLS`: the LSTM's block "ifoz" holds [i, f, o, z].
 
@@ -173,6 +177,9 @@ def dtsrnn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
 
 
 class Family(NamedTuple):
+    """What a kind of cell is."""
+
+    name: str  # in tables and plots
     transition: Callable[[Pre, Carry, Cell], Carry]
     blocks: tuple[str, ...]  # gates of each block, one letter a gate; of one layer l if deep
     num_states: int = 1
@@ -181,12 +188,12 @@ class Family(NamedTuple):
 
 
 CELLS: dict[str, Family] = {
-    "rnn": Family(rnn, ("h",)),
-    "lstm": Family(lstm, ("ifoz",), num_states=2),
-    "gru": Family(gru, ("ru", "g")),
-    "rhn": Family(rhn, ("ht",), deep=True, uniform_bias=True),
-    "dtrnn": Family(dtrnn, ("h",), deep=True, uniform_bias=True),
-    "dtsrnn": Family(dtsrnn, ("h",), deep=True, uniform_bias=True),
+    "rnn": Family("RNN", rnn, ("h",)),
+    "lstm": Family("LSTM", lstm, ("ifoz",), num_states=2),
+    "gru": Family("GRU", gru, ("ru", "g")),
+    "rhn": Family("RHN", rhn, ("ht",), deep=True, uniform_bias=True),
+    "dtrnn": Family("DT-RNN", dtrnn, ("h",), deep=True, uniform_bias=True),
+    "dtsrnn": Family("DT(S)-RNN", dtsrnn, ("h",), deep=True, uniform_bias=True),
 }
 
 
@@ -198,7 +205,7 @@ def matmul(x: Array, w: Array) -> Array:
     return jnp.matmul(x.astype(w.dtype), w, preferred_element_type=jnp.float32)
 
 
-def project(cell: Cell, params: Params, xs: Array) -> tuple[Array | None, ...]:
+def project(params: Params, xs: Array) -> tuple[Array | None, ...]:
     """The input term `x W` of every block, for any leading axes: (..., m) to (..., G n).
 
     Done for all time steps before the scan, it is one large product a block.
@@ -218,7 +225,7 @@ def step(
     Args:
       params: the cell's blocks.
       carry: state before the step, each (B, n).
-      wx: `project(cell, params, x)` of this step's input, each (B, G n).
+      wx: `project(params, x)` of this step's input, each (B, G n).
       mask: (B, n), multiplies the state inside every matrix product: the variational dropout of
         the RHN paper. The carry path is not masked.
 

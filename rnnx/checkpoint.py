@@ -32,7 +32,7 @@ from absl import logging
 from jax import Array
 from jax.experimental import multihost_utils
 
-from rnnx.errors import Outage, PeersLost, UserError
+from rnnx.errors import Outage, PeersLost, UserError, passing
 
 logging.set_verbosity(logging.FATAL)  # orbax tells each save, and each failure in all its layers
 warnings.filterwarnings("ignore", module="orbax")
@@ -67,9 +67,14 @@ class Checkpoints:
     def save_latest(self, step: int, state: Any, progress: dict) -> None:
         """Saves arrays and JSON values of a step, in the background; what stands stays.
 
+        One of the same step makes way: an evaluation may have come between the two.
+
         Raises:
           Outage: when this one, or the one before, can't be written.
         """
+        _wait(self._latest)
+        if step in self._latest.all_steps():
+            self._latest.delete(step)
         _save(self._latest, step, state, progress)
 
     def restore_latest(self, like: Any) -> tuple[Any, dict] | None:
@@ -109,6 +114,8 @@ class Checkpoints:
         """The info of the newest sound best parameters, or None; others are set aside."""
         try:
             found = self.restore_best(like)
+        except Outage:
+            raise
         except UserError as error:
             self._say(str(error))
             self._set_aside(self._best, self._best.all_steps())
@@ -213,6 +220,8 @@ def _wait(manager: ocp.CheckpointManager) -> None:
 def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
+    except (LookupError, TypeError, AttributeError, AssertionError, NameError):
+        raise  # a fault of ours
     except Exception as error:  # orbax raises whatever its layers do
         if jax.process_count() > 1 and re.search("barrier|gloo|coordination", str(error), re.I):
             raise PeersLost(_reason(error)) from error
@@ -230,6 +239,8 @@ def _newest_sound(
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             found = _load(manager, step, like)
+        except Outage:
+            raise
         except UserError as error:
             told.append(error)
             damaged.append(step)
@@ -247,6 +258,7 @@ def _load(manager: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, di
 
     Raises:
       UserError: when they are not, or do not load at all.
+      Outage: when that says nothing of them.
     """
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
     try:
@@ -259,6 +271,8 @@ def _load(manager: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, di
         return got["arrays"], _checked(got["values"], got["arrays"])
     except Exception as error:  # orbax raises whatever its layers do
         reason = _reason(error)
+        if passing(error):
+            raise Outage(f"cannot read {manager.directory}/{step} ({reason})") from error
     _collect_quietly()
     raise UserError(f"checkpoint {manager.directory}/{step} does not load ({reason})")
 

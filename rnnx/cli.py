@@ -5,6 +5,8 @@ line on stderr; 75 the same, but of the machine: disk, network, rights, another 
 ended by signal N.
 """
 
+import contextlib
+import errno
 import os
 import re
 import shlex
@@ -12,7 +14,7 @@ import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,46 @@ def command() -> str:
     return shlex.join(["python", "-m", f"rnnx.{name}", *sys.argv[1:]])
 
 
-class Stop:
-    """Notes SIGINT, SIGTERM or SIGHUP for a loop to act on, while entered; a second one kills.
+class Lasting:
+    """A stream that outlives its reader: what is written once that has gone is dropped.
 
-    Where no handler can be set, in threads other than the main one, it notes nothing. A SIGHUP
-    that is ignored, as under nohup, stays so.
+    A pipe whose end was closed, a terminal that went with its window: a run goes on unseen.
+    """
+
+    def __init__(self, stream: Any):
+        """stream: a text file, or None, which sys.stdout is if it was closed before."""
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 - lives with the process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._unread():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._unread():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _unread(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            # What its buffer holds must go somewhere too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+class Stop:
+    """Notes SIGINT, SIGTERM or SIGHUP for a loop to act on, while entered.
+
+    The same one again does what it would have done without; but a second SIGHUP nothing, as both
+    the shell and the system send one when a terminal is closed. One that is ignored, as under
+    nohup, stays so. Where no handler can be set, in threads other than the main one, nothing is
+    noted.
     """
 
     def __init__(self, several: bool = False) -> None:
@@ -63,7 +100,8 @@ class Stop:
             signal.signal(*self._before.popitem())
 
     def _note(self, number: int, frame: Any) -> None:
-        signal.signal(number, self._before[number])
+        again = signal.SIG_IGN if number == signal.SIGHUP else self._before[number]
+        signal.signal(number, again)
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
@@ -71,7 +109,7 @@ class Stop:
 
 
 def run(main: Callable[[], None], doc: str) -> None:
-    """Parses flags, calls main, and turns what people can mend into one line and exit code 2.
+    """Parses flags, calls main, and turns what people can mend into one line and an exit code.
 
     Args:
       main: the entry point; reads `flags.FLAGS`.
@@ -79,37 +117,35 @@ def run(main: Callable[[], None], doc: str) -> None:
     """
     program = "rnnx." + Path(sys.argv[0].removesuffix("/__main__.py")).stem
     has_config = "config" in flags.FLAGS
+    sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
         if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
-            print(_help(doc, has_config), flush=True)
+            print(_help(doc, has_config))
             return
         _parse(has_config)
         cache.keep_compiled()
         main()
-        sys.stdout.flush()
-        return
-    except BrokenPipeError:  # `| head`: nobody reads on, and nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     except (UserError, flags.Error) as error:
         told, code = f"error: {error}", getattr(error, "code", UserError.code)
     except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
         place = f" {error.filename}" if error.filename else ""
         told = f"error: cannot read or write{place}: {error.strerror or error}"
         code = Outage.code
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        told = (
-            f"error: out of memory ({str(error).splitlines()[0]}): a smaller network, batch or "
-            "window needs less, and so does --config.remat=50"
-        )
-        code = UserError.code
+        told, code = f"error: out of memory ({str(error).splitlines()[0]})", UserError.code
     except KeyboardInterrupt:
         told, code = "interrupted", 128 + signal.SIGINT
-    print(f"{program}: {' '.join(told.split())}", file=sys.stderr, flush=True)
+    finally:
+        with contextlib.suppress(OSError):  # the disk that is full may be that of the output
+            sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        print(f"{program}: {' '.join(told.split())}", file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
-        sys.stdout.flush()
         os._exit(code)  # an orderly end would wait for the other processes, and they for this one
     sys.exit(code)
 

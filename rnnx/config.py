@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from rnnx.cells import CELLS, INTEGRATIONS
 from rnnx.errors import UserError
 
 FORMAT = 1  # of config.json
@@ -36,8 +37,8 @@ FIELDS: dict[str, Field] = {
     "level": Field("char", "symbols of an own file; other corpora have their own",
                    ("word", "char", "byte", "roll")),
     # network
-    "cell": Field("rhn", "recurrent cell", ("rnn", "gru", "lstm", "rhn", "dtrnn", "dtsrnn")),
-    "integration": Field("additive", "how input and state meet", ("additive", "mi", "mi_simple")),
+    "cell": Field("rhn", "recurrent cell", tuple(CELLS)),
+    "integration": Field("additive", "how input and state meet", INTEGRATIONS),
     "depth": Field(1, "transition depth L of rhn, dtrnn, dtsrnn", low=1),
     "hidden_size": Field(256, "units n of a layer", low=1),
     "num_layers": Field(1, "stacked layers", low=1),
@@ -120,10 +121,11 @@ def validate(config: ConfigDict) -> None:
         _check(name, value, FIELDS[name])
     if missing := FIELDS.keys() - config.keys():
         raise UserError(f"config lacks the field(s) {', '.join(sorted(missing))}")
-    if config.depth > 1 and config.cell in ("rnn", "gru", "lstm"):
+    if config.depth > 1 and not CELLS[config.cell].deep:
+        deep = ", ".join(name for name, family in CELLS.items() if family.deep)
         raise UserError(
-            f"cell {config.cell} has no transition depth: depth={config.depth} needs "
-            "cell=rhn, dtrnn or dtsrnn (num_layers stacks any cell)"
+            f"cell {config.cell} has no transition depth: depth={config.depth} needs one of "
+            f"{deep} (num_layers stacks any cell)"
         )
     if config.one_hot and config.tied:
         raise UserError("one_hot inputs have no embedding for tied weights to share")
@@ -171,7 +173,7 @@ def _check(name: str, value: Any, field: Field) -> None:
 def variants(arg: str, config: ConfigDict, known: dict[str, Callable]) -> ConfigDict:
     """Applies the variants that `--config=FILE:a,b` names to a config, in order.
 
-    `tiny` is known to every file: the same network, small, on the embedded corpus, in seconds.
+    `tiny` is known to every file: its cell, small, on the characters of `python`, in seconds.
     """
     known = known | {"tiny": tiny}
     for name in filter(None, (arg or "").split(",")):

@@ -35,7 +35,7 @@ from absl import flags
 
 from rnnx import cache, cli
 from rnnx.batches import Pieces
-from rnnx.errors import Outage, UserError
+from rnnx.errors import Outage, UserError, passing
 from rnnx.metrics import duration
 from rnnx.vocabulary import EOS, LEVELS, UNK, Vocabulary
 
@@ -65,7 +65,7 @@ class Source(NamedTuple):
     counts: tuple[int, int, int, int] | None  # symbols or steps of train, valid, test; types
 
 
-# PTB: sums from PAPERS.md, recomputed from the files. text8 and enwik8: not computed here, but
+# PTB: sums computed from the files. text8 and enwik8: not computed here, but
 # each size and sum was read in five or more unrelated public repositories, and none disagreed.
 _SUMS = {
     "ptb.train.txt": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
@@ -476,6 +476,8 @@ def _prepare(plan: _Plan, home: Path) -> None:
                 download_dir=f"{scratch}/downloads", download_config=config
             )
         except RuntimeError as error:  # array_record's word for a full disk
+            if type(error) is not RuntimeError:
+                raise
             raise OSError(None, " ".join(str(error).split()), str(cache.root())) from error
         try:
             os.rename(builder.data_dir, home)
@@ -510,6 +512,8 @@ def _read(plan: _Plan, home: Path) -> tuple[Vocabulary, list[np.ndarray]]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
+        if passing(error):
+            raise Outage(f"cannot read {home} ({reason})") from error
         raise UserError(f"prepared copy is damaged: delete {home} ({reason})") from error
 
 

@@ -1,12 +1,8 @@
 """What a person sees of a run: progress, what it starts from, what it came to."""
 
-import contextlib
-import errno
 import math
-import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rnnx import cli
 from rnnx import config as configs
 from rnnx.batches import capped
 from rnnx.corpora import Corpus
-from rnnx.metrics import Score, duration, uniform, unigram
-
-
-class _Lasting:
-    """A stream that outlives its reader: what is written once that has gone is dropped.
-
-    A pipe whose end was closed, a terminal that went with its window: a run goes on unseen.
-    """
-
-    def __init__(self, stream: Any):
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with self._unread():
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with self._unread():
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _unread(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):
-                raise
-            # What its buffer holds must go somewhere too.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+from rnnx.metrics import UNITS, Score, duration, uniform, unigram
 
 
 def console(stream: Any = None, quiet: bool = False) -> Console:
     """Where a command prints: plain text, in the order told; stdout if no stream is named."""
-    file = _Lasting(stream or sys.stdout)
+    file = cli.Lasting(stream or sys.stdout)
     return Console(file=file, quiet=quiet, highlight=False, markup=False, emoji=False)
 
 
@@ -160,13 +125,7 @@ def banner(
 def summary(display: Display, corpus: Corpus, result: dict) -> None:
     """Prints the scores of a run beside those of models that know less."""
     size = corpus.vocabulary.size
-    unit = {
-        "word": "perplexity",
-        "char": "bits per character",
-        "byte": "bits per byte",
-        "roll": "nats a step",
-    }
-    table = Table(title=f"{unit[corpus.level]}, full protocol", title_justify="left", box=None)
+    table = Table(title=f"{UNITS[corpus.level]}, full protocol", title_justify="left", box=None)
     for heading in ("", "valid", "test"):
         table.add_column(heading, justify="right" if heading else "left")
     rows: dict[str, list[float]] = {"uniform": [], "symbol frequencies": [], "this model": []}
@@ -175,7 +134,7 @@ def summary(display: Display, corpus: Corpus, result: dict) -> None:
         own = Score(result[split]["nll"], 1)
         scores = uniform(corpus.level, size), unigram(corpus.train, tokens, size), own
         for row, score in zip(rows.values(), scores, strict=True):
-            row.append(getattr(score, {"word": "ppl", "roll": "nll"}.get(corpus.level, "bpc")))
+            row.append(score.in_unit(corpus.level))
     for name, values in rows.items():
         table.add_row(
             name, *(f"{v:,.2f}" if corpus.level == "word" else f"{v:.4f}" for v in values)

@@ -1,7 +1,9 @@
 """The exceptions that reach people: what went wrong and what to do, in one line."""
 
 import contextlib
+import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,25 @@ class Outage(UserError):
     """
 
     code = os.EX_TEMPFAIL
+
+
+_PASSING = {
+    errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
+    errno.ETIMEDOUT,
+}  # fmt: skip
+
+
+def passing(error: BaseException | None) -> bool:
+    """Whether a failed read says nothing of what is on the disk: no right to it, no memory, a
+    server that is away."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            return True
+        told = re.search(r"os_error_code='(\d+)'", str(error))  # tensorstore's
+        if (int(told[1]) if told else getattr(error, "errno", None)) in _PASSING:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextlib.contextmanager

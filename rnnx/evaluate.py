@@ -295,10 +295,6 @@ def main() -> None:
     seconds = time.perf_counter() - began
     if not math.isfinite(score.nll):
         raise UserError(f"{name} gives {score.nll} nats: with dynamic, lower --rate")
-    print(
-        f"{name}: {score.show(config.level)}  (nll {score.nll:.5f} nats, ppl {score.ppl:.3f}, "
-        f"bpc {score.bpc:.4f}, {score.tokens:,} targets, {duration(seconds)})"
-    )
     line = {
         "format": workdir.FORMAT,
         "split": FLAGS.split,
@@ -314,6 +310,10 @@ def main() -> None:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
         print(f"rnnx.evaluate: not kept in {folder}: {error.strerror}", file=sys.stderr)
+    print(
+        f"{name}: {score.show(config.level)}  (nll {score.nll:.5f} nats, ppl {score.ppl:.3f}, "
+        f"bpc {score.bpc:.4f}, {score.tokens:,} targets, {duration(seconds)})"
+    )
 
 
 def _score(

@@ -67,7 +67,7 @@ class RecurrentCell(_Recurrent, nnx.RNNCellBase):
         Leading axes other than one batch axis work too; mask is as in `cells.step`.
         """
         params = scan.cast_matrices(self.params, self.dtype)
-        wx = cells.project(self.cell, params, inputs)
+        wx = cells.project(params, inputs)
         carry = cells.step(self.cell, params, carry, wx, mask)
         return carry, carry[0]
 

@@ -13,6 +13,14 @@ import numpy as np
 from rnnx.batches import Pieces
 from rnnx.errors import UserError
 
+# What a score is given in, by level.
+UNITS = {
+    "word": "perplexity",
+    "char": "bits per character",
+    "byte": "bits per byte",
+    "roll": "nats a step",
+}
+
 
 @dataclass(frozen=True)
 class Score:
@@ -39,6 +47,10 @@ class Score:
 
     def to_dict(self) -> dict[str, float | int]:
         return {"nll": self.nll, "ppl": self.ppl, "bpc": self.bpc, "tokens": self.tokens}
+
+    def in_unit(self, level: str) -> float:
+        """The score in the unit of the level, one of `UNITS`."""
+        return {"word": self.ppl, "roll": self.nll}.get(level, self.bpc)
 
     def show(self, level: str) -> str:
         """The score in the unit of the level: perplexity of words, bits of symbols, nats."""

@@ -102,7 +102,8 @@ def main() -> None:
         top_k=FLAGS.top_k,
     )
     text = run.vocabulary.decode(np.concatenate([prompt, np.asarray(tokens)]))
-    sys.stdout.buffer.write(text.encode("utf-8") + b"\n")
+    sys.stdout.reconfigure(encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

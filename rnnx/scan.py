@@ -78,7 +78,7 @@ def unroll_plain(
     dtype: Any = jnp.float32,
 ) -> tuple[Array, Carry]:
     """`unroll` as JAX differentiates it by itself: slower, but in forward mode too."""
-    wx = cells.project(cell, cast_matrices(params, dtype), xs)
+    wx = cells.project(cast_matrices(params, dtype), xs)
     return _scan(cell, dtype, params, wx, carry, mask)
 
 
@@ -158,13 +158,19 @@ def _recur_fwd(cell, dtype, params, wx, carry, mask):
 
     def body(state, wx):
         products: dict[int, Array] = {}
+        taken: list[int] = []
 
         def product(k, z):
+            taken.append(k)
             products[k] = cells.matmul(z, cast[k]["U"])
             return products[k]
 
         pre = cells.make_pre(cell, params, wx, mask, product)
         after = cells.CELLS[cell.kind].transition(pre, state, cell)
+        if sorted(taken) != list(range(len(params))):
+            raise ValueError(
+                f"cell {cell.kind} takes blocks {taken} of {len(params)}: it must take each once"
+            )
         return after, (after, tuple(products[k] for k in range(len(params))))
 
     last, (states, uzs) = lax.scan(body, carry, wx)

@@ -134,7 +134,7 @@ class Trainer:
 
         Raises:
           UserError: when the workdir can't be used, or the numbers are no longer finite.
-          SystemExit: 128 + N on signal N, SIGINT or SIGTERM, with everything saved.
+          SystemExit: 128 + N on signal N (SIGINT, SIGTERM, SIGHUP), with everything saved.
         """
         lock = workdir.locked(self.folder) if parallel.is_main() else contextlib.nullcontext()
         with lock, self.stop, contextlib.ExitStack() as closing:
@@ -561,9 +561,15 @@ def main() -> None:
         else:
             start(FLAGS.config, Path(FLAGS.workdir).expanduser(), display)
     except jax.errors.JaxRuntimeError as error:
-        if parallel.single() or "RESOURCE_EXHAUSTED" in str(error):
+        reason = str(error).splitlines()[0]
+        if "RESOURCE_EXHAUSTED" in reason:
+            raise UserError(
+                f"out of memory ({reason}): lower hidden_size, batch_size or num_steps, or set "
+                "remat=50, in a new workdir"
+            ) from error
+        if parallel.single():
             raise
-        raise PeersLost(str(error).splitlines()[0]) from error
+        raise PeersLost(reason) from error
 
 
 def start(config: ConfigDict, folder: Path, display: Display) -> None:

@@ -55,12 +55,15 @@ def read_json(path: Path, version: int | None = None) -> dict:
 
     Raises:
       UserError: when it is missing, holds no JSON object, or one of another format than that.
+      Outage: when the system does not let it be read.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: {path.parent} is not a whole workdir") from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise Outage(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
         raise UserError(f"{path} is not readable as JSON: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} is not what rnnx writes there")

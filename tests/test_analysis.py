@@ -172,7 +172,7 @@ def test_silent_units_are_units_without_outgoing_weights(kind: str) -> None:
         names += [reader.format(k) for k in range(3)]
         for name in set(names) & set(cut):
             cut[name] = cut[name].at[:4].set(0)
-        losses = lesions._segment_losses(graphdef, config, tokens, 3)
+        losses = lesions._segment_losses(graphdef, tokens, 3)
         rise = np.mean(losses(cut, model.Masks()) - losses(params, model.Masks()))
         assert found[f"layer {layer + 1}, units 1-4"] == pytest.approx(rise, abs=1e-5)
 
@@ -221,8 +221,8 @@ def test_a_changed_token_is_forgotten_by_a_network_without_memory() -> None:
     _, graphdef, params = built(cell="rnn")
     forgetful = params | {"stack.layers.0.blocks.0.U": jnp.zeros((8, 8))}
     options = {"windows": 6, "num_steps": 12}
-    found = memory.changed_token(graphdef, forgetful, text(200), V, **options)
+    found = memory.changed_token(graphdef, forgetful, text(200), **options)
     assert found.shape == (12,) and found[0] > 1e-3
     np.testing.assert_allclose(found[1:], 0, atol=1e-7)
-    remembers = memory.changed_token(graphdef, params, text(200), V, **options)
+    remembers = memory.changed_token(graphdef, params, text(200), **options)
     assert (remembers[:4] > 1e-5).all()

@@ -104,12 +104,12 @@ def test_bad_input_is_told_in_one_line(text: Path, tmp_path: Path) -> None:
     Trainer(small(text, epochs=1), tmp_path / "one", QUIET).run()
     Trainer(small(other, epochs=1, batch_size=2), tmp_path / "two", QUIET).run()
     one = f"--workdir={tmp_path / 'one'}"
-    for args, told in (
-        ([f"--workdir={tmp_path / 'nosuch'}"], "not a workdir"),
-        ([one, f"--beside={tmp_path / 'two'}"], "another vocabulary"),
-        ([], "--workdir=... is missing"),
-        ([one, f"--out={other}/pictures"], "cannot write to"),  # before any work: one line
+    for args, told, code in (
+        ([f"--workdir={tmp_path / 'nosuch'}"], "not a workdir", 2),
+        ([one, f"--beside={tmp_path / 'two'}"], "another vocabulary", 2),
+        ([], "--workdir=... is missing", 2),
+        ([one, f"--out={other}/pictures"], "cannot write to", 75),  # before any work: one line
     ):
         done = run_module("analyze", *args)
-        assert done.returncode == 2 and told in done.stderr, done.stderr
+        assert done.returncode == code and told in done.stderr, done.stderr
         assert done.stderr.count("\n") == 1

@@ -132,7 +132,7 @@ def test_scan_equals_python_loop_equals_one_step_at_a_time(cell: Cell) -> None:
     ys, last = scan.unroll(cell, params, xs, carry, mask)
     by_loop = by_single_scans = carry
     for t in range(T):
-        by_loop = cells.step(cell, params, by_loop, cells.project(cell, params, xs[t]), mask)
+        by_loop = cells.step(cell, params, by_loop, cells.project(params, xs[t]), mask)
         close(ys[t], np.asarray(by_loop[0]), 1e-6)
         one, by_single_scans = scan.unroll(cell, params, xs[t : t + 1], by_single_scans, mask)
         close(ys[t], np.asarray(one[0]), 1e-6)
@@ -180,7 +180,7 @@ def test_gradient_of_an_mi_rnn_step_is_the_paper_s_formula() -> None:
     x, h = xs[0, 0], h[0]
 
     def transition(h):
-        return cells.step(cell, params, (h[None],), cells.project(cell, params, x[None]))[0][0]
+        return cells.step(cell, params, (h[None],), cells.project(params, x[None]))[0][0]
 
     phi_prime = 1 - transition(h) ** 2
     formula = block["U"] @ jnp.diag(

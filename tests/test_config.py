@@ -22,7 +22,7 @@ from rnnx.errors import UserError
         ("drop_x", -0.1, "drop_x=-0.1 must be at least 0"),
         ("learning_rate", float("nan"), "not a finite number"),
         ("cell", "lsmt", "did you mean lstm"),
-        ("integration", "mul", "is not one of additive, mi, mi_simple"),
+        ("integration", "mul", "is not one of additive, mi_simple, mi"),
         ("mi_init", (1.0, 2.0), "three numbers"),
         ("mi_init", ("a", 1.0, 2.0), "mi_init must be float"),
         ("mi_init", (1.0, float("inf"), 2.0), "not a finite number"),

@@ -1,6 +1,7 @@
 """Nothing lost: damaged state, full disks, numbers gone wrong, signals in the wrong moment."""
 
 import collections
+import errno
 import json
 import random
 import resource
@@ -21,7 +22,7 @@ from test_train import equal, lines_of, outcome
 from rnnx import workdir
 from rnnx.checkpoint import Checkpoints, fingerprint, read_best
 from rnnx.display import Display
-from rnnx.errors import Diverged, UserError
+from rnnx.errors import Diverged, Outage, UserError
 from rnnx.train import Trainer
 
 
@@ -187,6 +188,25 @@ def test_a_lost_best_is_said_and_an_older_one_or_the_next_takes_its_place(
 # ---------------------------------------------------------------------------- disks
 
 
+@pytest.mark.parametrize("told", [OSError(errno.ESTALE, "Stale file handle"), MemoryError()])
+def test_a_read_that_fails_for_another_reason_is_no_damage(
+    told: Exception, text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    config = small(text)
+    stopped_behind(config, tmp_path / "run", 7)
+    before = sorted((tmp_path / "run" / "checkpoints").rglob("*"))
+
+    def refuse(*_, **__):
+        raise told
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rnnx.checkpoint.ocp.CheckpointManager.restore", refuse)
+        with pytest.raises(Outage, match="cannot read"):
+            Trainer(config, tmp_path / "run", QUIET).run()
+    assert sorted((tmp_path / "run" / "checkpoints").rglob("*")) == before
+    Trainer(config, tmp_path / "run", QUIET).run()
+
+
 @pytest.mark.parametrize("what", ["metrics", "checkpoints"])
 def test_a_full_disk_is_told_in_one_line_and_costs_nothing_saved(
     what: str, text: Path, tmp_path: Path
@@ -202,7 +222,7 @@ def test_a_full_disk_is_told_in_one_line_and_costs_nothing_saved(
     limit, before = (largest + metrics) // 2, resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with pytest.raises(UserError, match="cannot write") as error:
+        with pytest.raises(Outage, match="cannot write") as error:
             Trainer(config, tmp_path / "run", QUIET).run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

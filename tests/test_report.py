@@ -41,14 +41,18 @@ def test_the_depth_table_has_ours_and_the_papers_in_columns_of_their_own() -> No
         run("L4", 100.0, 95.0, tied=True, depth=4),
         run("u4", 101.0, 96.0, depth=4),
         run("lstm", 120.0, 115.0, cell="lstm", tied=True),
+        # Networks that the paper does not have: nothing of it beside them.
+        run("mi", 99.0, 94.0, tied=True, depth=5, integration="mi"),
+        run("two", 98.0, 93.0, tied=True, depth=6, num_layers=2),
+        run("free", 97.0, 92.0, tied=True, depth=7, coupled=False),
     ]
     found = columns(TABLES["rhn_depth"](runs))
-    assert found["L"] == ["1", "4, tied=True", "4, tied=False", "LSTM"]
-    assert found["valid"] == ["110.0", "100.0", "101.0", "120.0"]
-    assert found["test"] == ["100.0", "95.0", "96.0", "115.0"]
-    assert found["paper's test"] == ["90.6", "68.6", "70.9", ""]
-    assert found["paper's valid"] == ["93.2", "70.8", "73.3", ""]
-    assert found["test - paper's"] == ["+9.4", "+26.4", "+25.1", ""]
+    assert found["L"] == ["1", "4, tied=True", "4, tied=False", "5", "6", "7", "LSTM"]
+    assert found["valid"] == ["110.0", "100.0", "101.0", "99.0", "98.0", "97.0", "120.0"]
+    assert found["test"] == ["100.0", "95.0", "96.0", "94.0", "93.0", "92.0", "115.0"]
+    assert found["paper's test"] == ["90.6", "68.6", "70.9", "", "", "", ""]
+    assert found["paper's valid"] == ["93.2", "70.8", "73.3", "", "", "", ""]
+    assert found["test - paper's"] == ["+9.4", "+26.4", "+25.1", "", "", "", ""]
     paper = {f"{v:.1f}" for row in published.RHN_DEPTH.values() for v in row[1:]}
     for heading, cells in found.items():
         if not heading.startswith("paper's"):

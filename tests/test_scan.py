@@ -30,6 +30,25 @@ def test_gradients_equal_autodiff(cell: Cell, masked: bool) -> None:
         close(ours, np.asarray(theirs), 1e-5)
 
 
+@pytest.mark.parametrize("taken", [(0, 0), (0,), ()])
+def test_a_transition_that_does_not_take_each_block_once_is_refused(taken, monkeypatch) -> None:
+    """Its gradient would be wrong, as the backward pass holds one product of each."""
+
+    def wrong(pre, carry, cell):
+        (h,) = carry
+        for k in taken:
+            (a,) = pre(k, h)
+            h = jnp.tanh(a)
+        return (h,)
+
+    family = cells.CELLS["dtrnn"]._replace(transition=wrong)
+    monkeypatch.setitem(cells.CELLS, "dtrnn", family)
+    cell = Cell("dtrnn", depth=2)
+    params, (xs, carry, _) = random_params(cell), random_inputs(cell)
+    with pytest.raises(ValueError, match="it must take each once"):
+        jax.grad(lambda p: jnp.sum(scan.unroll(cell, p, xs, carry)[0]))(params)
+
+
 @every_cell
 def test_gradients_equal_finite_differences(cell: Cell) -> None:
     params, (xs, carry, mask) = random_params(cell), random_inputs(cell)

@@ -331,18 +331,23 @@ def states(folder: Path) -> list[TrialState]:
 
 
 def test_what_is_the_machine_s_fault_is_tried_again(config_file: Path, tmp_path: Path) -> None:
-    """A trial that another process is in the way of, as a full disk would be: it does not count
-    as tried, and no other is begun to meet the same."""
+    """A process in the way of a trial: it does not count as tried. In the way of two in a row, as
+    a full disk would be, no other is begun to meet the same."""
     command = [f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--config.epochs=1"]
-    folder = tmp_path / "s" / "trials" / "000,depth=1"
-    with workdir.locked(folder):
+    command.append("--grid=depth=1,2,3")
+    trials = tmp_path / "s" / "trials"
+    with workdir.locked(trials / "000,depth=1"), workdir.locked(trials / "001,depth=2"):
         done = run_module("sweep", *command)
     assert done.returncode == os.EX_TEMPFAIL, done.stderr
-    assert "000,depth=1 at step 0 (rnnx.train: error: another process is training in" in done.stderr
-    assert states(tmp_path / "s") == [TrialState.RUNNING, TrialState.WAITING]
+    assert "000,depth=1 at step 0 (rnnx.train: error: another process is training" in done.stderr
+    assert states(tmp_path / "s") == [TrialState.RUNNING] * 2 + [TrialState.WAITING]
+    with workdir.locked(trials / "000,depth=1"):
+        done = run_module("sweep", *command)
+    assert done.returncode == os.EX_TEMPFAIL, done.stderr
+    assert states(tmp_path / "s") == [TrialState.RUNNING] + [TrialState.COMPLETE] * 2
     done = run_module("sweep", *command)
     assert done.returncode == 0, done.stderr
-    assert states(tmp_path / "s") == [TrialState.COMPLETE] * 2
+    assert states(tmp_path / "s") == [TrialState.COMPLETE] * 3
 
 
 def begun(folder: Path, *command: str) -> subprocess.Popen:

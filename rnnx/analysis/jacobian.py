@@ -61,34 +61,6 @@ def outside(values: np.ndarray, found: Discs) -> float:
     return max(float(distances.min(axis=1).max()), 0.0)
 
 
-# ---------------------------------------------------------------------------- closed forms
-
-
-def of_rnn(params: Params, h: np.ndarray) -> np.ndarray:
-    """Vanilla RNN: diag(1 - h^2) R, at the state h (n,) after the step.
-
-    Here U = R^T, as states are rows. RHN paper, eq. 3.
-    """
-    return (1 - h**2)[:, None] * np.asarray(params[0]["U"]).T
-
-
-def of_rhn(params: Params, s: np.ndarray, wx: np.ndarray) -> np.ndarray:
-    """Coupled RHN with L = 1, at the state s (n,) before the step:
-
-        diag(1 - t) + diag(t (1 - h^2)) R_H + diag((h - s) t (1 - t)) R_T
-
-    RHN paper, eq. 15, which prints the transpose.
-    """
-    (block,) = params
-    n = s.shape[0]
-    u = np.asarray(block["U"], s.dtype)
-    h, t = np.split(wx + s @ u + np.asarray(block["b"], s.dtype), 2)
-    h, t = np.tanh(h), 1 / (1 + np.exp(-t))
-    r_h, r_t = u[:, :n].T, u[:, n:].T
-    through = (t * (1 - h**2))[:, None] * r_h + ((h - s) * t * (1 - t))[:, None] * r_t
-    return np.diag(1 - t) + through
-
-
 def uniform_radius(n: int, scale: float) -> tuple[float, float]:
     """Mean and standard deviation of a disc's radius for entries U(-scale, scale), n by n.
 

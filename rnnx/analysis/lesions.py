@@ -63,7 +63,7 @@ def measure(
       groups: of equally many units; a silent unit is zero in every product and in the output.
       progress: called with the number of lesions done.
     """
-    losses = _segment_losses(graphdef, config, tokens, segments)
+    losses = _segment_losses(graphdef, tokens, segments)
     whole, found = losses(params, Masks()), []
 
     def add(name: str, params: dict[str, Array], masks: Masks) -> None:
@@ -100,7 +100,7 @@ def count(config: ConfigDict, groups: int = 8) -> int:
     return config.num_layers * (depths + min(groups, config.hidden_size))
 
 
-def _segment_losses(graphdef: Any, config: ConfigDict, tokens: np.ndarray, segments: int):
+def _segment_losses(graphdef: Any, tokens: np.ndarray, segments: int):
     windows = batches.scoring_windows(tokens, segments, 64)
 
     @jax.jit

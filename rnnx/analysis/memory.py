@@ -59,7 +59,7 @@ def _gradient_norms(graphdef: Any, params: dict[str, Array], x: Array, target: A
 def _nudged(layer: Any, xs: Array, nudge: Array) -> Array:
     """A layer over time with something added to each h_t: what dC / dh_t is taken by."""
     cell, params = layer.cell, layer.params
-    wx = cells.project(cell, params, xs)
+    wx = cells.project(params, xs)
 
     def body(carry, at):
         wx, nudge = at
@@ -102,7 +102,6 @@ def changed_token(
     graphdef: Any,
     params: dict[str, Array],
     tokens: np.ndarray,
-    vocab_size: int,
     *,
     windows: int,
     num_steps: int,

@@ -256,7 +256,7 @@ def _changed(subject: Subject) -> list[float]:
     steps = min(DISTANCE, len(subject.tokens) // 4)
     return _round(
         memory.changed_token(
-            subject.graphdef, subject.params, subject.tokens, subject.vocabulary.size,
+            subject.graphdef, subject.params, subject.tokens,
             windows=WINDOWS, num_steps=steps,
         )
     )  # fmt: skip

@@ -32,7 +32,7 @@ def of(numbers: dict[str, Any]) -> Iterator[Picture | str]:
     if "discs_by_depth" in numbers:
         yield _fresh_networks(numbers["discs_by_depth"], numbers["discs_by_bias"])
     else:
-        yield "Discs by transition depth and transform bias: this cell has neither."
+        yield "Discs by transition depth and transform bias: of one RHN layer only."
     gates = numbers["gates"]
     if gates["places"]:
         yield _gates_over_text(gates)

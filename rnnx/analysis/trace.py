@@ -35,7 +35,7 @@ def through_layer(
     cell: Cell, params: Params, xs: Array, carry: Carry
 ) -> tuple[Array, Carry, Layer]:
     """xs (T, B, m) and the state before them to ys (T, B, n), the state after, and the inside."""
-    wx = cells.project(cell, params, xs)
+    wx = cells.project(params, xs)
 
     def body(carry: Carry, wx: tuple[Array | None, ...]) -> tuple[Carry, Any]:
         seen: list[list[Array]] = []

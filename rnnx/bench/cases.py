@@ -18,7 +18,7 @@ class Case:
     """A network and a batch. Nothing is dropped, so that all rivals compute the same loss.
 
     Attributes:
-      label: as in the issue of the bench, for tables.
+      label: for tables.
       fields: config fields that differ from the default.
       kind: `train` (updates); at batch 1 `token` (one in, the next one's logits out), `write` (one
         at a time, each fed back) or `text` (the full protocol).

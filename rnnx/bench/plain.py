@@ -34,7 +34,7 @@ def train(case: Case) -> Callable[[], list[float]]:
     def loss_fn(params, x, y, carry):
         one_hot = config.one_hot
         inputs = jax.nn.one_hot(x, case.vocab_size) if one_hot else params["embedding"][x]
-        wx = cells.project(cell, params["blocks"], inputs)
+        wx = cells.project(params["blocks"], inputs)
 
         def body(carry, wx):
             blocks = params["blocks"]

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
 from rnnx import config as configs
+from rnnx.cells import CELLS
 from rnnx.config import show
+from rnnx.metrics import UNITS
 from rnnx.report.runs import (
-    CELL_NAMES,
     Group,
     Run,
     differing,
@@ -19,7 +20,6 @@ from rnnx.report.runs import (
     in_unit,
     labels,
     named,
-    unit,
 )
 
 # Okabe and Ito's colours, the yellow left out.
@@ -142,7 +142,7 @@ def searches(runs: Sequence[Run]) -> Figure | None:
             low = [(at, v) for at, v in zip(x, values, strict=True) if v <= edge]
             high = [at for at, v in zip(x, values, strict=True) if v > edge]
             points = {"color": style["color"], "markersize": 5, "linestyle": ""}
-            name = None if j else CELL_NAMES[cell]  # once in the legend
+            name = None if j else CELLS[cell].name  # once in the legend
             filled = points | {"marker": style["marker"], "markeredgewidth": 0, "alpha": 0.6}
             axes.plot(*zip(*low, strict=True), label=name, **filled)
             hollow = points | {"marker": style["marker"], "markerfacecolor": "none"}
@@ -153,7 +153,7 @@ def searches(runs: Sequence[Run]) -> Figure | None:
     axes.set_ylim(top=edge)
     axes.set_xticks(range(len(depths)), [str(depth) for depth in depths])
     axes.set_xlabel("transition depth L")
-    axes.set_ylabel(f"lowest training score, {unit(complete[0].level)}")
+    axes.set_ylabel(f"lowest training score, {UNITS[complete[0].level]}")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -213,7 +213,7 @@ def _styled(groups: Sequence[Group]) -> list[tuple[Group, str, dict]]:
 
 def _finish(figure: Figure, axes: Axes, groups: Sequence[Group], what: str) -> Figure:
     level = groups[0].runs[0].level
-    axes.set_ylabel(f"{what}, {unit(level)}")
+    axes.set_ylabel(f"{what}, {UNITS[level]}")
     low, high = axes.get_ylim()
     if level == "word" and high > 4 * max(low, 1.0):
         axes.set_yscale("log")

@@ -10,6 +10,7 @@ from typing import Any
 
 from rnnx import config as configs
 from rnnx import workdir
+from rnnx.cells import CELLS
 from rnnx.config import show
 from rnnx.errors import UserError
 from rnnx.metrics import Score
@@ -20,12 +21,7 @@ _SAME_RUN = ("seed", "data_dir", "checkpoint_every", "snapshot_every")
 _NOT_TRIED = (*_SAME_RUN, "eval_tokens", "dtype", "remat", "embed_size")
 
 
-CELL_NAMES = {
-    "rnn": "RNN", "gru": "GRU", "lstm": "LSTM", "rhn": "RHN", "dtrnn": "DT-RNN",
-    "dtsrnn": "DT(S)-RNN",
-}  # fmt: skip
 INTEGRATION_NAMES = {"additive": "additive", "mi_simple": "simple MI", "mi": "general MI"}
-DEEP = ("rhn", "dtrnn", "dtsrnn")  # cells that have a transition depth
 
 
 @dataclass
@@ -55,19 +51,8 @@ class Run:
 
 
 def in_unit(nats: float, level: str) -> float:
-    """Perplexity of words, bits of characters and bytes, nats of a piano roll's step."""
-    score = Score(nats, 1)
-    return {"word": score.ppl, "roll": score.nll}.get(level, score.bpc)
-
-
-def unit(level: str) -> str:
-    """The name of what `in_unit` gives."""
-    return {
-        "word": "perplexity",
-        "char": "bits per character",
-        "byte": "bits per byte",
-        "roll": "nats a step",
-    }[level]
+    """A mean in nats, in the unit of the level."""
+    return Score(nats, 1).in_unit(level)
 
 
 def read(paths: Sequence[Path]) -> list[Run]:
@@ -218,9 +203,9 @@ def labels(groups: Sequence[Group]) -> list[str]:
 def named(config: dict[str, Any], name: str) -> str:
     """A field's value with what it is: `RHN`, `general MI`, `L=5`, `learning_rate=0.1`."""
     if name == "cell":
-        return CELL_NAMES[config[name]]
+        return CELLS[config[name]].name
     if name == "integration":
         return INTEGRATION_NAMES[config[name]]
     if name == "depth":
-        return f"L={config[name]}" if config["cell"] in DEEP else ""
+        return f"L={config[name]}" if CELLS[config["cell"]].deep else ""
     return f"{name}={show(config[name])}"

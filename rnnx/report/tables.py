@@ -8,20 +8,18 @@ from typing import NamedTuple
 
 from rich.table import Table as RichTable
 
+from rnnx.cells import CELLS
 from rnnx.config import show
 from rnnx.errors import UserError
-from rnnx.metrics import duration
+from rnnx.metrics import UNITS, duration
 from rnnx.report import published
 from rnnx.report.runs import (
-    CELL_NAMES,
-    DEEP,
     INTEGRATION_NAMES,
     Group,
     Run,
     differing,
     grouped,
     in_unit,
-    unit,
 )
 
 _SHOWN = ("epochs", "hidden_size")  # in columns of their own
@@ -77,7 +75,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
             duration(sum(seconds) / len(seconds)) if seconds else "-",
         ))  # fmt: skip
     headings = (*names, "units", "parameters", "epochs", "valid", "test", "seeds", "training")
-    return Table(f"{unit(level)}, full protocol", headings, rows, _where(runs))
+    return Table(f"{UNITS[level]}, full protocol", headings, rows, _where(runs))
 
 
 def rhn_depth(runs: Sequence[Run]) -> Table:
@@ -95,7 +93,7 @@ def rhn_depth(runs: Sequence[Run]) -> Table:
     rows = []
     for group, apart in zip(groups, _told_apart(groups, name), strict=True):
         config = group.config
-        paper = published.RHN_DEPTH.get(config["depth"]) if config["cell"] == "rhn" else None
+        paper = published.RHN_DEPTH.get(config["depth"]) if _as_in_rhn_paper(config) else None
         published_values = ("", "", "", "")
         if paper:
             valid, test = (
@@ -131,7 +129,7 @@ def mi_char(runs: Sequence[Run]) -> Table:
     rows = []
     for group, apart in zip(groups, _told_apart(groups, _cell), strict=True):
         config = group.config
-        paper = published.MI_CHAR.get((config["cell"], config["integration"]))
+        paper = published.MI_CHAR.get(_cell_of_one_layer(config))
         rows.append((
             _network(config) + apart, INTEGRATION_NAMES[config["integration"]],
             f"{config['hidden_size']:,}", f"{group.runs[0].params:,}", _done(group),
@@ -197,7 +195,7 @@ def optimization(runs: Sequence[Run]) -> Table:
         "cell", "units", "parameters", "runs", "diverged", "median train", "best train",
         "valid", "test", "learning rate",
     )  # fmt: skip
-    return Table(f"{unit(runs[0].level)}: what a search found", headings, rows, _where(runs))
+    return Table(f"{UNITS[runs[0].level]}: what a search found", headings, rows, _where(runs))
 
 
 TABLES: dict[str, Callable[[Sequence[Run]], Table]] = {
@@ -211,8 +209,8 @@ TABLES: dict[str, Callable[[Sequence[Run]], Table]] = {
 
 def _network(config: dict) -> str:
     """`LSTM`, `2 x LSTM` or `RHN L=5`."""
-    name = CELL_NAMES[config["cell"]]
-    depth = f" L={config['depth']}" if config["cell"] in DEEP else ""
+    name = CELLS[config["cell"]].name
+    depth = f" L={config['depth']}" if CELLS[config["cell"]].deep else ""
     return (f"{config['num_layers']} x " if config["num_layers"] > 1 else "") + name + depth
 
 
@@ -232,6 +230,15 @@ def _told_apart(groups: Sequence[Group], key: Callable[[dict], Hashable]) -> lis
             f", {f}={show(group.config[f])}" for f in fields if f not in _SHOWN
         ))  # fmt: skip
     return behind
+
+
+def _as_in_rhn_paper(config: dict) -> bool:
+    plain = config["cell"] == "rhn" and config["integration"] == "additive"
+    return plain and config["coupled"] and config["num_layers"] == 1
+
+
+def _cell_of_one_layer(config: dict) -> tuple[str, str] | None:
+    return (config["cell"], config["integration"]) if config["num_layers"] == 1 else None
 
 
 def _range(config: dict) -> float:

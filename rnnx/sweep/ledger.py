@@ -14,7 +14,7 @@ import optuna
 from ml_collections import ConfigDict
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from rnnx import config as configs
 from rnnx import workdir
@@ -160,6 +160,8 @@ class Ledger:
                 load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
             )
+        except (OperationalError, StorageInternalError):
+            raise  # it is there, but not to be reached
         except Exception as error:  # whatever the database's driver raises
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"cannot open the study in {storage}: {reason}") from error

@@ -22,6 +22,7 @@ from rnnx.sweep.ledger import Claim, Ledger
 from rnnx.sweep.screen import Progress, Screen
 
 _POLL = 0.5  # seconds between looks at the runs
+_OUTAGES = 2  # in a row, after which no more trials are begun
 
 
 class Metrics:
@@ -99,7 +100,7 @@ class Runner:
         self.ledger, self.workers, self.screen = ledger, workers, screen
         self.jobs: list[Job] = []
         self.cut: list[str] = []
-        self.outage = False  # what ended one run would end each
+        self.outages = 0  # in a row
         self.stop = cli.Stop()
 
     def run(self) -> None:
@@ -111,11 +112,12 @@ class Runner:
         """
         with self.stop, self.screen, self._no_orphans():
             while not self.stop.number:
-                while not self.outage and len(self.jobs) < self.workers:
+                stuck = self.outages >= _OUTAGES  # what ended these would end each
+                while not stuck and len(self.jobs) < self.workers:
                     if (claim := self.ledger.claim()) is None:
                         break
                     self.launch(claim)
-                if not self.jobs and (self.outage or not self.ledger.elsewhere(set())):
+                if not self.jobs and (stuck or not self.ledger.elsewhere(set())):
                     break
                 self.look()
                 time.sleep(_POLL)
@@ -184,6 +186,7 @@ class Runner:
     def _conclude(self, job: Job, code: int) -> None:
         """Records how a run ended."""
         claim, name = job.claim, job.claim.folder.name
+        self.outages = self.outages + 1 if code == Outage.code else 0
         if code == 0:
             result = workdir.read_json(claim.folder / "result.json", workdir.FORMAT)
             self.ledger.tell(claim, TrialState.COMPLETE, result["valid"]["nll"])
@@ -198,7 +201,6 @@ class Runner:
             self.screen.event(f"failed   {name}: {why}", trouble=True)
         else:  # by a signal or an outage: the trial stays as it is, to be continued
             self.ledger.leave(claim)
-            self.outage |= code == Outage.code
             how = _last_line(Path(claim.log.name)) if code == Outage.code else _ending(code)
             ending = f"{name} at step {job.metrics.step:,} ({how})"
             self.screen.event(f"cut      {ending}", trouble=not self.stop.number)
