@@ -15,6 +15,8 @@ KINDS = {
     "mi": "mi_char",
     "range": "mi_range",
     "optimization": "optimization",
+    "own_char": "mi_char",
+    "own_word": "rhn_depth",
 }
 FILES = [ROOT / "notebooks" / "results" / f"{name}.json" for name in KINDS]
 
