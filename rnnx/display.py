@@ -19,10 +19,16 @@ from rnnx.corpora import Corpus
 from rnnx.metrics import UNITS, Score, duration, uniform, unigram
 
 
-def console(stream: Any = None, quiet: bool = False) -> Console:
-    """Where a command prints: plain text, in the order told; stdout if no stream is named."""
+def console(stream: Any = None, quiet: bool = False, wide: bool = False) -> Console:
+    """Where a command prints: plain text, in the order told; stdout if no stream is named.
+
+    A wide one has room for the tables of many runs where no terminal sets its width.
+    """
     file = cli.Lasting(stream or sys.stdout)
-    return Console(file=file, quiet=quiet, highlight=False, markup=False, emoji=False)
+    made = Console(file=file, quiet=quiet, highlight=False, markup=False, emoji=False)
+    if wide and not made.is_terminal:
+        made.width = 200
+    return made
 
 
 class Display:

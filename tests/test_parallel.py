@@ -129,6 +129,15 @@ class Processes:
             assert self.running[0].poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
 
+    def stopped(self, step: int, which: int, number: int) -> str:
+        """A signal to one of them behind a step has all save and end; what the first said."""
+        self.behind_step(step)
+        self.running[which].send_signal(number)
+        ended = self.ended()
+        assert {code for code, _ in ended} == {143}, ended
+        assert "SIGTERM: saved at step" in ended[0][1], ended
+        return ended[0][1]
+
     def ended(self, seconds: float = 240) -> list[tuple[int, str]]:
         """How all of them ended: exit codes, and what they said."""
         deadline = time.monotonic() + seconds
@@ -161,17 +170,9 @@ def test_a_run_goes_on_with_other_numbers_of_processes_through_deaths_and_preemp
     assert code in (os.EX_TEMPFAIL, -signal.SIGABRT), said
     assert "another process of this run is gone" in said or "another task died" in said, said
 
-    two = Processes(2, folder, *command)
-    two.behind_step(40)
-    two.running[1].send_signal(signal.SIGTERM)
-    (code, said), (other, _) = two.ended()
-    assert (code, other) == (143, 143) and "SIGTERM: saved at step" in said, said
-
-    one = Processes(1, folder, *command)
-    one.behind_step(80)
-    one.running[0].send_signal(signal.SIGTERM)
-    ((code, said),) = one.ended()
-    assert code == 143 and "continuing behind step" in said, said
+    Processes(2, folder, *command).stopped(40, 1, signal.SIGTERM)
+    said = Processes(1, folder, *command).stopped(80, 0, signal.SIGTERM)
+    assert "continuing behind step" in said, said
 
     four = Processes(4, folder, *command)
     for code, said in four.ended():
@@ -222,15 +223,23 @@ def test_processes_agree_on_what_to_do_about_a_network_gone_astray(
         assert [step for step, _ in steps] == list(range(1, 41)) and steps[-1][1] < 300
 
 
-def test_of_several_processes_the_checkpoint_behind_an_epoch_is_of_its_end(
+def test_several_processes_save_before_an_evaluation_and_again_behind_it(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the one that was saved before its evaluation, at the same step."""
+    """They may be killed in it; and what is kept at that step is the epoch's end."""
     monkeypatch.setattr(parallel, "single", lambda: False)
     never = "rnnx.train.multihost_utils.reached_preemption_sync_point"
     monkeypatch.setattr(never, lambda step: False)
     trainer = Trainer(small(text, epochs=2), tmp_path / "run", QUIET)
+    validate, saved = trainer.validate, []
+
+    def validated():
+        saved.append(trainer.saved_step == trainer.progress.step)
+        return validate()
+
+    monkeypatch.setattr(trainer, "validate", validated)
     trainer.run()
+    assert saved == [True, True]
     best, step = trainer.progress.best_nll, trainer.progress.step
     assert trainer.load_latest()
     progress = trainer.progress
@@ -246,11 +255,7 @@ def test_ctrl_c_to_one_of_several_and_a_kill_in_an_evaluation_lose_nothing(tmp_p
         "--config.checkpoint_every=20", "--config.max_steps=300",
     ]  # fmt: skip
     folder = tmp_path / "run"
-    two = Processes(2, folder, *command)
-    two.behind_step(20)
-    two.running[1].send_signal(signal.SIGINT)
-    (code, said), (other, _) = two.ended()
-    assert (code, other) == (143, 143) and "SIGTERM: saved at step" in said, said
+    Processes(2, folder, *command).stopped(20, 1, signal.SIGINT)
 
     two = Processes(2, folder, *command)
     two.behind_step(300)

@@ -59,6 +59,15 @@ def test_the_depth_table_has_ours_and_the_papers_in_columns_of_their_own() -> No
             assert not paper & set(cells) - {"100.0"}, f"a published number among ours: {heading}"
 
 
+def test_a_complete_run_without_a_whole_epoch_has_no_training_score(tmp_path: Path) -> None:
+    """As max_steps makes it: the quickstart's, before its first epoch is over."""
+    short = run("short", tied=True)
+    short.epoch, short.train, short.valid, short.seconds = [], [], [], []
+    found = columns(TABLES["optimization"]([short]))
+    assert (found["best train"], found["median train"], found["test"]) == (["-"], ["-"], ["90.0"])
+    assert tmp_path / "table.md" in write([short], "optimization", tmp_path)
+
+
 def test_published_numbers_are_those_of_the_notes_and_keep_their_marks() -> None:
     assert published.RHN_DEPTH[10] == (830, 71.3, 68.3, 68.3, 66.0)
     assert published.RHN_DEPTH[1] == (1275, 92.4, 89.2, 93.2, 90.6)

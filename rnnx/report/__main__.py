@@ -71,9 +71,7 @@ def main() -> None:
         raise UserError(f"runs of {' and '.join(levels)} level share no unit: report them apart")
     first = paths[0] if paths[0].is_dir() else paths[0].parent
     out = Path(FLAGS.out).expanduser() if FLAGS.out else first / "report"
-    screen = console()
-    if not screen.is_terminal:
-        screen.width = 200
+    screen = console(wide=True)
     table = TABLES[FLAGS.table](runs)
     screen.print(table.rich())
     if table.note:

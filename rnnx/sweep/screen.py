@@ -36,9 +36,7 @@ class Screen:
 
     def __init__(self, ledger: Ledger, level: str, stream: Any = None):
         self.ledger, self.level = ledger, level
-        self.console = console(stream)
-        if not self.console.is_terminal:
-            self.console.width = 200
+        self.console = console(stream, wide=True)
         self._live: Live | None = None
         self._begun = self._told = self._drawn = time.monotonic()
         self._done: dict[int, float] = {}  # the share of each trial that was done here
