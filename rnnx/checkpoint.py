@@ -122,7 +122,7 @@ class Checkpoints:
             return None
         return found and found[1]
 
-    def drop_best_behind(self, step: int) -> None:
+    def drop_best_after(self, step: int) -> None:
         """Drops best checkpoints of later steps: those a run wrote that was then rolled back."""
         for other in list(self._best.all_steps()):
             if other > step:

@@ -31,6 +31,8 @@ class Field:
 # fmt: off
 FIELDS: dict[str, Field] = {
     # data
+    "task": Field("", "what is learned: language, rolls, or a task of your own (RNNX_TASKS); "
+                  "empty: that of the corpus"),
     "corpus": Field("ptb_word", "ptb_word, ptb_char, text8, enwik8, python (the standard library's "
                     "own sources), jsb (piano rolls), or a path to a UTF-8 file"),
     "data_dir": Field("", "where raw corpus files are or go; empty: $RNNX_DATA, or the cache"),
@@ -65,6 +67,8 @@ FIELDS: dict[str, Field] = {
     # training
     "batch_size": Field(20, "streams B (of piano rolls: pieces) read side by side", low=1),
     "num_steps": Field(35, "BPTT window T", low=1),
+    "reset_prob": Field(0.0, "how likely a stream of text starts a window from the zero state, so "
+                        "that a network learns to read from there", low=0.0, below=1.0),
     "epochs": Field(10, "passes over the training split", low=1),
     "max_steps": Field(0, "0, or stop after so many updates", low=0),
     "checkpoint_every": Field(0, "updates between checkpoints; 0: once an epoch", low=0),
@@ -126,17 +130,6 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"cell {config.cell} has no transition depth: depth={config.depth} needs one of "
             f"{deep} (num_layers stacks any cell)"
-        )
-    if config.one_hot and config.tied:
-        raise UserError("one_hot inputs have no embedding for tied weights to share")
-    if config.tied and config.embed_size not in (0, config.hidden_size):
-        raise UserError(
-            f"tied weights need embed_size = hidden_size ({config.hidden_size}) or 0, "
-            f"not {config.embed_size}"
-        )
-    if config.level == "roll" and (config.tied or config.one_hot or config.drop_x):
-        raise UserError(
-            "piano rolls have no words: leave tied, one_hot and drop_x at their defaults"
         )
     if len(config.mi_init) != 3:
         raise UserError(f"mi_init holds alpha, beta1, beta2: three numbers, not {config.mi_init}")

@@ -34,7 +34,7 @@ import numpy as np
 from absl import flags
 
 from rnnx import cache, cli
-from rnnx.batches import Pieces
+from rnnx.data.batches import Pieces
 from rnnx.errors import Outage, UserError, passing
 from rnnx.metrics import duration
 from rnnx.vocabulary import EOS, LEVELS, UNK, Vocabulary

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 from rich import progress
@@ -14,9 +14,8 @@ from rich.text import Text
 
 from rnnx import cli
 from rnnx import config as configs
-from rnnx.batches import capped
-from rnnx.corpora import Corpus
-from rnnx.metrics import UNITS, Score, duration, uniform, unigram
+from rnnx.metrics import duration
+from rnnx.tasks.task import Dataset, Task
 
 
 def console(stream: Any = None, quiet: bool = False, wide: bool = False) -> Console:
@@ -29,6 +28,10 @@ def console(stream: Any = None, quiet: bool = False, wide: bool = False) -> Cons
     if wide and not made.is_terminal:
         made.width = 200
     return made
+
+
+class Stopped(Exception):
+    """A signal came in the middle of an evaluation."""
 
 
 class Display:
@@ -81,15 +84,35 @@ class Display:
             self._bar = None
 
 
+class Watched(NamedTuple):
+    """A display that raises `Stopped` when a signal has come."""
+
+    display: Display
+    stop: cli.Stop
+
+    def update(self, done: int) -> None:
+        """As the display's."""
+        if self.stop.number:
+            raise Stopped
+        self.display.update(done)
+
+
 def banner(
-    display: Display, config: ConfigDict, corpus: Corpus, about: dict, windows: int, folder: Path
+    display: Display,
+    config: ConfigDict,
+    dataset: Dataset,
+    about: dict,
+    epoch: str,
+    known: dict[str, str],
+    folder: Path,
 ) -> None:
     """Prints what is about to run: config, parameters, data, devices, versions.
 
     Args:
       config: resolved.
       about: what `workdir.provenance` gathered, and the parameters' shapes.
-      windows: updates an epoch.
+      epoch: what an epoch is.
+      known: the valid scores to beat, by name.
     """
     show = display.print
     # All fields, three abreast; those that differ from the default in bold.
@@ -112,39 +135,35 @@ def banner(
     parameters.add_row("total", "", f"{total:,}", style="bold")
     show(parameters)
 
-    sizes = " / ".join(f"{count:,}" for count in about["data"]["tokens"])
-    units, types = ("steps", "keys") if corpus.level == "roll" else ("tokens", "types")
-    show(f"\ndata      {corpus.name}, {corpus.level}: {sizes} {units} (train / valid / test)")
-    show(f"          {corpus.vocabulary.size:,} {types}, {windows:,} windows an epoch")
-    for name, digest in corpus.sums.items():
+    sizes = " / ".join(f"{count:,}" for count in dataset.sizes)
+    show(f"\ndata      {dataset.name}: {sizes} (train / valid / test)")
+    for line in (*dataset.about, epoch):
+        show(f"          {line}")
+    for name, digest in dataset.sums.items():
         show(f"          sha256 {digest[:16]}...  {name}")
-    size = corpus.vocabulary.size
-    knowing_nothing = uniform(corpus.level, size).show(corpus.level)
-    by_frequency = unigram(corpus.train, corpus.valid, size).show(corpus.level)
-    show(f"to beat   uniform {knowing_nothing}, symbol frequencies {by_frequency} (valid)")
+    if known:
+        show(f"to beat   {', '.join(f'{name} {score}' for name, score in known.items())} (valid)")
     show(f"device    {about['device']}")
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     show(f"versions  {versions}; git {about['git'] or 'unknown'}")
     show(f"workdir   {folder}\n")
 
 
-def summary(display: Display, corpus: Corpus, result: dict) -> None:
+def summary(
+    display: Display, task: Task, config: ConfigDict, dataset: Dataset, result: dict
+) -> None:
     """Prints the scores of a run beside those of models that know less."""
-    size = corpus.vocabulary.size
-    table = Table(title=f"{UNITS[corpus.level]}, full protocol", title_justify="left", box=None)
+    unit = task.unit(config)
+    table = Table(title=f"{unit.name}, full protocol", title_justify="left", box=None)
     for heading in ("", "valid", "test"):
         table.add_column(heading, justify="right" if heading else "left")
-    rows: dict[str, list[float]] = {"uniform": [], "symbol frequencies": [], "this model": []}
+    rows: dict[str, list[str]] = {}
     for split in ("valid", "test"):
-        tokens = capped(getattr(corpus, split), result[split]["tokens"])
-        own = Score(result[split]["nll"], 1)
-        scores = uniform(corpus.level, size), unigram(corpus.train, tokens, size), own
-        for row, score in zip(rows.values(), scores, strict=True):
-            row.append(score.in_unit(corpus.level))
+        known = task.baselines(config, dataset, split)
+        for name, score in (known | {"this model": result[split][task.primary]}).items():
+            rows.setdefault(name, []).append(unit.number(score))
     for name, values in rows.items():
-        table.add_row(
-            name, *(f"{v:,.2f}" if corpus.level == "word" else f"{v:.4f}" for v in values)
-        )
-    counts = (f"{result[split]['tokens']:,}" for split in ("valid", "test"))
-    table.add_row("targets", *counts, style="dim")
+        table.add_row(name, *values)
+    counts = (f"{result[split].get(task.counted, 0):,}" for split in ("valid", "test"))
+    table.add_row(task.counted, *counts, style="dim")
     display.print(table)

@@ -138,6 +138,23 @@ class Stack(nnx.Module):
             ]
         )
 
+    bidirectional = False
+
+    @property
+    def input_widths(self) -> tuple[int, ...]:
+        """Of each layer."""
+        return tuple(layer.in_features for layer in self.layers)
+
+    @property
+    def state_widths(self) -> tuple[int, ...]:
+        """Of each layer."""
+        return tuple(layer.hidden_features for layer in self.layers)
+
+    @property
+    def out_features(self) -> int:
+        """Of the topmost layer."""
+        return self.layers[-1].hidden_features
+
     def zero_carry(self, batch_size: int) -> tuple[Carry, ...]:
         """The zero state of every layer."""
         return tuple(

@@ -1,89 +1,13 @@
-"""What a run measures and keeps: scores, `metrics.jsonl`, TensorBoard events, time."""
+"""What a run measures and keeps: `metrics.jsonl`, TensorBoard events, time."""
 
 import json
 import math
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rnnx.batches import Pieces
 from rnnx.errors import UserError
-
-# What a score is given in, by level.
-UNITS = {
-    "word": "perplexity",
-    "char": "bits per character",
-    "byte": "bits per byte",
-    "roll": "nats a step",
-}
-
-
-@dataclass(frozen=True)
-class Score:
-    """Sum of nats over a count of targets, divided once.
-
-    ppl = exp(nll), bpc = nll / ln 2 with nll the mean in nats: per word, per character, or per
-    step of a piano roll, whichever the tokens are.
-    """
-
-    nats: float
-    tokens: int
-
-    @property
-    def nll(self) -> float:
-        return self.nats / self.tokens
-
-    @property
-    def ppl(self) -> float:
-        return math.exp(self.nll) if self.nll < 700 else math.inf
-
-    @property
-    def bpc(self) -> float:
-        return self.nll / math.log(2)
-
-    def to_dict(self) -> dict[str, float | int]:
-        return {"nll": self.nll, "ppl": self.ppl, "bpc": self.bpc, "tokens": self.tokens}
-
-    def in_unit(self, level: str) -> float:
-        """The score in the unit of the level, one of `UNITS`."""
-        return {"word": self.ppl, "roll": self.nll}.get(level, self.bpc)
-
-    def show(self, level: str) -> str:
-        """The score in the unit of the level: perplexity of words, bits of symbols, nats."""
-        if level == "word":
-            return f"ppl {self.ppl:,.2f}"
-        if level == "roll":
-            return f"nats a step {self.nll:.4f}"
-        return f"{'bpc' if level == 'char' else 'bits per byte'} {self.bpc:.4f}"
-
-
-def uniform(level: str, vocab_size: int) -> Score:
-    """The score of knowing nothing: every symbol alike, every key on or off."""
-    return Score(vocab_size * math.log(2) if level == "roll" else math.log(vocab_size), 1)
-
-
-def unigram(train: Any, scored: Any, vocab_size: int) -> Score:
-    """The score of the training split's frequencies (add-one), of symbols or of keys, on another
-    split."""
-    if isinstance(scored, Pieces):
-        p = (train.frames.sum(axis=0) + 1.0) / (len(train) + 2.0)
-        x = np.concatenate([piece[1:] for piece in scored.pieces])
-        return Score(float(-np.sum(x * np.log(p) + (1 - x) * np.log(1 - p))), scored.targets)
-    counts = _counts(train, vocab_size) + 1.0
-    nats = _counts(scored[1:], vocab_size) @ -np.log(counts / counts.sum())
-    return Score(float(nats), len(scored) - 1)
-
-
-def _counts(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
-    """How often each symbol comes; some MB at a time, as bincount makes them 8 bytes each."""
-    counts, step = np.zeros(vocab_size, np.int64), 1 << 22
-    for i in range(0, len(tokens), step):
-        counts += np.bincount(tokens[i : i + step], minlength=vocab_size)
-    return counts
 
 
 class Log:
@@ -165,12 +89,12 @@ class Log:
 class Clock:
     """Training time without compilation and evaluation, summed over restarts.
 
-    The first step of a process compiles: it counts neither as time nor as tokens.
+    The first step of a process compiles: it counts neither as time nor as targets.
     """
 
-    def __init__(self, seconds: float = 0.0, tokens: int = 0):
+    def __init__(self, seconds: float = 0.0, targets: int = 0):
         """Continues from what a checkpoint recorded."""
-        self.seconds, self.tokens = seconds, tokens
+        self.seconds, self.targets = seconds, targets
         self._compiled = False
         self._since: float | None = None
 
@@ -180,16 +104,16 @@ class Clock:
 
     @property
     def rate(self) -> float:
-        """Tokens per second so far."""
-        return self.tokens / self.seconds if self.seconds else 0.0
+        """Targets per second so far."""
+        return self.targets / self.seconds if self.seconds else 0.0
 
     def start(self) -> None:
         """Begins to count, unless the first step is still to come."""
         if self._compiled:
             self._since = time.perf_counter()
 
-    def lap(self, tokens: int) -> float | None:
-        """Counts the tokens of a call and the time since the last, which it returns.
+    def lap(self, targets: int) -> float | None:
+        """Counts the targets of a call and the time since the last, which it returns.
 
         Starts after the first call, which gives None.
         """
@@ -197,8 +121,8 @@ class Clock:
         if self._since is not None:
             seconds = now - self._since
             self.seconds += seconds
-            self.tokens += tokens
-        if tokens:
+            self.targets += targets
+        if targets:
             self._compiled = True
         self._since = now
         return seconds

@@ -20,6 +20,7 @@ from rnnx.errors import Outage, UserError
 
 AXIS = "batch"
 ROWS = PartitionSpec(AXIS)  # first axis spread over the devices
+BATCHES = PartitionSpec(None, AXIS)  # batches one after the other, each spread by its rows
 EVERYWHERE = PartitionSpec()  # the same on every device
 _CACHE_BYTES = 32 << 20
 _SILENCE = 30  # seconds after which a process that is not heard of is given up
@@ -163,9 +164,9 @@ def rows_of_process(batch_size: int) -> slice:
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
-def shard_rows(local: np.ndarray, mesh: Mesh) -> Array:
-    """Makes the global batch out of each process's own rows."""
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, ROWS), local)
+def shard_rows(local: np.ndarray, mesh: Mesh, spec: PartitionSpec = ROWS) -> Array:
+    """Makes the global batch, or with spec BATCHES several, out of each process's own rows."""
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), local)
 
 
 def must_wait(mesh: Mesh) -> bool:

@@ -17,9 +17,11 @@ import numpy as np
 from absl import flags
 from jax import Array
 
-from rnnx import cli, model, workdir
+from rnnx import cli, model
+from rnnx.data.vocabulary import EOS, Vocabulary
 from rnnx.errors import UserError
-from rnnx.vocabulary import EOS, Vocabulary
+from rnnx.tasks.language import Language
+from rnnx.trained import open_run
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +37,7 @@ def continuation(
     temperature: Array | float = 1.0,
     top_k: int = 0,
 ) -> Array:
-    """Draws `length` tokens behind a prompt, one at a time.
+    """Draws `length` tokens after a prompt, one at a time.
 
     p(token) is proportional to exp(logit / temperature), over the top_k likeliest tokens only if
     top_k is not 0. Temperature 0 takes the likeliest token each time.
@@ -89,9 +91,12 @@ def define_flags() -> None:
 def main() -> None:
     if not np.isfinite(FLAGS.temperature):
         raise UserError(f"--temperature={FLAGS.temperature} is not a finite number")
-    run = workdir.open_run(Path(FLAGS.workdir).expanduser())
-    prompt = run.vocabulary.encode(FLAGS.prompt)
-    read = prompt if len(prompt) else start_of_text(run.vocabulary)
+    run = open_run(Path(FLAGS.workdir).expanduser())
+    if not isinstance(run.task, Language):
+        raise UserError(f"{FLAGS.workdir} holds no language model: there is no text to write")
+    vocabulary: Vocabulary = run.spec
+    prompt = vocabulary.encode(FLAGS.prompt)
+    read = prompt if len(prompt) else start_of_text(vocabulary)
     tokens = continuation(
         run.graphdef,
         run.params,
@@ -101,7 +106,7 @@ def main() -> None:
         temperature=FLAGS.temperature,
         top_k=FLAGS.top_k,
     )
-    text = run.vocabulary.decode(np.concatenate([prompt, np.asarray(tokens)]))
+    text = vocabulary.decode(np.concatenate([prompt, np.asarray(tokens)]))
     sys.stdout.reconfigure(encoding="utf-8")
     print(text)
 

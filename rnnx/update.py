@@ -1,4 +1,4 @@
-"""Updates of the parameters, on all devices: masks, loss, gradient, rule."""
+"""Updates of the parameters, on all devices: masks, cost, gradient, rule."""
 
 import math
 from collections.abc import Callable
@@ -12,9 +12,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from rnnx import model, optim, parallel
-from rnnx.parallel import EVERYWHERE, ROWS
+from rnnx.dropout import Masks
+from rnnx.parallel import BATCHES, EVERYWHERE, ROWS
+from rnnx.tasks.network import recurrent_bytes
+from rnnx.tasks.task import Task
 
-METRICS = ("loss", "nats", "grad_norm")
+_MASKS = 0x6D61736B  # stream of keys: apart from that of the initial variables
 
 
 class State(NamedTuple):
@@ -22,7 +25,7 @@ class State(NamedTuple):
 
     params: dict[str, Array]
     opt_state: Any
-    carries: Any  # the recurrent state at the window's end, carried into the next window
+    carries: Any  # the recurrent state after the last batch, carried into the next
 
 
 @jax.jit
@@ -31,107 +34,105 @@ def all_finite(params: dict[str, Array]) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in params.values()]))
 
 
-def window_masks(config: ConfigDict, number: Array, rows: Array, tokens: Array) -> model.Masks:
-    """The dropout masks of update `number` for these rows of the global batch, tokens (T, B).
+def update_masks(
+    task: Task, config: ConfigDict, net: Any, number: Array, rows: Array, batch: dict[str, Array]
+) -> Masks:
+    """The dropout masks of update `number` for these rows of the global batch.
 
     A function of seed, number and row alone: nothing random needs to be checkpointed.
     """
-    # One fold away from the seed, whose own folds have drawn the initial variables.
-    key = jax.random.fold_in(jax.random.key(config.seed), 0x6D61736B)
-    masks = model.draw_masks(jax.random.fold_in(key, number), config, rows, tokens.shape[0])
-    return model.share_draws(masks, tokens)
+    key = jax.random.fold_in(jax.random.key(config.seed), _MASKS)
+    return task.masks(config, net, jax.random.fold_in(key, number), rows, batch)
 
 
 def make_updates(
+    task: Task,
     config: ConfigDict,
     graphdef: Any,
     mesh: Mesh,
-    masks_of: Callable = window_masks,
+    masks_of: Callable = update_masks,
     highest: float = math.inf,
 ) -> Callable:
-    """Compiles a run of updates, one window after the other, on all devices of the mesh.
+    """Compiles a run of updates, one batch after the other, on all devices of the mesh.
 
-    Several windows a call are the same numbers to the last bit as one by one, since it is the
+    Several batches a call give the same numbers to the last bit as one by one, since it is the
     same program; but what a call costs, however small its arrays, is paid once: dispatch, and on
     CPU the pages of every intermediate array, which the system hands out anew and zeroed.
 
-    Loss: cross-entropy summed over the window and averaged over the batch, plus L2, the scale
-    that the RHN paper's clipping and learning rate refer to.
+    Loss: the mean over rows of the task's cost, plus L2. For a language model that is
+    cross-entropy summed over the window, the scale that the RHN paper's clipping and learning
+    rate refer to.
 
     Returns:
-      updates(state, x, y, number, count, rate) -> state, metrics. x and y are (B, K T), windows
-      of config.num_steps side by side, of which the first count <= K are read; number, the count
-      of updates before, decides the dropout masks. For piano rolls x and y are (B, K T, keys), and
-      two arguments follow: weight (B, K T), 0 where a step is padding, and fresh (K,), 1 where a
-      window follows the zero state. metrics, each (K,), one value an update:
-      `loss` (with L2), `nats` (the window's sum over the whole batch) and `grad_norm` (before
-      clipping); NaN behind the first count.
+      updates(state, batches, number, count, rate) -> state, metrics. batches are the task's,
+      stacked (K, B, ...), of which the first count <= K are read; number, the count of updates
+      before, decides the dropout masks. metrics, one value an update, (K,) each: `loss` (with
+      L2), `grad_norm` (before clipping), and `sums`, the task's; NaN after the first count.
 
-      The first window whose loss or gradient is not finite, or that takes more than `highest` nats
-      a target, is the last, and its `nats` are NaN; with config.on_nan=skip it is passed over:
-      parameters stay, and reading goes on from the zero state.
+      The first batch whose loss or gradient is not finite, or whose primary score exceeds
+      `highest`, is the last, and its `sums` are NaN; with config.on_nan=skip it is passed over:
+      parameters stay, and reading continues from the zero state.
     """
-    rule, wd, steps = optim.update_rule(config), optim.l2(config), config.num_steps
+    rule, wd = optim.update_rule(config), optim.l2(config)
     skip = config.on_nan == "skip"
 
-    def loss_fn(params, x, y, carries, masks, weight):
-        nll, carries = model.merge(graphdef, params).nll(x, y, carries, masks)
-        nll = nll if weight is None else nll * weight
-        cost = jnp.sum(jnp.mean(nll, axis=1))
+    def loss_fn(params, batch, carries, masks):
+        net = model.merge(graphdef, params)
+        costs, carries, sums = task.cost(net, batch, carries, masks)
         squares = sum(jnp.sum(p * p) for p in params.values()) if wd else 0.0
-        return cost + wd / 2 * squares, (cost, carries)
+        return jnp.mean(costs) + wd / 2 * squares, (carries, sums)
 
-    def update(state, x, y, number, rate, weight=None):  # on one device: its own rows of all
-        x, y = jnp.swapaxes(x, 0, 1), jnp.swapaxes(y, 0, 1)
-        weight = weight if weight is None else weight.T
-        rows = parallel.first_row(x.shape[1]) + jnp.arange(x.shape[1])
-        masks = masks_of(config, number, rows, x)
-        (loss, (cost, carries)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, x, y, state.carries, masks, weight
+    def update(state, batch, number, rate):  # on one device: its own rows of all
+        here = jax.tree.leaves(batch)[0].shape[0]
+        rows = parallel.first_row(here) + jnp.arange(here)
+        masks = masks_of(task, config, model.merge(graphdef, state.params), number, rows, batch)
+        (loss, (carries, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, batch, state.carries, masks
         )
-        grads, loss, cost = lax.pmean((grads, loss, cost), parallel.AXIS)
+        grads, loss = lax.pmean((grads, loss), parallel.AXIS)
         direction, opt_state = rule.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
         metrics = {
             "loss": loss,
-            "nats": cost * config.batch_size,
             "grad_norm": optax.tree.norm(grads),
+            "sums": lax.psum(sums, parallel.AXIS),
         }
         return State(params, opt_state, carries), metrics
 
-    def updates(state, x, y, number, count, rate, weight=None, fresh=None):
-        def window_of(a, i):
-            return None if a is None else lax.dynamic_slice_in_dim(a, i * steps, steps, axis=1)
+    def updates(state, batches, number, count, rate):
+        def nth(i):
+            return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, keepdims=False), batches)
 
         def body(so_far):
             i, _, state, series = so_far
-            if fresh is not None:
-                carries = jax.tree.map(lambda h: h * (1 - fresh[i]), state.carries)
-                state = state._replace(carries=carries)
-            window = window_of(x, i), window_of(y, i)
-            after, metrics = update(state, *window, number + i, rate, window_of(weight, i))
-            sane = metrics["nats"] <= highest * config.batch_size * steps
-            sane &= jnp.isfinite(metrics["loss"] + metrics["grad_norm"])
+            after, metrics = update(state, nth(i), number + i, rate)
+            total, targets = metrics["sums"][task.primary]
+            sane = (total <= highest * targets) & jnp.isfinite(metrics["loss"])
+            sane &= jnp.isfinite(metrics["grad_norm"])
             if skip:
                 after = State(
                     *jax.tree.map(lambda new, old: jnp.where(sane, new, old), after[:2], state[:2]),
                     jax.tree.map(lambda h: jnp.where(sane, h, 0), after.carries),
                 )
-            metrics["nats"] = jnp.where(sane, metrics["nats"], jnp.nan)
+            metrics["sums"] = jax.tree.map(lambda s: jnp.where(sane, s, jnp.nan), metrics["sums"])
             series = jax.tree.map(lambda s, m: s.at[i].set(m), series, metrics)
             return i + 1, sane | skip, after, series
 
-        none = jnp.full(x.shape[1] // steps, jnp.nan)
-        begin = jnp.int32(0), jnp.bool(True), state, dict.fromkeys(METRICS, none)
+        def sums_of(batch):
+            return task.cost(model.merge(graphdef, state.params), batch, state.carries, None)[2]
+
+        none = jnp.full(jax.tree.leaves(batches)[0].shape[0], jnp.nan)
+        sums = jax.tree.map(lambda _: none, jax.eval_shape(sums_of, nth(0)))
+        series = {"loss": none, "grad_norm": none, "sums": sums}
+        begin = jnp.int32(0), jnp.bool(True), state, series
         return lax.while_loop(lambda s: (s[0] < count) & s[1], body, begin)[2:]
 
     spread = State(EVERYWHERE, EVERYWHERE, ROWS)
-    weighting = (ROWS, EVERYWHERE) if config.level == "roll" else ()
     return parallel.pmapped(
         updates,
         mesh,
-        in_specs=(spread, ROWS, ROWS, EVERYWHERE, EVERYWHERE, EVERYWHERE, *weighting),
+        in_specs=(spread, BATCHES, EVERYWHERE, EVERYWHERE, EVERYWHERE),
         out_specs=(spread, EVERYWHERE),
         donate=(0,),
-        compiler_options=parallel.compiler_options(model.recurrent_bytes(config)),
+        compiler_options=parallel.compiler_options(recurrent_bytes(config)),
     )

@@ -1,7 +1,8 @@
 """What a run keeps on disk, and how it is opened again.
 
     config.json       the resolved config
-    vocabulary.json   the symbols, in the order of their ids
+    vocabulary.json   of texts and rolls: the symbols, in the order of their ids
+    spec.json         of other tasks: what the network knows of its data
     run.json          versions, devices, git revision, data sums, parameter table; each launch
     metrics.jsonl     a line for every update and every epoch
     tensorboard/      the same as events
@@ -22,21 +23,18 @@ import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from rnnx import __version__, model
+from rnnx import __version__
 from rnnx import config as configs
-from rnnx.checkpoint import read_best
-from rnnx.corpora import BUILT_IN, Corpus
 from rnnx.errors import Outage, UserError, writing
-from rnnx.vocabulary import Vocabulary
 
 FORMAT = 1  # of run.json, with metrics.jsonl, and of result.json and evaluations.jsonl
 
-_OWN = ("config.json", "vocabulary.json", "run.json", "metrics.jsonl", "tensorboard",
+_OWN = ("config.json", "vocabulary.json", "spec.json", "run.json", "metrics.jsonl", "tensorboard",
         "checkpoints", "evaluations.jsonl", "result.json", "lock")  # fmt: skip
 
 
@@ -80,8 +78,14 @@ def read_config(folder: Path) -> ConfigDict:
     return configs.from_json(read_json(path), str(path))
 
 
-def check(folder: Path, config: ConfigDict, corpus: Corpus) -> None:
+def check(
+    folder: Path, config: ConfigDict, name: str, sums: dict[str, str], places: tuple[str, ...]
+) -> None:
     """Refuses a folder that is not, or cannot become, the workdir of this run; writes nothing.
+
+    Args:
+      name, sums: of the data: what they are called, and the sha256 of their files.
+      places: config fields that only say where the data lie.
 
     Raises:
       UserError: when it holds a run of another config or of other data, or other files.
@@ -94,14 +98,13 @@ def check(folder: Path, config: ConfigDict, corpus: Corpus) -> None:
         raise UserError(f"the workdir {folder} is a file: name a folder")
     if (folder / "config.json").exists():
         theirs = read_config(folder)
-        if not {config.corpus, theirs.corpus} & set(BUILT_IN):
-            theirs.corpus = config.corpus  # an own file may have moved: its sum tells
+        theirs.update({place: config[place] for place in places})  # the sums tell
         if differing := configs.differences(config, theirs):
             raise UserError(
                 f"{folder} holds a run of another config ({'; '.join(differing)}): choose "
                 "another --workdir, or the same config to continue it"
             )
-        check_data(folder, corpus)
+        check_data(folder, name, sums)
     elif folder.exists():
         # Files of ours alone are those of a run that was killed before it began.
         foreign = {path.name.removesuffix(".tmp") for path in folder.iterdir()} - set(_OWN)
@@ -112,19 +115,22 @@ def check(folder: Path, config: ConfigDict, corpus: Corpus) -> None:
             )
 
 
-def check_data(folder: Path, corpus: Corpus) -> None:
-    """Raises UserError when a corpus is not the one that the run in folder was begun with."""
+def check_data(folder: Path, name: str, sums: dict[str, str]) -> None:
+    """Raises UserError when data are not those that the run in folder was begun with."""
     data = read_json(folder / "run.json", FORMAT).get("data")
     known = data.get("sums") if isinstance(data, dict) else None
-    if not isinstance(known, dict) or sorted(known.values()) != sorted(corpus.sums.values()):
+    if not isinstance(known, dict) or sorted(known.values()) != sorted(sums.values()):
         raise UserError(
-            f"the corpus {corpus.name} is not the one that the run in {folder} was trained on: "
-            "bring that one back, or choose another --workdir"
+            f"the corpus {name} is not the one that the run in {folder} was trained on: bring "
+            "that one back, or choose another --workdir"
         )
 
 
-def write(folder: Path, config: ConfigDict, corpus: Corpus, about: dict) -> None:
+def write(folder: Path, config: ConfigDict, spec_file: str, spec: dict, about: dict) -> None:
     """Makes folder the workdir of this run, or notes in it that the run is continued.
+
+    Args:
+      spec: what `spec_file` is to hold: what the network must know of its data.
 
     Raises:
       Outage: when it can't be written.
@@ -137,7 +143,7 @@ def write(folder: Path, config: ConfigDict, corpus: Corpus, about: dict) -> None
             launches = [*first.get("continued", []), launch]
             about = first | {"updates": about["updates"], "continued": launches}
         else:
-            write_json(folder / "vocabulary.json", corpus.vocabulary.to_json())
+            write_json(folder / spec_file, spec)
         write_json(folder / "run.json", about)
         # Last: with it the workdir is whole.
         write_json(folder / "config.json", configs.to_json(config))
@@ -163,46 +169,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-class Run(NamedTuple):
-    """A workdir opened for use."""
-
-    config: ConfigDict
-    vocabulary: Vocabulary
-    graphdef: Any
-    params: dict[str, Any]
-    info: dict  # step, epoch and valid nats of the checkpoint
-
-
-def open_run(folder: Path) -> Run:
-    """Opens a workdir with its best parameters, on the first local device.
-
-    Raises:
-      UserError: when there is no run, or no checkpoint yet.
-    """
-    config = read_config(folder)
-    vocabulary = Vocabulary.from_json(read_json(folder / "vocabulary.json"))
-    graphdef, shapes = model.abstract(config, vocabulary.size)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = {
-        name: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=device) for name, p in shapes.items()
-    }
-    found = read_best(folder, like)
-    if found is None:
-        raise UserError(
-            f"{folder} has no evaluated checkpoint yet: one is saved at the end of each epoch"
-        )
-    return Run(config, vocabulary, graphdef, *found)
-
-
-def provenance(corpus: Corpus) -> dict:
+def provenance(name: str, sums: dict[str, str], sizes: tuple[int, ...]) -> dict:
     """What a run should remember of where it ran and on what."""
     return {
         "format": FORMAT,
-        "data": {
-            "corpus": corpus.name,
-            "sums": corpus.sums,
-            "tokens": [len(corpus.train), len(corpus.valid), len(corpus.test)],
-        },
+        "data": {"corpus": name, "sums": sums, "sizes": list(sizes)},
         "devices": [str(device) for device in jax.devices()],
         **machine(),
     }

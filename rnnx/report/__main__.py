@@ -66,9 +66,9 @@ def _plots(runs: list[Run], table: str) -> dict[str, Figure]:
 def main() -> None:
     paths = [Path(path).expanduser() for path in FLAGS.workdir]
     runs = read(paths)
-    levels = sorted({run.level for run in runs})
-    if len(levels) > 1:
-        raise UserError(f"runs of {' and '.join(levels)} level share no unit: report them apart")
+    units = sorted({run.unit.name for run in runs})
+    if len(units) > 1:
+        raise UserError(f"runs in {' and '.join(units)} share no unit: report them apart")
     first = paths[0] if paths[0].is_dir() else paths[0].parent
     out = Path(FLAGS.out).expanduser() if FLAGS.out else first / "report"
     screen = console(wide=True)

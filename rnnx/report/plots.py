@@ -11,13 +11,11 @@ from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 from rnnx import config as configs
 from rnnx.cells import CELLS
 from rnnx.config import show
-from rnnx.metrics import UNITS
 from rnnx.report.runs import (
     Group,
     Run,
     differing,
     grouped,
-    in_unit,
     labels,
     named,
 )
@@ -36,7 +34,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     for group, label, style in _styled(groups):
         epochs = min(len(run.valid) for run in group.runs)
         x = group.runs[0].epoch[:epochs]
-        curves = [[in_unit(v, run.level) for v in run.valid[:epochs]] for run in group.runs]
+        curves = [run.shown(run.valid[:epochs]) for run in group.runs]
         axes.plot(x, list(map(statistics.fmean, zip(*curves, strict=True))), label=label, **style)
         if len(curves) > 1:
             low, high = (list(map(f, zip(*curves, strict=True))) for f in (min, max))
@@ -51,10 +49,9 @@ def against_seconds(runs: Sequence[Run]) -> Figure:
     figure, axes = _figure()
     groups = _best([g for g in grouped(runs) if g.runs[0].valid])
     for group, label, style in _styled(groups):
-        run, best = group.runs[0], []
-        for value in run.valid:
-            best.append(min([*best[-1:], in_unit(value, run.level)]))
-        axes.plot([s / 60 for s in run.seconds], best, label=label, **style)
+        run = group.runs[0]
+        best = [run.task.best(run.valid[: i + 1]) for i in range(len(run.valid))]
+        axes.plot([s / 60 for s in run.seconds], run.shown(best), label=label, **style)
     axes.set_xlabel("training time (minutes)")
     return _finish(figure, axes, groups, "best valid")
 
@@ -115,23 +112,23 @@ def against_field(runs: Sequence[Run]) -> Figure | None:
 def searches(runs: Sequence[Run]) -> Figure | None:
     """Every complete run of a search as a point, by cell and transition depth; bars are medians.
 
-    A run's value is the lowest training score of its epochs. What learned next to nothing would
-    press the others together: above 1.8 times the best it is drawn hollow, at the upper edge.
-    None where no run has a whole epoch.
+    A run's value is the best training score of its epochs. Runs that learned next to nothing would
+    squeeze the others together: above 1.8 times the best they are drawn hollow, at the upper edge.
+    None where no run has a whole epoch, or where a higher score is better.
     """
     complete = [run for run in runs if run.complete and run.train]
-    if not complete:
+    if not complete or not complete[0].task.lower_is_better:
         return None
     figure, axes = _figure()
     depths = sorted({run.config["depth"] for run in complete})
     cells = list(dict.fromkeys(run.config["cell"] for run in complete))
     width = 0.8 / len(cells)
-    edge = 1.8 * min(in_unit(min(run.train), run.level) for run in complete)
+    edge = 1.8 * min(run.unit.of(min(run.train)) for run in complete)
     for i, cell in enumerate(cells):
         style = _style(i)
         for j, depth in enumerate(depths):
             values = sorted(
-                in_unit(min(run.train), run.level)
+                run.unit.of(min(run.train))
                 for run in complete
                 if (run.config["cell"], run.config["depth"]) == (cell, depth)
             )
@@ -153,7 +150,7 @@ def searches(runs: Sequence[Run]) -> Figure | None:
     axes.set_ylim(top=edge)
     axes.set_xticks(range(len(depths)), [str(depth) for depth in depths])
     axes.set_xlabel("transition depth L")
-    axes.set_ylabel(f"lowest training score, {UNITS[complete[0].level]}")
+    axes.set_ylabel(f"lowest training score, {complete[0].unit.name}")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -180,7 +177,8 @@ def _best(groups: list[Group]) -> list[Group]:
     """The groups to draw: all, or the best by valid score where lines would hide each other."""
     if len(groups) <= _MOST:
         return groups
-    best = sorted(groups, key=lambda g: min(v for run in g.runs for v in run.valid))[:_MOST]
+    sign = 1 if groups[0].task.lower_is_better else -1
+    best = sorted(groups, key=lambda g: min(sign * v for run in g.runs for v in run.valid))[:_MOST]
     return [g for g in groups if g in best]
 
 
@@ -212,10 +210,10 @@ def _styled(groups: Sequence[Group]) -> list[tuple[Group, str, dict]]:
 
 
 def _finish(figure: Figure, axes: Axes, groups: Sequence[Group], what: str) -> Figure:
-    level = groups[0].runs[0].level
-    axes.set_ylabel(f"{what}, {UNITS[level]}")
+    unit = groups[0].unit
+    axes.set_ylabel(f"{what}, {unit.name}")
     low, high = axes.get_ylim()
-    if level == "word" and high > 4 * max(low, 1.0):
+    if unit.logarithmic and high > 4 * max(low, 1.0):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))

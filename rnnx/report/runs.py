@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rnnx import config as configs
-from rnnx import workdir
+from rnnx import tasks, workdir
 from rnnx.cells import CELLS
 from rnnx.config import show
 from rnnx.errors import UserError
-from rnnx.metrics import Score
+from rnnx.tasks.task import Task, Unit
 
 FORMAT = 1  # of a data file
 # Where a run's data lie, how far it was to go, and how it was computed: not what was tried.
@@ -35,24 +35,29 @@ class Run:
     git: str
     device: str
     epoch: list[int] = field(default_factory=list)  # counted from 1
-    train: list[float] = field(default_factory=list)  # nats, with dropout, an epoch each
-    valid: list[float] = field(default_factory=list)  # nats by the batched protocol
+    train: list[float] = field(default_factory=list)  # primary scores, with dropout, by epoch
+    valid: list[float] = field(default_factory=list)  # the same by the batched protocol
     seconds: list[float] = field(default_factory=list)  # of training so far
     tokens_per_second: float = 0.0
-    scores: dict[str, float] = field(default_factory=dict)  # full protocol, nats: valid, test
+    scores: dict[str, float] = field(default_factory=dict)  # full protocol: valid, test
 
     @property
-    def level(self) -> str:
-        return self.config["level"]
+    def task(self) -> Task:
+        """What it learned."""
+        return tasks.of(self.config)
+
+    @property
+    def unit(self) -> Unit:
+        """How its scores are shown."""
+        return self.task.unit(self.config)
+
+    def shown(self, scores: Iterable[float]) -> list[float]:
+        """Scores in their unit."""
+        return [self.unit.of(score) for score in scores]
 
     @property
     def complete(self) -> bool:
         return bool(self.scores)
-
-
-def in_unit(nats: float, level: str) -> float:
-    """A mean in nats, in the unit of the level."""
-    return Score(nats, 1).in_unit(level)
 
 
 def read(paths: Sequence[Path]) -> list[Run]:
@@ -86,7 +91,7 @@ def _read(folder: Path) -> Run:
         about.get("git", ""),
         about.get("device", ""),
     )
-    metrics = folder / "metrics.jsonl"
+    metrics, primary = folder / "metrics.jsonl", run.task.primary
     for line in metrics.read_text().splitlines() if metrics.exists() else ():
         if '"kind": "epoch"' not in line:
             continue
@@ -95,13 +100,13 @@ def _read(folder: Path) -> Run:
         except ValueError:
             continue  # the last line of a run that is being written
         run.epoch.append(values["epoch"] + 1)
-        run.train.append(values["train_nll"])
-        run.valid.append(values["valid_batched_nll"])
+        run.train.append(values[f"train_{primary}"])
+        run.valid.append(values[f"valid_batched_{primary}"])
         run.seconds.append(values["seconds"])
         run.tokens_per_second = values["tokens_per_second"]
     if (folder / "result.json").exists():
         result = workdir.read_json(folder / "result.json", workdir.FORMAT)
-        run.scores = {split: result[split]["nll"] for split in ("valid", "test")}
+        run.scores = {split: result[split][primary] for split in ("valid", "test")}
         run.tokens_per_second = result["tokens_per_second"]
         run.git = result["git"]
     return run
@@ -155,14 +160,22 @@ class Group:
     def config(self) -> dict[str, Any]:
         return self.runs[0].config
 
+    @property
+    def task(self) -> Task:
+        return self.runs[0].task
+
+    @property
+    def unit(self) -> Unit:
+        return self.runs[0].unit
+
     def mean(self, split: str) -> float | None:
-        """Mean over the seeds of a split's score, in the level's unit; None if none is complete."""
+        """Mean over the seeds of a split's score, in its unit; None if none is complete."""
         values = self.values(split)
         return statistics.fmean(values) if values else None
 
     def values(self, split: str) -> list[float]:
-        """Each complete run's score of a split, in the level's unit."""
-        return [in_unit(run.scores[split], run.level) for run in self.runs if run.complete]
+        """Each complete run's score of a split, in its unit."""
+        return [run.unit.of(run.scores[split]) for run in self.runs if run.complete]
 
     def show(self, split: str, digits: int) -> str:
         """`1.523`, or `1.523 ± 0.004` over several seeds (sample standard deviation)."""

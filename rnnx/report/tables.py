@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rnnx.cells import CELLS
 from rnnx.config import show
 from rnnx.errors import UserError
-from rnnx.metrics import UNITS, duration
+from rnnx.metrics import duration
 from rnnx.report import published
 from rnnx.report.runs import (
     INTEGRATION_NAMES,
@@ -19,7 +19,6 @@ from rnnx.report.runs import (
     Run,
     differing,
     grouped,
-    in_unit,
 )
 
 _SHOWN = ("epochs", "hidden_size")  # in columns of their own
@@ -59,9 +58,9 @@ def runs_table(runs: Sequence[Run]) -> Table:
     """One row for runs that differ in their seed alone, best valid score first."""
     groups = grouped(runs)
     names = differing(groups)
-    level = runs[0].level
-    digits = _digits(level)
-    groups.sort(key=lambda g: (g.mean("valid") is None, g.mean("valid") or 0.0))
+    unit, digits = runs[0].unit, _digits(runs[0])
+    sign = 1 if runs[0].task.lower_is_better else -1
+    groups.sort(key=lambda g: (g.mean("valid") is None, sign * (g.mean("valid") or 0.0)))
     rows = []
     for group in groups:
         first = group.runs[0]
@@ -75,7 +74,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
             duration(sum(seconds) / len(seconds)) if seconds else "-",
         ))  # fmt: skip
     headings = (*names, "units", "parameters", "epochs", "valid", "test", "seeds", "training")
-    return Table(f"{UNITS[level]}, full protocol", headings, rows, _where(runs))
+    return Table(f"{unit.name}, full protocol", headings, rows, _where(runs))
 
 
 def rhn_depth(runs: Sequence[Run]) -> Table:
@@ -172,30 +171,31 @@ def mi_range(runs: Sequence[Run]) -> Table:
 def optimization(runs: Sequence[Run]) -> Table:
     """What a search found for each cell at each transition depth: does it still train when deep?
 
-    Train is the lowest of a run's epochs; valid and test are those of the run with the best valid
+    Train is the best of a run's epochs; valid and test are those of the run with the best valid
     score.
     """
     searches: dict[tuple, list[Run]] = {}
     for run in sorted(runs, key=lambda r: (_network(r.config), r.config["depth"])):
         searches.setdefault((_network(run.config), run.params), []).append(run)
-    digits, rows = _digits(runs[0].level), []
+    task, digits, rows = runs[0].task, _digits(runs[0]), []
     for (network, params), members in searches.items():
         complete = [run for run in members if run.complete]
-        trained = sorted(in_unit(min(run.train), run.level) for run in complete if run.train)
-        best = Group([min(complete, key=lambda run: run.scores["valid"])]) if complete else None
+        trained = [run.unit.of(task.best(run.train)) for run in complete if run.train]
+        valid = task.best(run.scores["valid"] for run in complete) if complete else None
+        best = [run for run in complete if run.scores["valid"] == valid][:1]
         rows.append((
             network, f"{members[0].config['hidden_size']:,}", f"{params:,}", str(len(members)),
             str(len(members) - len(complete)),
-            *([f"{statistics.median(trained):.{digits}f}", f"{trained[0]:.{digits}f}"]
+            *([f"{statistics.median(trained):.{digits}f}", f"{task.best(trained):.{digits}f}"]
               if trained else ["-", "-"]),
-            *([*_ours(best, digits)[:2], show(best.config["learning_rate"])]
+            *([*_ours(Group(best), digits)[:2], show(best[0].config["learning_rate"])]
               if best else ["-", "-", "-"]),
         ))  # fmt: skip
     headings = (
         "cell", "units", "parameters", "runs", "diverged", "median train", "best train",
         "valid", "test", "learning rate",
     )  # fmt: skip
-    return Table(f"{UNITS[runs[0].level]}: what a search found", headings, rows, _where(runs))
+    return Table(f"{runs[0].unit.name}: what a search found", headings, rows, _where(runs))
 
 
 TABLES: dict[str, Callable[[Sequence[Run]], Table]] = {
@@ -268,8 +268,8 @@ def _done(group: Group) -> str:
     return f"{done:,}" if done >= asked else f"{done:,} of {asked:,}"
 
 
-def _digits(level: str) -> int:
-    return 1 if level == "word" else 3
+def _digits(run: Run) -> int:
+    return run.unit.digits - 1
 
 
 def _where(runs: Sequence[Run]) -> str:

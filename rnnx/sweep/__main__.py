@@ -26,7 +26,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from rnnx import cli, corpora
+from rnnx import cli, tasks
 from rnnx import config as configs
 from rnnx.display import Display
 from rnnx.errors import UserError
@@ -111,12 +111,15 @@ def plan_of_flags() -> Plan:
 def main() -> None:
     plan = plan_of_flags()
     config = plan.config
-    # Data that is missing should be told once, not by every trial.
-    level = corpora.load(config.corpus, config.level, config.data_dir, Display().print).level
+    # Missing data should be reported once, not by every trial.
+    task = tasks.of(config)
+    task.check(config)
+    shown = config.copy_and_resolve_references()
+    shown.update(task.load(config, Display().print).fields)
     folder = Path(FLAGS.workdir).expanduser()
     with in_reach(folder):
         ledger = Ledger(folder, plan, FLAGS.storage)
-        Runner(ledger, FLAGS.workers, Screen(ledger, level)).run()
+        Runner(ledger, FLAGS.workers, Screen(ledger, task.unit(shown))).run()
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from rnnx import config as configs
-from rnnx import workdir
+from rnnx import tasks, workdir
 from rnnx.errors import Outage, UserError, writing
 from rnnx.sweep import space
 from rnnx.sweep.space import Overrides
+from rnnx.tasks.task import Task
 
 FORMAT = 1  # of sweep.json, and of what the study holds
 _UNSIGNED = 60.0  # seconds after which a trial that nobody signed is taken over
@@ -49,6 +50,11 @@ class Plan:
     points: list[Overrides] = field(default_factory=list)
     space: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
+
+    @property
+    def task(self) -> Task:
+        """What all runs learn."""
+        return tasks.of(self.config)
 
 
 @dataclass
@@ -156,7 +162,7 @@ class Ledger:
             study = optuna.create_study(
                 study_name=self.folder.resolve().name,
                 storage=storage,
-                direction="minimize",
+                direction="minimize" if self.plan.task.lower_is_better else "maximize",
                 load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
             )

@@ -16,10 +16,11 @@ from optuna.trial import TrialState
 
 from rnnx import cli, parallel, workdir
 from rnnx.errors import Outage, UserError
-from rnnx.metrics import Score, duration
+from rnnx.metrics import duration
 from rnnx.sweep import space
 from rnnx.sweep.ledger import Claim, Ledger
 from rnnx.sweep.screen import Progress, Screen
+from rnnx.tasks.task import Task
 
 _POLL = 0.5  # seconds between looks at the runs
 _OUTAGES = 2  # in a row, after which no more trials are begun
@@ -28,15 +29,16 @@ _OUTAGES = 2  # in a row, after which no more trials are begun
 class Metrics:
     """Follows the metrics of a run while they are written."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, task: Task):
         self._folder, self._offset, self._rest = folder, 0, b""
+        self._task, self._name = task, f"valid_batched_{task.primary}"
         self.step = self.updates = 0
         self.first_step = 0  # what an earlier process had done
-        self._valid: dict[int, float] = {}  # nats, by epoch
+        self._valid: dict[int, float] = {}  # primary scores, by epoch
 
     @property
     def valid(self) -> list[float]:
-        """The valid nats of each epoch."""
+        """The valid score of each epoch."""
         return [self._valid[epoch] for epoch in sorted(self._valid)]
 
     def read(self) -> None:
@@ -56,12 +58,17 @@ class Metrics:
             for line in map(json.loads, lines):
                 self.step = line["step"]
                 if line["kind"] == "epoch":
-                    self._valid[line["epoch"]] = line["valid_batched_nll"]
+                    self._valid[line["epoch"]] = line[self._name]
         except ValueError:  # cut back, and grown beyond the old end since: read it all again
             self._offset, self._rest, self._valid = 0, b"", {}
         if not self.updates:
             with contextlib.suppress(UserError):
                 self.updates = workdir.read_json(self._folder / "run.json").get("updates", 0)
+
+    @property
+    def best(self) -> float | None:
+        """The best of them, or None."""
+        return self._task.best(self.valid) if self.valid else None
 
     def share(self, step: int) -> float:
         """How much of all updates a step is."""
@@ -86,7 +93,7 @@ class Job:
             self.claim.trial.number,
             self.claim.point,
             len(self.metrics.valid),
-            min(self.metrics.valid, default=None),
+            self.metrics.best,
             self.metrics.share(self.metrics.step),
             self.metrics.share(self.metrics.first_step),
             time.monotonic() - self.begun,
@@ -147,7 +154,7 @@ class Runner:
         command += [f"--workdir={claim.folder}"]
         print("python -m rnnx.train", shlex.join(command), file=claim.log, flush=True)
         cores = _share(slot, self.workers)
-        metrics = Metrics(claim.folder)
+        metrics = Metrics(claim.folder, self.ledger.plan.task)
         metrics.read()
         metrics.first_step = metrics.step
         process = subprocess.Popen(
@@ -189,8 +196,9 @@ class Runner:
         self.outages = self.outages + 1 if code == Outage.code else 0
         if code == 0:
             result = workdir.read_json(claim.folder / "result.json", workdir.FORMAT)
-            self.ledger.tell(claim, TrialState.COMPLETE, result["valid"]["nll"])
-            score = Score(result["valid"]["nll"], 1).show(self.screen.level)
+            value = result["valid"][self.ledger.plan.task.primary]
+            self.ledger.tell(claim, TrialState.COMPLETE, value)
+            score = self.screen.unit.show(value)
             self.screen.event(f"done     {name}: valid {score}, {duration(result['seconds'])}")
         elif job.pruned:
             self.ledger.tell(claim, TrialState.PRUNED)

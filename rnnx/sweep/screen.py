@@ -11,9 +11,10 @@ from rich.table import Table
 
 from rnnx import config as configs
 from rnnx.display import console
-from rnnx.metrics import Score, duration
+from rnnx.metrics import duration
 from rnnx.sweep.ledger import Ledger
 from rnnx.sweep.space import Overrides
+from rnnx.tasks.task import Unit
 
 
 class Progress(NamedTuple):
@@ -22,7 +23,7 @@ class Progress(NamedTuple):
     number: int
     point: Overrides
     epochs: int
-    best: float | None  # valid nats
+    best: float | None  # valid score
     share: float  # of all its updates
     first_share: float  # what was done before this process took it up
     seconds: float
@@ -34,8 +35,8 @@ class Screen:
     STATUS_SECONDS = 60.0
     ROWS = 12  # best finished trials shown while others run
 
-    def __init__(self, ledger: Ledger, level: str, stream: Any = None):
-        self.ledger, self.level = ledger, level
+    def __init__(self, ledger: Ledger, unit: Unit, stream: Any = None):
+        self.ledger, self.unit = ledger, unit
         self.console = console(stream, wide=True)
         self._live: Live | None = None
         self._begun = self._told = self._drawn = time.monotonic()
@@ -104,14 +105,19 @@ class Screen:
             values = [configs.show(point[name]) if name in point else "" for name in fields]
             table.add_row(f"{number:03d}", *values, *rest, style=style)
 
-        def score(nll: float | None) -> str:
-            return "-" if nll is None else Score(nll, 1).show(self.level)
+        def score(value: float | None) -> str:
+            return "-" if value is None else self.unit.show(value)
 
         for run in running:
             state = f"{run.share:.0%}, {duration(run.seconds)}"
             add(run.number, run.point, str(run.epochs), score(run.best), state, style="bold")
         good = [t for t in ended if t.state != TrialState.FAIL]
-        good.sort(key=lambda t: (t.state != TrialState.COMPLETE, t.value or math.inf))
+        sign = 1 if self.ledger.plan.task.lower_is_better else -1
+        good.sort(
+            key=lambda t: (
+                t.state != TrialState.COMPLETE, math.inf if t.value is None else sign * t.value
+            )
+        )  # fmt: skip
         shown = good if all_rows else good[: self.ROWS]
         for t in shown:
             state = "done" if t.state == TrialState.COMPLETE else "pruned"

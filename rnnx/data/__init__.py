@@ -1,0 +1,4 @@
+def __getattr__(name):
+    from rnnx import corpora
+
+    return getattr(corpora, name)

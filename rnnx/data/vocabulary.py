@@ -1,0 +1,1 @@
+from rnnx.vocabulary import *

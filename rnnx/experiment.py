@@ -1,0 +1,114 @@
+"""All that a run is made of before it starts: data, network, compiled updates and scores."""
+
+import math
+from pathlib import Path
+
+from jax import Array
+from ml_collections import ConfigDict
+
+from rnnx import cli, model, optim, parallel, tasks, workdir
+from rnnx import config as configs
+from rnnx.display import Display, Watched, banner
+from rnnx.parallel import EVERYWHERE
+from rnnx.score import local_mesh, make_scorer, zero_carries
+from rnnx.tasks import network
+from rnnx.tasks.task import Scores
+from rnnx.update import State, make_updates
+
+_MOST_TOGETHER = 32  # batches a call
+_MOST_BYTES = 64 << 20  # of a call's batches
+_DIVERGED = 5.0  # times the score of knowing nothing
+
+
+class Experiment:
+    """A config made ready to run in a workdir.
+
+    Attributes:
+      config: resolved.
+      task, dataset: what is learned, and from what.
+      mesh: all devices.
+      batches: of the training split.
+      graphdef, state: the network's structure, and the arrays: of a new run, then of its end.
+      updates, scorers: compiled on first use.
+      last_step: updates of the whole run.
+      width: batches that a call of `updates` has room for.
+      about: what `run.json` will hold.
+    """
+
+    def __init__(self, config: ConfigDict, folder: Path, display: Display):
+        """Loads the data, checks the workdir, draws the variables; compiles and writes nothing.
+
+        Raises:
+          UserError: on a bad config, bad data, or a workdir of another run.
+        """
+        self.folder, self.display = folder, display
+        configs.validate(config)
+        self.task = task = tasks.of(config)
+        task.check(config)
+        self.mesh = parallel.batch_mesh(config.batch_size)
+        self.dataset = dataset = task.load(config, display.print)
+        config = config.copy_and_resolve_references()
+        config.update(dataset.fields)
+        self.config = config = network.resolve(config, dataset.spec)
+        if parallel.is_main():
+            workdir.check(folder, config, dataset.name, dataset.sums, dataset.places)
+        self.rows = parallel.rows_of_process(config.batch_size)
+        self.batches = task.batches(config, dataset, "train", "train", self.rows)
+        self.last_step = config.epochs * len(self.batches)
+        if config.max_steps:
+            self.last_step = min(self.last_step, config.max_steps)
+        self.graphdef, params = model.split(network.build(config, dataset.spec))
+        self.about = workdir.provenance(dataset.name, dataset.sums, dataset.sizes) | {
+            "command": cli.command(),
+            "updates": self.last_step,
+            "parameters": {name: list(p.shape) for name, p in params.items()},
+        }
+        opt_state = optim.update_rule(config).init(params)
+        params, opt_state = parallel.shard((params, opt_state), self.mesh, EVERYWHERE)
+        carries = zero_carries(task, self.graphdef, params, config.batch_size, self.mesh)
+        self.state = State(params, opt_state, carries)
+        highest = _DIVERGED * task.uninformed(dataset.spec)
+        self.updates = make_updates(task, config, self.graphdef, self.mesh, highest=highest)
+        self.scorers = {
+            "batched": make_scorer(task, self.graphdef, self.mesh),
+            "full": make_scorer(task, self.graphdef, local_mesh()),
+        }
+        bytes_each = sum(a.nbytes for a in self.batches[0].values())
+        room = max(_MOST_BYTES // max(bytes_each, 1), 1)
+        self.width = min(_MOST_TOGETHER, len(self.batches), room)
+
+    def announce(self) -> None:
+        """Prints what is about to run."""
+        known = self.task.baselines(self.config, self.dataset, "valid")
+        banner(
+            self.display,
+            self.config,
+            self.dataset,
+            self.about,
+            f"{len(self.batches):,} updates an epoch",
+            {name: self.task.unit(self.config).show(score) for name, score in known.items()},
+            self.folder,
+        )
+
+    def evaluate(
+        self, params: dict[str, Array], split: str, protocol: str, watched: Watched
+    ) -> Scores:
+        """The scores of parameters by `batched` or `full`; raises Stopped on a signal."""
+        batches = self.task.batches(self.config, self.dataset, split, protocol, self.rows)
+        name = "validation" if protocol == "batched" else f"{split} {protocol}"
+        self.display.start(name, len(batches))
+        if protocol == "full":
+            params = parallel.local_copy(params)
+        sums = self.scorers[protocol](params, batches, watched)
+        self.display.finish()
+        return self.task.scores(sums)
+
+    def targets(self, batches: int) -> int:
+        """How many targets so many batches hold, in all processes; on average, where they
+        differ."""
+        return max(batches * self.batches.targets // len(self.batches), 1)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(math.prod(shape) for shape in self.about["parameters"].values())

@@ -1,0 +1,114 @@
+"""Where a run stands, and how it gets back there from its checkpoints."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rnnx.checkpoint import Checkpoints
+from rnnx.errors import UserError
+from rnnx.tasks.task import Sums, Task
+
+FORMAT = 2  # of Progress
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: what it needs, beside its arrays, to continue. Plain JSON."""
+
+    step: int = 0  # updates done
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch done
+    sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # of those, in training
+    skipped: int = 0  # of this epoch's batches, those passed over
+    skipped_in_a_row: int = 0
+    best: float | None = None  # primary score of valid, by the batched protocol
+    best_step: int = 0
+    bad_epochs: int = 0  # epochs since the best, or since the last halving
+    halvings: int = 0  # of the learning rate
+    seconds: float = 0.0  # of training, without compilation and evaluation
+    targets: int = 0  # that those seconds were spent on
+    log_position: int = 0  # bytes of metrics.jsonl
+
+    def add(self, sums: Sums) -> None:
+        """Adds the sums of an update to those of the epoch."""
+        for name, (total, count) in sums.items():
+            before = self.sums.get(name, (0.0, 0.0))
+            self.sums[name] = [before[0] + float(total), before[1] + float(count)]
+
+    def to_json(self) -> dict:
+        """What a checkpoint holds."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, stored: dict, targets_per_batch: float) -> "Progress":
+        """The progress that `to_json` gave, or a version before it.
+
+        Args:
+          targets_per_batch: format 1 did not count the targets of its sums.
+
+        Raises:
+          UserError: on anything else.
+        """
+        values = dict(stored)
+        version = values.pop("format", 1)
+        if version == 1:
+            values = _from_format_1(values, targets_per_batch)
+        known = {field.name for field in dataclasses.fields(cls)}
+        if version not in (1, FORMAT) or values.keys() != known:
+            raise UserError(
+                f"the checkpoint's progress has another format ({version!r}) than this version of "
+                f"rnnx reads ({FORMAT}): continue the run with the version that began it"
+            )
+        return cls(**values)
+
+
+def _from_format_1(values: dict, targets_per_batch: float) -> dict:
+    """Progress as it was while every task was the next symbol of a text."""
+    names = {"window": "batch", "best_nll": "best", "tokens": "targets"}
+    values = {names.get(name, name): value for name, value in values.items()}
+    nats, done = values.pop("nats", 0.0), values.get("batch", 0) - values.get("skipped", 0)
+    values["sums"] = {"nll": [nats, done * targets_per_batch]} if done > 0 else {}
+    if not values.get("best_step"):
+        values["best"] = None
+    return values
+
+
+def resume(
+    checkpoints: Checkpoints, folder: Path, like: Any, targets_per_batch: float
+) -> tuple[Any, Progress] | None:
+    """State and progress of the newest sound checkpoint; None if the run has not begun.
+
+    Raises:
+      UserError: when none loads, or it is gone though the run had come further.
+    """
+    found = load(checkpoints, like, targets_per_batch)
+    if found is None and (checkpoints.has_best or (folder / "result.json").exists()):
+        raise UserError(
+            f"{folder}/checkpoints/latest is gone, but the run had come further: bring it back, "
+            "or choose another --workdir"
+        )
+    return found
+
+
+def load(
+    checkpoints: Checkpoints, like: Any, targets_per_batch: float
+) -> tuple[Any, Progress] | None:
+    """State and progress of the newest sound checkpoint, or None."""
+    found = checkpoints.restore_latest(like)
+    return found and (found[0], Progress.from_json(found[1], targets_per_batch))
+
+
+def agree_on_best(checkpoints: Checkpoints, task: Task, progress: Progress, like: Any) -> None:
+    """Makes the kept best match the restored step.
+
+    Not for a run that is complete: the parameters at its end, if it was stopped in mid-epoch,
+    competed for the best, and no checkpoint says so.
+    """
+    checkpoints.drop_best_after(progress.best_step)
+    if not progress.best_step:
+        return
+    info = checkpoints.best_info(like)
+    if info is None or info["step"] != progress.best_step:
+        # The best is damaged: an older one takes its place, or the next epoch's.
+        progress.best = info["valid"][task.primary] if info else None
+        progress.best_step = info["step"] if info else 0

@@ -1,0 +1,72 @@
+"""What can be learned: one file a task, one row each in `TASKS`.
+
+A task of your own is a subclass of `Task` that registers itself:
+
+    # mytask.py
+    from rnnx import tasks
+    tasks.register("mytask", MyTask(), fields={"horizon": Field(24, "steps ahead", low=1)})
+
+Every command imports the modules that the environment variable RNNX_TASKS names, separated by
+commas: `RNNX_TASKS=mytask python -m rnnx.train --config=... --config.task=mytask`.
+"""
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from rnnx import config as configs
+from rnnx.config import Field
+from rnnx.errors import UserError
+
+if TYPE_CHECKING:
+    from rnnx.tasks.task import Task
+
+# Name -> the task, or where it is; imported on first use, since flax takes a second.
+TASKS: dict[str, Any] = {
+    "language": "rnnx.tasks.language:Language",
+    "rolls": "rnnx.tasks.rolls:Rolls",
+}
+
+
+def register(name: str, task: "Task", fields: dict[str, Field] | None = None) -> None:
+    """Adds a task, and the config fields that it declares."""
+    TASKS[name] = task
+    configs.FIELDS.update(fields or {})
+
+
+def plug_in() -> None:
+    """Imports the modules that RNNX_TASKS names.
+
+    Raises:
+      UserError: when one can't be imported.
+    """
+    for module in filter(None, os.environ.get("RNNX_TASKS", "").split(",")):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a module is code: it may raise anything
+            raise UserError(
+                f"cannot import {module}, which RNNX_TASKS names: {type(error).__name__}: {error}"
+            ) from error
+
+
+def get(name: str) -> "Task":
+    """A task by name. Raises UserError when there is none."""
+    if name not in TASKS:
+        raise UserError(
+            f"unknown task {name!r}; {configs.nearest(name, TASKS)} (a task of your own needs "
+            "RNNX_TASKS=its module)"
+        )
+    if isinstance(TASKS[name], str):
+        module, _, kind = TASKS[name].partition(":")
+        TASKS[name] = getattr(importlib.import_module(module), kind)()
+    return TASKS[name]
+
+
+def of(config: ConfigDict | dict) -> "Task":
+    """The task of a config: the one that it names, else that of its corpus, else language."""
+    if config["task"]:
+        return get(config["task"])
+    owner = (name for name in list(TASKS) if config["corpus"] in get(name).corpora)
+    return get(next(owner, "language"))

@@ -1,0 +1,165 @@
+"""The seam: all that the trainer, the scorer, sweeps and reports know of what is learned.
+
+    corpus -> Dataset -> Batches -> model -> cost and sums -> scores
+
+A task is an object without state. Everything it decides follows from the config and from `spec`,
+what a network must know of its data (a vocabulary, a number of features): spec is kept with a run,
+so a trained network is opened without the data.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+from jax import Array
+from ml_collections import ConfigDict
+
+from rnnx import dropout
+from rnnx.data.batches import Batches
+from rnnx.dropout import Masks, Rates
+
+# Name -> (sum, count): added over batches and devices, divided once.
+Sums = dict[str, tuple[Any, Any]]
+# Name -> mean, as results hold them; with what they are means over.
+Scores = dict[str, float | int]
+
+
+class Unit(NamedTuple):
+    """How a primary score is shown to people."""
+
+    name: str  # `perplexity`
+    label: str  # `ppl`
+    digits: int
+    of: Callable[[float], float] = float  # from the score as it is kept
+    logarithmic: bool = False  # whether long ranges of it want a logarithmic axis
+
+    def show(self, score: float) -> str:
+        """`ppl 66.02`."""
+        return f"{self.label} {self.number(score)}"
+
+    def number(self, score: float) -> str:
+        """`66.02`."""
+        return f"{self.of(score):,.{self.digits}f}"
+
+
+class Dataset(NamedTuple):
+    """What a task has loaded."""
+
+    name: str
+    splits: dict[str, Any]  # train, valid, test, in a form of the task's own
+    spec: Any
+    sums: dict[str, str]  # sha256 of the raw files, by name
+    sizes: tuple[int, ...]  # of train, valid and test
+    about: tuple[str, ...] = ()  # lines for the banner
+    fields: dict[str, Any] = {}  # noqa: RUF012 - config fields that the data decide
+    places: tuple[str, ...] = ()  # config fields that only say where the data lie
+
+
+class Task:
+    """One kind of learning problem. A subclass overrides what differs; `load`, `model`, `cost`
+    and `batches` it must.
+
+    Attributes:
+      primary: the score that decides the best checkpoint, a key of `cost`'s sums.
+      lower_is_better: its direction.
+      counted: the name in `scores` of what the primary score is a mean over.
+      spec_file: the name in a workdir of what `spec_to_json` gives.
+      corpora: names of `config.corpus` that mean this task where `config.task` is empty.
+      protocols: of evaluation, beside `full` and `batched`: name -> a function as of
+        `tasks.monte_carlo.score`.
+    """
+
+    primary = "nll"
+    lower_is_better = True
+    counted = "count"
+    spec_file = "spec.json"
+    corpora: tuple[str, ...] = ()
+    protocols: dict[str, Callable] = {}  # noqa: RUF012 - a table, never changed
+
+    def check(self, config: ConfigDict) -> None:
+        """Raises UserError, in one line, for fields that do not go together."""
+
+    def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
+        """The data; say is told of anything slow. Raises UserError or Outage."""
+        raise NotImplementedError
+
+    def at_width(self, config: ConfigDict, spec: Any, n: int) -> ConfigDict:
+        """A copy of the config with hidden_size n, and with what follows from it."""
+        config = config.copy_and_resolve_references()
+        config.hidden_size = n
+        return config
+
+    def model(self, config: ConfigDict, spec: Any, rngs: nnx.Rngs) -> nnx.Module:
+        """The network of a resolved config, its variables drawn from rngs."""
+        raise NotImplementedError
+
+    def zero_carry(self, net: Any, batch_size: int) -> Any:
+        """The state that is carried from batch to batch, at its start; arrays (B, ...). () for
+        none."""
+        return ()
+
+    def masks(
+        self, config: ConfigDict, net: Any, key: Array, rows: Array, batch: dict[str, Array]
+    ) -> Masks:
+        """The dropout masks of an update for these rows of the global batch."""
+        rates = Rates(0.0, config.drop_i, config.drop_h, config.drop_o)
+        return dropout.draw(key, rates, net.stack, rows)
+
+    def cost(
+        self, net: Any, batch: dict[str, Array], carries: Any, masks: Masks | None
+    ) -> tuple[Array, Any, Sums]:
+        """What a batch costs.
+
+        Returns:
+          The cost of each row (B,), of which training takes the mean; the state after; and sums
+          over the batch, the primary score among them.
+        """
+        raise NotImplementedError
+
+    def batches(
+        self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice
+    ) -> Batches:
+        """A split's batches.
+
+        Args:
+          protocol: `train`; or `full` and `batched`, which hold every target exactly once, at
+            most config.eval_tokens of them unless that is 0. `full` has batch_size 1, or gives
+            the same score as if it had.
+          rows: of the global batch, those that this process holds.
+        """
+        raise NotImplementedError
+
+    def scores(self, sums: Sums) -> Scores:
+        """What results and logs hold of sums: their means, and the primary's count."""
+        means = {name: float(total) / float(count) for name, (total, count) in sums.items()}
+        return means | {self.counted: round(float(sums[self.primary][1]))}
+
+    def unit(self, config: ConfigDict) -> Unit:
+        """How the primary score is shown."""
+        return Unit(self.primary, self.primary, 4)
+
+    def uninformed(self, spec: Any) -> float:
+        """The primary score of knowing nothing; training that is five times worse has diverged.
+        inf where there is no such score, or a higher one is better."""
+        return np.inf
+
+    def baselines(self, config: ConfigDict, dataset: Dataset, split: str) -> dict[str, float]:
+        """Primary scores of models that know little, on the targets that `full` scores."""
+        return {}
+
+    def spec_to_json(self, spec: Any) -> dict:
+        """What the workdir keeps of spec: plain JSON."""
+        return spec
+
+    def spec_from_json(self, stored: dict) -> Any:
+        """The spec that `spec_to_json` gave. Raises UserError for anything else."""
+        return stored
+
+    def better(self, score: float, best: float) -> bool:
+        """Whether a primary score betters another."""
+        return score < best if self.lower_is_better else score > best
+
+    def best(self, scores: Iterable[float]) -> float:
+        """The best of some primary scores."""
+        return min(scores) if self.lower_is_better else max(scores)

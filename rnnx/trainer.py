@@ -1,0 +1,409 @@
+"""The training loop: `run` takes an experiment from where it stands to its result."""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from rnnx import cli, optim, parallel, recovery, workdir
+from rnnx.checkpoint import Checkpoints
+from rnnx.display import Stopped, Watched
+from rnnx.errors import Diverged, Outage, writing
+from rnnx.experiment import Experiment
+from rnnx.metrics import Clock, Log, duration
+from rnnx.parallel import BATCHES
+from rnnx.recovery import Progress
+from rnnx.tasks.task import Scores
+from rnnx.update import all_finite
+
+_MOST_SKIPPED = 20  # batches passed over in a row
+_MOST_HALVINGS = 8  # of the learning rate, from one checkpoint
+
+
+class Pending(NamedTuple):
+    """A call of updates whose metrics are still on the device."""
+
+    before: int  # updates before it
+    count: int
+    rate: float
+    begun: float
+    metrics: dict[str, Any]
+
+
+def run(experiment: Experiment) -> dict:
+    """Trains from where the run stands to its end; returns what `result.json` holds.
+
+    Raises:
+      UserError: when the workdir can't be used, or the numbers are no longer finite.
+      SystemExit: 128 + N on signal N (SIGINT, SIGTERM, SIGHUP), with everything saved.
+    """
+    begun, folder, say = time.perf_counter(), experiment.folder, experiment.display.print
+    lock = workdir.locked(folder) if parallel.is_main() else contextlib.nullcontext()
+    stop = cli.Stop(several=not parallel.single())
+    with lock, stop, contextlib.ExitStack() as closing:
+        closing.callback(experiment.display.finish)
+        with writing(folder):
+            checkpoints = Checkpoints(folder, say)
+        closing.callback(checkpoints.close)
+        found = recovery.resume(checkpoints, folder, experiment.state, experiment.targets(1))
+        state, progress = found or (experiment.state, Progress())
+        if found:
+            say(f"resuming from step {progress.step:,}, in epoch {progress.epoch + 1}")
+        finished = folder / "result.json"
+        if progress.step >= experiment.last_step and finished.exists():
+            say(f"this run is complete: {finished}")
+            return workdir.read_json(finished, workdir.FORMAT)
+        recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
+        trainer = Trainer(experiment, checkpoints, stop, state, progress, begun)
+        closing.callback(trainer.close)
+        with trainer.writing():
+            result = trainer.run(new=not found)
+        experiment.state = trainer.state  # the arrays it came with are donated
+        return result
+
+
+class Trainer:
+    """The loop over epochs, with what it holds open."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        checkpoints: Checkpoints,
+        stop: cli.Stop,
+        state: Any,
+        progress: Progress,
+        begun: float,
+    ):
+        """begun: when the command started to run, for the time to the first update."""
+        self.experiment, self.checkpoints, self.stop = experiment, checkpoints, stop
+        self.config, self.task = experiment.config, experiment.task
+        self.display, self.unit = experiment.display, self.task.unit(self.config)
+        self.state, self.progress, self.begun = state, progress, begun
+        self.log = self._open_log()
+        self.clock = Clock(progress.seconds, progress.targets)
+        self.watched = Watched(self.display, stop)
+        self.together = 1  # batches a call
+        self.pending: Pending | None = None
+        self.settled = 0.0
+        self.saved_step = progress.step
+        self.last_valid: Scores | None = None
+
+    def run(self, new: bool) -> dict:
+        """All epochs that are left, then the final scores."""
+        experiment = self.experiment
+        if parallel.is_main():
+            spec = self.task.spec_file, self.task.spec_to_json(experiment.dataset.spec)
+            workdir.write(experiment.folder, self.config, *spec, experiment.about)
+            (experiment.folder / "result.json").unlink(missing_ok=True)
+        if new:
+            self.save()  # from here on a run without a checkpoint is a damaged one
+        while self.progress.step < experiment.last_step or self._epoch_to_end():
+            try:
+                self.epoch()
+            except Diverged as error:
+                self.roll_back(error)
+        return self.finish()
+
+    def _epoch_to_end(self) -> bool:
+        """Whether a signal came between an epoch's last update and the end of its validation."""
+        return self.progress.batch == len(self.experiment.batches)
+
+    def epoch(self) -> None:
+        """The rest of an epoch: updates, then validation, schedule and checkpoint."""
+        config, progress, batches = self.config, self.progress, self.experiment.batches
+        batches.begin(progress.epoch)
+        rate = optim.learning_rate(config, progress.epoch, progress.halvings)
+        last = min(len(batches), progress.batch + self.experiment.last_step - progress.step)
+        self.display.start(f"epoch {progress.epoch + 1}", last, progress.batch)
+        self.clock.start()
+        every = config.checkpoint_every
+        while progress.batch < last:
+            count = min(self.together, last - progress.batch)
+            count = min(count, every - progress.step % every) if every else count
+            self.call(batches.alike(progress.batch, count), rate)
+            if self._told_to_stop():
+                self.save()
+                self.leave()
+            if every and progress.step % every == 0 and progress.batch < len(batches):
+                self.save()
+                self.clock.start()
+        self.settle()
+        self.clock.stop()
+        if not parallel.single():  # whom no signal stops in an evaluation, it may be killed in
+            self.save()
+        try:
+            if progress.batch == len(batches):
+                self.end_epoch(rate)
+            else:  # max_steps ends the run in mid-epoch
+                self.last_valid = self.validate()
+        except Stopped:  # saved as it is: the epoch is ended when the run continues
+            self.save()
+            self.leave()
+        self.save()
+        if self._told_to_stop():
+            self.leave()
+
+    def call(self, count: int, rate: float) -> None:
+        """So many updates, which the device may still be at when this returns."""
+        experiment, progress = self.experiment, self.progress
+        stacked = experiment.batches.together(progress.batch, count, experiment.width)
+        stacked = {
+            name: parallel.shard_rows(a, experiment.mesh, BATCHES) for name, a in stacked.items()
+        }
+        numbers = np.int32(progress.step), np.int32(count), np.float32(rate)
+        self.state, metrics = experiment.updates(self.state, stacked, *numbers)
+        begun = time.perf_counter()
+        self.settle()  # the call before: the device is not kept waiting for the log
+        self.pending = Pending(progress.step, count, rate, begun, metrics)
+        progress.step += count
+        progress.batch += count
+        if parallel.must_wait(experiment.mesh) or not self.clock.running:
+            jax.block_until_ready(metrics)
+        if self.clock.lap(experiment.targets(count)) is None:
+            since = time.perf_counter() - self.begun
+            self.display.print(f"first update {since:.1f} s after the start")
+        self.display.update(progress.batch, self._note())
+
+    def settle(self) -> None:
+        """Fetches the metrics of the last call's updates, checks and logs them.
+
+        Raises:
+          Diverged: when loss or gradient are no longer finite, or the score is far worse than
+            that of knowing nothing, and such batches are not to be passed over.
+        """
+        if self.pending is None:
+            return
+        call, self.pending = self.pending, None
+        metrics = jax.device_get(call.metrics)
+        # The device began this call when it was told to, or else when it was done with the last.
+        self._pace(call.count, time.perf_counter() - max(call.begun, self.settled))
+        self.settled = time.perf_counter()
+        for i in range(call.count):
+            values = {name: float(metrics[name][i]) for name in ("loss", "grad_norm")}
+            sums = jax.tree.map(lambda series, i=i: float(series[i]), metrics["sums"])
+            if math.isfinite(sum(values.values()) + sums[self.task.primary][0]):
+                self.progress.add(sums)
+                self.progress.skipped_in_a_row = 0
+            else:
+                self._pass_over(values, call.before + i + 1)
+            means = {name: total / max(count, 1.0) for name, (total, count) in sums.items()}
+            step, epoch = call.before + i + 1, self.progress.epoch
+            self.log.write("step", step, epoch=epoch, lr=call.rate, **values, **means)
+
+    def _pace(self, count: int, seconds: float) -> None:
+        """Lets a call grow to one or two seconds: costs per call vanish, signals wait no longer.
+
+        Where several processes must agree, and have no common clock, it stays at one batch.
+        """
+        if seconds < 1.0 and count == self.together and parallel.single():
+            self.together = min(2 * self.together, self.experiment.width)
+
+    def _pass_over(self, values: dict[str, float], step: int) -> None:
+        """Counts a batch that was passed over, or raises where it must not be."""
+        progress = self.progress
+        progress.skipped_in_a_row += 1
+        what = f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g}"
+        if self.config.on_nan != "skip" or progress.skipped_in_a_row > _MOST_SKIPPED:
+            self._diverged(what, step)
+        progress.skipped += 1
+        self.display.print(f"{what} at step {step:,}: batch passed over")
+
+    def _diverged(self, what: str, step: int) -> None:
+        progress = self.progress
+        rate = optim.learning_rate(self.config, progress.epoch, progress.halvings)
+        raise Diverged(
+            f"{what} at step {step:,} (learning rate {rate:g})",
+            f"Last good checkpoint: step {self.saved_step:,}. Lower learning_rate or "
+            "max_grad_norm, or use dtype=float32, in a new workdir; or continue from that "
+            "checkpoint at half the learning rate with --config.on_nan=rollback",
+        )
+
+    def roll_back(self, error: Diverged) -> None:
+        """Goes back to the newest checkpoint, at half of the learning rate that diverged.
+
+        Raises:
+          Diverged: that error, when the config does not ask for it, or after too many tries.
+        """
+        if self.config.on_nan != "rollback":
+            raise error
+        halvings = self.progress.halvings + 1
+        self.pending = None
+        found = recovery.load(self.checkpoints, self.state, self.experiment.targets(1))
+        if found is None:
+            raise error
+        self.state, self.progress = found
+        progress = self.progress
+        recovery.agree_on_best(self.checkpoints, self.task, progress, self.state.params)
+        if halvings - progress.halvings > _MOST_HALVINGS:
+            raise error
+        progress.halvings = halvings
+        self.log.close()
+        self.log = self._open_log()
+        self.clock = Clock(progress.seconds, progress.targets)
+        self.saved_step = progress.step
+        rate = optim.learning_rate(self.config, progress.epoch, halvings)
+        self.display.print(f"{error.what}: back to step {progress.step:,}, learning rate {rate:g}")
+
+    def end_epoch(self, rate: float) -> None:
+        """Validates, keeps the best parameters, and moves the schedule on."""
+        config, progress, primary = self.config, self.progress, self.task.primary
+        # No sums where every batch was passed over.
+        train = self.task.scores(progress.sums)[primary] if progress.sums else math.nan
+        valid = self.validate()
+        better = progress.best is None or self.task.better(valid[primary], progress.best)
+        shown = {name: value for name, value in valid.items() if name != self.task.counted}
+        self.log.write(
+            "epoch",
+            progress.step,
+            epoch=progress.epoch,
+            lr=rate,
+            **{f"train_{primary}": train},
+            **{f"valid_batched_{name}": value for name, value in shown.items()},
+            tokens_per_second=round(self.clock.rate, 1),
+            seconds=round(self.clock.seconds, 3),
+        )
+        self.display.print(
+            f"epoch {progress.epoch + 1}/{config.epochs}  train {self.unit.show(train)}  "
+            f"valid {self.unit.show(valid[primary])}{' (best)' if better else ''}  "
+            f"lr {rate:.4g}  {self.clock.rate:,.0f} {self.task.counted}/s  "
+            f"{duration(self.clock.seconds)}"
+        )
+        if better:
+            progress.best, progress.best_step = valid[primary], progress.step
+            progress.bad_epochs = 0
+            self.save_best(valid)
+        else:
+            progress.bad_epochs += 1
+            if config.patience and progress.bad_epochs >= config.patience:
+                progress.halvings, progress.bad_epochs = progress.halvings + 1, 0
+        every = config.snapshot_every
+        if every and (progress.epoch + 1) % every == 0:
+            info = {"epoch": progress.epoch, "valid": valid}
+            self.checkpoints.save_epoch(progress.step, self.state.params, info)
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.sums, progress.skipped = {}, 0
+
+    def validate(self) -> Scores:
+        """The valid scores by the batched protocol.
+
+        Raises:
+          Diverged: when the primary score is not finite.
+        """
+        scores = self.experiment.evaluate(self.state.params, "valid", "batched", self.watched)
+        if not math.isfinite(scores[self.task.primary]):
+            self._diverged(f"valid score {scores[self.task.primary]}", self.progress.step)
+        return scores
+
+    def save(self) -> None:
+        """Checkpoints everything the run needs to continue, and stops the clock.
+
+        Raises:
+          Diverged: when a parameter is not finite: the loss tells so only one update later.
+        """
+        self.settle()
+        if self.clock.running:
+            self.clock.stop()
+        progress = self.progress
+        if not all_finite(self.state.params):
+            self._diverged("parameters not finite", progress.step)
+        progress.seconds, progress.targets = self.clock.seconds, self.clock.targets
+        progress.log_position = self.log.position
+        self.checkpoints.save_latest(progress.step, self.state, progress.to_json())
+        self.saved_step = progress.step
+
+    def save_best(self, valid: Scores) -> None:
+        """Keeps the parameters for evaluation and sampling."""
+        progress = self.progress
+        epoch = progress.epoch if progress.batch else progress.epoch - 1
+        info = {"step": progress.step, "epoch": epoch, "valid": valid}
+        self.checkpoints.save_best(progress.step, self.state.params, info)
+
+    def finish(self) -> dict:
+        """Scores the best parameters by the full protocol and writes `result.json`.
+
+        The test split is read here, once, and nowhere else.
+        """
+        experiment, progress, primary = self.experiment, self.progress, self.task.primary
+        try:
+            # Stopped in mid-epoch by max_steps, these parameters compete too; and they are all
+            # there is where the best were lost.
+            if progress.batch or not self.checkpoints.has_best:
+                valid = self.last_valid or self.validate()
+                if progress.best is None or self.task.better(valid[primary], progress.best):
+                    self.save_best(valid)
+            params, info = self.checkpoints.restore_best(self.state.params)
+            scores = {
+                split: experiment.evaluate(params, split, "full", self.watched)
+                for split in ("valid", "test")
+            }
+        except Stopped:
+            self.leave()
+        result = {
+            "format": workdir.FORMAT,
+            "config": self.config.to_dict(),
+            "params": experiment.parameters,
+            "epoch": info["epoch"],
+            **scores,
+            "tokens_per_second": round(self.clock.rate, 1),
+            "seconds": round(self.clock.seconds, 3),
+            "device": experiment.about["device"],
+            "git": experiment.about["git"],
+        }
+        if parallel.is_main():
+            workdir.write_json(experiment.folder / "result.json", result)
+        return result
+
+    def _told_to_stop(self) -> bool:
+        """Whether a signal has come; of several processes, to any, and all have come to know.
+
+        JAX lets them agree on a number, which can be no other than the step, as orbax asks with
+        that too; so they do not ask within an evaluation.
+        """
+        if not parallel.single() and multihost_utils.reached_preemption_sync_point(
+            self.progress.step
+        ):
+            self.stop.number = signal.SIGTERM
+        return bool(self.stop.number)
+
+    def leave(self) -> None:
+        """Ends the process on a signal, everything being saved."""
+        name = signal.Signals(self.stop.number).name
+        self.display.print(
+            f"{name}: saved at step {self.progress.step:,}; the same command continues"
+        )
+        raise SystemExit(128 + self.stop.number)
+
+    def close(self) -> None:
+        """Closes the log."""
+        self.log.close()
+
+    def _open_log(self) -> Log:
+        """The metrics, cut back to where the run stands; only the first process writes them."""
+        folder, progress = self.experiment.folder, self.progress
+        with writing(folder):
+            return Log(folder, progress.log_position, progress.step, silent=not parallel.is_main())
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Tells in one line that something can't be written."""
+        try:
+            yield
+        except OSError as error:
+            raise Outage(
+                f"cannot write to the workdir {self.experiment.folder} "
+                f"({error.strerror or error}); the last checkpoint, of step {self.saved_step:,}, "
+                "stays: make that possible, and the same command continues"
+            ) from error
+
+    def _note(self) -> str:
+        """The epoch's training score so far and the rate, for the progress bar."""
+        if not self.progress.sums:
+            return ""
+        score = self.task.scores(self.progress.sums)[self.task.primary]
+        return f"train {self.unit.show(score)}  {self.clock.rate:,.0f} {self.task.counted}/s"
