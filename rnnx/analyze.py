@@ -4,9 +4,9 @@
 
 Writes to --out (DIR/analysis) a PNG for each picture, numbers.json with what they show, and
 index.html, one page with all of it that opens without a network. --beside puts the gradients,
-activations and memory of another run, on the same corpus, next to this one's: RNN against MI-RNN
-is the MI paper's figure. What a cell doesn't have is left out, with a word. Over training, the
-epochs are shown that the run kept: --config.snapshot_every=1 in rnnx.train.
+activations and memory of another run on the same corpus next to this one's; the MI paper compares
+RNN and MI-RNN in this way. A line of text says which pictures a cell has none of. Pictures over
+training show the epochs that the run kept: train with --config.snapshot_every=1.
 """
 
 import json
@@ -26,35 +26,46 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("workdir", None, "the run to look at", required=True)
-    flags.DEFINE_string("beside", "", "another run on the same corpus, next to it")
-    flags.DEFINE_enum("split", "valid", ["train", "valid", "test"], "whose text is read")
-    flags.DEFINE_string("out", "", "where the pictures go; empty: the workdir's analysis")
-    flags.DEFINE_string("data_dir", "", "raw corpus files, if elsewhere than in training")
+    flags.DEFINE_string("workdir", None, "the run to analyze", required=True)
+    flags.DEFINE_string("beside", "", "a second run on the same corpus, to compare")
+    flags.DEFINE_enum("split", "valid", ["train", "valid", "test"], "the text to read")
+    flags.DEFINE_string("out", "", "the folder for the pictures; empty: WORKDIR/analysis")
+    flags.DEFINE_string("data_dir", "", "raw corpus files, if not where training read them")
 
 
-def subject(folder: Path) -> numbers.Subject:
-    """A run with the text it is looked at with.
+def subject(folder: Path, split: str, data_dir: str = "") -> numbers.Subject:
+    """A run, with the text of a split to read.
+
+    Args:
+      data_dir: of the raw corpus files, if it is not the one used in training.
 
     Raises:
-      UserError: when it is no run, a run of piano rolls, or of other data than are here.
+      UserError: when folder holds no run, a run of piano rolls, or one of another corpus than the
+        one found here.
     """
     config = workdir.read_config(folder)
     if config.level == "roll":
         raise UserError(f"{folder} is a run of piano rolls: the analysis reads texts")
-    corpus = corpora.load(config.corpus, config.level, FLAGS.data_dir or config.data_dir)
+    corpus = corpora.load(config.corpus, config.level, data_dir or config.data_dir)
     workdir.check_data(folder, corpus)
-    return numbers.Subject(folder, getattr(corpus, FLAGS.split))
+    return numbers.Subject(folder, getattr(corpus, split))
 
 
-def main() -> None:
-    folder = Path(FLAGS.workdir).expanduser()
-    one = subject(folder)
-    other = subject(Path(FLAGS.beside).expanduser()) if FLAGS.beside else None
+def analyze(
+    folder: Path, beside: Path | None, out: Path, split: str, data_dir: str, display: Display
+) -> list[str]:
+    """Analyzes a run, with another one beside it or None; returns the names of the files in out.
+
+    Raises:
+      UserError: when a run can't be read, or the two have different vocabularies.
+      Outage: when out can't be written.
+    """
+    one = subject(folder, split, data_dir)
+    other = subject(beside, split, data_dir) if beside else None
     if other and other.vocabulary != one.vocabulary:
-        raise UserError(f"{FLAGS.beside} has another vocabulary than {folder}: it can't be beside")
-    out = Path(FLAGS.out).expanduser() if FLAGS.out else folder / "analysis"
-    display = Display(sys.stderr)
+        raise UserError(
+            f"{beside} has another vocabulary than {folder}: only runs on one corpus are compared"
+        )
     with writing(out):  # tried before minutes of work
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
@@ -73,11 +84,19 @@ def main() -> None:
             written.append(f"{part.name}.png")
             parts.append((part, data))
         about = (
-            f"{one.config.corpus}, {FLAGS.split} split; {one.config.cell}, "
+            f"{one.config.corpus}, {split} split; {one.config.cell}, "
             f"{one.config.hidden_size:,} units, L = {one.config.depth}, {one.config.integration}; "
             f"best parameters, of epoch {one.info['epoch'] + 1}."
         )
         (out / "index.html").write_text(page(f"Inside {one.name}", about, parts), encoding="utf-8")
+    return written
+
+
+def main() -> None:
+    folder = Path(FLAGS.workdir).expanduser()
+    beside = Path(FLAGS.beside).expanduser() if FLAGS.beside else None
+    out = Path(FLAGS.out).expanduser() if FLAGS.out else folder / "analysis"
+    written = analyze(folder, beside, out, FLAGS.split, FLAGS.data_dir, Display(sys.stderr))
     print(f"written to {out}: {', '.join(written)}")
 
 

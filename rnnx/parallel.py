@@ -86,11 +86,11 @@ def batch_mesh(batch_size: int, devices: list[Any] | None = None) -> Mesh:
     """All devices in one axis, each to hold an equal share of the batch.
 
     Raises:
-      Outage: when the batch does not divide by the number of devices.
+      UserError: when the batch does not divide by the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     if batch_size % len(devices):
-        raise Outage(
+        raise UserError(
             f"batch_size={batch_size} does not divide by {len(devices)} devices: choose a "
             f"multiple of {len(devices)}, or show fewer devices (CUDA_VISIBLE_DEVICES=0)"
         )

@@ -5,11 +5,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import QUIET, run_module, small
 
+from rnnx import analyze
 from rnnx.analysis import numbers, pictures
 from rnnx.analysis.page import page, png
+from rnnx.errors import Outage
 from rnnx.train import Trainer
 
 ALWAYS = {"discs", "discs_training", "lesions", "gradients", "activations", "memory"}
@@ -92,6 +95,16 @@ def test_the_command_writes_one_page_that_needs_nothing_else(text: Path, tmp_pat
     Trainer(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi", QUIET).run()
     again = Trainer(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi", QUIET)
     assert again.run()["epoch"] in (0, 1)
+
+
+def test_the_analysis_is_a_function_that_needs_no_flags(text: Path, tmp_path: Path) -> None:
+    trainer = Trainer(small(text, epochs=1), tmp_path / "run", QUIET)
+    trainer.run()
+    for split in ("valid", "test"):
+        found = analyze.subject(tmp_path / "run", split)
+        assert np.array_equal(found.tokens, getattr(trainer.corpus, split))
+    with pytest.raises(Outage, match="cannot write to"):
+        analyze.analyze(tmp_path / "run", None, text / "pictures", "valid", "", QUIET)
 
 
 def test_text_from_a_run_is_escaped() -> None:

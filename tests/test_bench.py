@@ -81,6 +81,25 @@ def test_quick_bench_runs_and_writes_json(tmp_path: Path) -> None:
     assert {("rhn", "rnnx"), ("rhn", "plain scan"), ("write", "rnnx")} <= ran
     assert case_of("rhn", QUICK).label in told.stdout
     assert all(row["of_bound"] > 0 for row in result["rows"] if row["failed"] is None)
+    assert {row["cpu"] for row in result["rows"]} == {bench.processor()}
+    printed = [line for line in told.stdout.splitlines() if line.startswith("plain scan")]
+    assert len(printed) == 1 and printed[0].split()[-1] == bench.processor()
+
+
+def test_the_processor_is_named_by_family_and_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two kinds of machine may share a model name: their numbers differ."""
+    info = tmp_path / "cpuinfo"
+    info.write_text(
+        "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
+    )
+    monkeypatch.setattr(bench, "Path", lambda name: {"/proc/cpuinfo": info}[name])
+    assert bench.processor.__wrapped__() == "25/17"
+    info.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")  # ARM has no such numbers
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert bench.processor.__wrapped__() == "aarch64"
 
 
 def test_bench_refuses_an_unknown_case() -> None:

@@ -66,8 +66,10 @@ def test_one_all_reduce_a_step_and_none_in_the_time_loop(text: Path) -> None:
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(UserError, match="batch_size=7 does not divide by 2 devices"):
+    """As the user's mistake: a sweep over batch_size fails that trial and runs the next."""
+    with pytest.raises(UserError, match="batch_size=7 does not divide by 2 devices") as error:
         parallel.batch_mesh(7)
+    assert error.value.code == UserError.code
 
 
 def test_two_processes_give_the_numbers_of_one(text: Path, tmp_path: Path) -> None:

@@ -5,25 +5,28 @@
 Rivals do the same work from the same parameters, each in its own process; they take turns, and
 medians are shown. `of bound` is the share of what this machine allows: each phase's matrix products
 at the rate of a square float32 product or its weights at the rate of reading memory, whichever
-takes longer, both measured in the same run. PyTorch is used if it is installed.
+takes longer, both measured in the same run. Every row names the processor it was measured on:
+machines of one cloud differ in it. PyTorch is used if it is installed.
 """
 
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import os
+import platform
+import re
 import statistics
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags
 from rich.table import Table
 
-from rnnx import cli, model, workdir
+from rnnx import cli, workdir
 from rnnx.bench import cases
 from rnnx.bench.cases import CASES, LONG, QUICK, Case
 from rnnx.bench.rivals import Rival
@@ -33,9 +36,19 @@ from rnnx.errors import UserError
 FLAGS = flags.FLAGS
 FORMAT = 1  # of the JSON
 
-PTB_TOKENS = 929_589
-# What eight devices would exchange gradients over, bytes a second: NVLink 4, and 10 Gbit Ethernet.
-LINK = {"gpu": 450e9, "tpu": 300e9, "cpu": 1.25e9}
+
+@functools.cache
+def processor() -> str:
+    """The CPU's family and model as `25/17`; where the system has no such numbers, its name."""
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        info = ""
+    family = re.search(r"^cpu family\s*: (\d+)$", info, re.M)
+    model = re.search(r"^model\s*: (\d+)$", info, re.M)
+    if family and model:
+        return f"{family[1]}/{model[1]}"
+    return platform.processor() or platform.machine()
 
 
 class Rates:
@@ -145,7 +158,8 @@ def compete(case: Case, rates: Rates, turns: int, display: Display) -> list[dict
 def row_of(rival: Rival, case: Case, rates: Rates) -> dict:
     """What the JSON holds of a rival."""
     bound = cases.bound(case, rates.flops, rates.bytes)
-    row = {"case": case.name, "label": case.label, "rival": rival.name, "failed": rival.failed}
+    row = {"case": case.name, "label": case.label, "rival": rival.name, "cpu": processor()}
+    row["failed"] = rival.failed
     if rival.failed is None:
         seconds = statistics.median(rival.seconds)
         row |= {
@@ -184,9 +198,9 @@ def table_of(case: Case, rows: list[dict]) -> Table:
     """A case's rivals; `ours is` says how many times faster rnnx is than each."""
     unit = {"train": "update", "token": "token"}.get(case.kind, f"{case.tokens} tokens")
     table = Table(title=case.label, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column(f"ms for: {unit}", width=21)
-    for heading, width in (("ms", 8), ("tokens/s", 9), ("GFLOP/s", 8), ("of bound", 8),
-                           ("ours is", 7), ("first s", 7), ("GB", 5)):  # fmt: skip
+    table.add_column(f"ms for: {unit}", width=18)
+    for heading, width in (("ms", 7), ("tokens/s", 8), ("GFLOP/s", 7), ("of bound", 8),
+                           ("ours is", 7), ("first s", 7), ("GB", 4), ("CPU", 5)):  # fmt: skip
         table.add_column(heading, justify="right", min_width=width, no_wrap=True)
     for row in rows:
         if row["failed"]:
@@ -201,6 +215,7 @@ def table_of(case: Case, rows: list[dict]) -> Table:
             ratio if row is not rows[0] else "",
             f"{row['first_seconds']:.1f}",
             f"{row['peak_bytes'] / 1e9:.2f}",
+            row["cpu"],
         )
     return table
 
@@ -213,20 +228,20 @@ def long_window(display: Display) -> dict:
     rival.turn(0.0)
     display.finish()
     rival.close()
-    row = {"case": "long", "label": LONG.label, "failed": rival.failed}
+    row = {"case": "long", "label": LONG.label, "cpu": processor(), "failed": rival.failed}
     if rival.failed:
         display.print(f"{LONG.label}: {rival.failed}")
     else:
         row |= {"seconds": rival.seconds[0], "peak_bytes": rival.peak_bytes}
         display.print(
             f"{LONG.label} in segments of {LONG.config.remat}: {row['peak_bytes'] / 1e9:.2f} GB at "
-            f"the peak, {LONG.tokens / row['seconds']:,.0f} tokens/s"
+            f"the peak, {LONG.tokens / row['seconds']:,.0f} tokens/s (CPU {row['cpu']})"
         )
     return row
 
 
 def scaling(case: Case, turns: int, display: Display) -> list[dict]:
-    """One and two forced CPU devices on the same batch, and eight devices by the parts."""
+    """Times one and two forced CPU devices on the same batch."""
     rivals = [
         Rival(
             f"{devices} forced CPU device{'s' * (devices > 1)}",
@@ -253,25 +268,12 @@ def scaling(case: Case, turns: int, display: Display) -> list[dict]:
         rival.close()
         seconds = None if rival.failed else statistics.median(rival.seconds)
         row = {"case": "devices", "label": case.label, "rival": rival.name, "seconds": seconds}
-        rows.append(row | {"failed": rival.failed})
-        told = rival.failed or f"{seconds * 1e3:,.4g} ms an update"
+        rows.append(row | {"cpu": processor(), "failed": rival.failed})
+        told = rival.failed or f"{seconds * 1e3:,.4g} ms an update (CPU {processor()})"
         display.print(f"{case.label}, {rival.name}: {told}")
     if not any(rival.failed for rival in rivals):
         display.print(f"two devices are {rows[0]['seconds'] / rows[1]['seconds']:.2f}x one")
     return rows
-
-
-def eight_devices(row: dict, case: Case, platform: str, display: Display) -> dict:
-    """An epoch of PTB on eight devices of this kind, each with the paper's batch: an estimate."""
-    exchange = 2 * 7 / 8 * 4 * model.parameter_count(case.config, case.vocab_size) / LINK[platform]
-    updates = PTB_TOKENS // (8 * case.tokens)
-    seconds = updates * (row["seconds"] + exchange)
-    display.print(
-        f"8 such {platform} devices, {8 * case.config.batch_size} rows together, by the parts: "
-        f"{updates} updates of {row['seconds'] * 1e3:,.4g} ms and {exchange * 1e3:,.3g} ms for the "
-        f"gradients ({LINK[platform] / 1e9:g} GB/s): {seconds:,.3g} s an epoch of PTB (estimate)"
-    )
-    return {"case": "eight", "label": case.label, "estimated_epoch_seconds": seconds}
 
 
 def define_flags() -> None:
@@ -293,7 +295,8 @@ def main() -> None:
     with contextlib.suppress(metadata.PackageNotFoundError):
         about["versions"]["torch"] = metadata.version("torch")
     display.print(
-        f"{about['device']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}"
+        f"{about['device']}, CPU family/model {processor()}; "
+        f"{', '.join(f'{k} {v}' for k, v in about['versions'].items())}"
     )
     rates, rows = Rates(), []
     for case in chosen:
@@ -305,8 +308,6 @@ def main() -> None:
         rows.append(long_window(display))
         small = next(case for case in chosen if case.name == "small")
         rows += scaling(small, turns, display)
-        if not rows[0]["failed"]:
-            rows.append(eight_devices(rows[0], chosen[0], jax.default_backend(), display))
     if FLAGS.out:
         result = {
             "format": FORMAT,
