@@ -16,11 +16,13 @@ from pathlib import Path
 
 from absl import flags
 
-from rnnx import cli, corpora, workdir
+from rnnx import cli, tasks, workdir
 from rnnx.analysis import numbers, pictures
 from rnnx.analysis.page import page, png
 from rnnx.display import Display
 from rnnx.errors import UserError, writing
+from rnnx.tasks.language import Language
+from rnnx.trained import load_data
 
 FLAGS = flags.FLAGS
 
@@ -44,11 +46,11 @@ def subject(folder: Path, split: str, data_dir: str = "") -> numbers.Subject:
         one found here.
     """
     config = workdir.read_config(folder)
-    if config.level == "roll":
-        raise UserError(f"{folder} is a run of piano rolls: the analysis reads texts")
-    corpus = corpora.load(config.corpus, config.level, data_dir or config.data_dir)
-    workdir.check_data(folder, corpus)
-    return numbers.Subject(folder, getattr(corpus, split))
+    if not isinstance(tasks.of(config), Language):
+        raise UserError(f"{folder} holds no language model: the analysis reads texts")
+    config.data_dir = data_dir or config.data_dir
+    dataset = load_data(folder, config, lambda line: print(line, file=sys.stderr))
+    return numbers.Subject(folder, dataset.splits[split])
 
 
 def analyze(

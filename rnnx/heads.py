@@ -1,4 +1,5 @@
 """temp"""
+
 import jax.numpy as jnp
 import optax
 

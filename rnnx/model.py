@@ -126,7 +126,7 @@ class LanguageModel(SequenceModel):
     ) -> tuple[Array, tuple[Carry, ...]]:
         """tokens (T, B) and the state before them to logits (T, B, V) and the state after."""
         ys, carries = self.outputs(tokens, carries, masks)
-        return self.project(ys), carries
+        return self.logits(ys), carries
 
     def read(self, inputs: Array) -> Array:
         """Tokens (T, B) to their rows of E."""
@@ -134,7 +134,7 @@ class LanguageModel(SequenceModel):
             return jax.nn.one_hot(inputs, self.vocab_size)
         return self.embedding[...][inputs]
 
-    def project(self, ys: Array) -> Array:
+    def logits(self, ys: Array) -> Array:
         """ys (..., n) to the logits of the next token (..., V)."""
         if self.softmax_weights is None:
             # Contracted as it lies: XLA would copy E's transpose for every single token.
@@ -144,6 +144,8 @@ class LanguageModel(SequenceModel):
         else:
             scores = scan.product(ys, self.softmax_weights[...], self.dtype)
         return scores + self.softmax_bias[...]
+
+    project = logits
 
     def nll(
         self,

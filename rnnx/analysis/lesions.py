@@ -10,8 +10,9 @@ from jax import Array
 from ml_collections import ConfigDict
 from scipy.stats import t
 
-from rnnx import batches, model
-from rnnx.model import Masks
+from rnnx import model
+from rnnx.data.batches import ScoringWindows
+from rnnx.dropout import Masks
 
 _CLOSED = 1e4  # a bias behind which a sigmoid is 0 or 1 exactly
 
@@ -101,19 +102,21 @@ def count(config: ConfigDict, groups: int = 8) -> int:
 
 
 def _segment_losses(graphdef: Any, tokens: np.ndarray, segments: int):
-    windows = batches.scoring_windows(tokens, segments, 64)
+    windows = ScoringWindows(tokens, segments, 64)
 
     @jax.jit
-    def step(params, carries, x, y, weight, masks):
-        nll, carries = model.merge(graphdef, params).nll(x.T, y.T, carries, masks)
-        return jnp.sum(nll * weight.T, axis=0), carries
+    def step(params, carries, window, masks):
+        net, x, y = model.merge(graphdef, params), window["inputs"].T, window["targets"].T
+        nll, carries = net.nll(x, y, carries, masks)
+        return jnp.sum(nll * window["weight"].T, axis=0), carries
 
     def losses(params: dict[str, Array], masks: Masks) -> np.ndarray:
         carries = model.merge(graphdef, params).stack.zero_carry(segments)
         total, counts = np.zeros(segments), np.zeros(segments)
-        for x, y, weight in windows:
-            nats, carries = step(params, carries, x, y, weight, masks)
-            total, counts = total + np.asarray(nats, np.float64), counts + weight.sum(axis=1)
+        for window in windows:
+            nats, carries = step(params, carries, window, masks)
+            total = total + np.asarray(nats, np.float64)
+            counts = counts + window["weight"].sum(axis=1)
         return total / counts
 
     return losses

@@ -10,10 +10,12 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from rnnx import checkpoint, model, workdir
+from rnnx import checkpoint, model
 from rnnx.analysis import gates, jacobian, lesions, memory, trace
 from rnnx.cells import Cell
 from rnnx.display import Display
+from rnnx.tasks import network
+from rnnx.trained import open_run
 
 TIMES = 6  # states of the text at which Jacobians are taken
 SHOWN = 80  # steps of the text in the heat map
@@ -32,15 +34,15 @@ class Subject:
           UserError: when there is no run, or no checkpoint yet.
         """
         self.name, self.folder, self.tokens = folder.resolve().name, folder, tokens
-        run = workdir.open_run(folder)
-        self.config, self.vocabulary = run.config, run.vocabulary
+        run = open_run(folder)
+        self.config, self.vocabulary = run.config, run.spec
         self.graphdef, self.params, self.info = run.graphdef, run.params, run.info
-        self.cell: Cell = model.cell_of(run.config)
+        self.cell: Cell = network.cell_of(run.config)
 
     @property
     def fresh(self) -> dict[str, Array]:
         """The parameters that the run began with."""
-        return model.split(model.build(self.config, self.vocabulary.size))[1]
+        return model.split(network.build(self.config, self.vocabulary))[1]
 
     def over_training(self) -> list[tuple[str, dict[str, Array]]]:
         """Fresh parameters, those of the epochs that the run keeps, and the best, with names."""
@@ -174,7 +176,7 @@ def _fresh_networks(subject: Subject, display: Display) -> tuple[list[dict], lis
     def summary(**changes: Any) -> dict:
         config: ConfigDict = subject.config.copy_and_resolve_references()
         config.update(changes, num_layers=1, param_budget=0)
-        graphdef, params = model.split(model.build(config, subject.vocabulary.size))
+        graphdef, params = model.split(network.build(config, subject.vocabulary))
         ((matrix,),) = _jacobians(graphdef, params, subject.tokens, time)
         largest = float(np.abs(jacobian.eigenvalues(matrix)[0]))
         return {**_summary([jacobian.discs(matrix)]), "spectral_radius": largest}

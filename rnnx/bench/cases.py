@@ -7,7 +7,8 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from rnnx import config as configs
-from rnnx import model
+from rnnx.data.vocabulary import Vocabulary
+from rnnx.tasks import network
 
 FLOAT = 4  # bytes
 CACHE = 32 << 20  # weights below it are read from memory once a window, not once a time step
@@ -31,11 +32,16 @@ class Case:
     kind: str = "train"
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        """As many words, named by their ids."""
+        return Vocabulary("word", tuple(map(str, range(self.vocab_size))))
+
+    @property
     def config(self) -> ConfigDict:
         """The resolved configuration."""
         config = configs.default()
         config.update(dict(self.fields))
-        return model.resolve(config, self.vocab_size)
+        return network.resolve(config, self.vocabulary)
 
     @property
     def tokens(self) -> int:
@@ -109,12 +115,12 @@ class Phase(NamedTuple):
 def phases(case: Case) -> Iterator[Phase]:
     """The work of a unit, phase by phase. Pointwise work and activations are not counted."""
     config, vocab_size = case.config, case.vocab_size
-    cell = model.cell_of(config)
+    cell = network.cell_of(config)
     n, layers = config.hidden_size, config.num_layers
     train = case.kind == "train"
     rows = config.batch_size if train else 1
     steps = case.tokens // rows
-    recurrent = model.recurrent_bytes(config) // FLOAT  # weights
+    recurrent = network.recurrent_bytes(config) // FLOAT  # weights
     inputs = config.embed_size * n * sum(
         len(gates) for k, gates in enumerate(cell.blocks) if cell.sees_input(k)
     ) + (layers - 1) * n * n * len(cell.blocks[0])
@@ -134,7 +140,7 @@ def phases(case: Case) -> Iterator[Phase]:
     yield product("input products", inputs, passes=1 if not train else 2 if config.one_hot else 3)
     yield product("softmax", softmax, passes=3 if train else 1)
     if train:
-        parameters = model.parameter_count(config, vocab_size)
+        parameters = network.parameter_count(config, case.vocabulary)
         yield Phase("update", 0.0, 3.0 * FLOAT * parameters)  # read both, write one
 
 

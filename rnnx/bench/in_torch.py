@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from rnnx import model
 from rnnx.bench import ours
 from rnnx.bench.cases import TEXT_STEPS, Case
+from rnnx.tasks import network
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -33,8 +34,8 @@ class Network(nn.Module):
         super().__init__()
         config = case.config
         self.vocab_size, self.form, self.one_hot = case.vocab_size, form, config.one_hot
-        self.cell = model.cell_of(config)
-        _, params = model.split(model.build(config, case.vocab_size))
+        self.cell = network.cell_of(config)
+        _, params = model.split(network.build(config, case.vocabulary))
         values = {name: torch.from_numpy(np.array(p)) for name, p in params.items()}
         if not config.one_hot:
             self.embedding = nn.Parameter(values["embedding"])

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx import evaluate, model, optim, parallel, sample, update
+from rnnx import model, optim, parallel, sample, score, tasks, update
 from rnnx.bench.cases import TEXT_STEPS, Case
+from rnnx.data.batches import ScoringWindows
 from rnnx.parallel import EVERYWHERE
+from rnnx.tasks import network
 
 RATE = 0.1  # of learning
 
@@ -27,26 +29,33 @@ def window_of(case: Case) -> tuple[np.ndarray, np.ndarray]:
 def train(case: Case, windows: int = 1) -> Callable[[], list[float]]:
     """A call of `windows` updates; returns a function that makes it and gives each one's loss."""
     config = case.config
-    mesh = parallel.batch_mesh(config.batch_size)
-    graphdef, params = model.split(model.build(config, case.vocab_size))
-    carries = evaluate.zero_carries(graphdef, params, config.batch_size, mesh)
+    mesh, task = parallel.batch_mesh(config.batch_size), tasks.of(config)
+    graphdef, params = model.split(network.build(config, case.vocabulary))
+    carries = score.zero_carries(task, graphdef, params, config.batch_size, mesh)
     opt_state = optim.update_rule(config).init(params)
     state = update.State(*parallel.shard((params, opt_state), mesh, EVERYWHERE), carries)
-    updates = update.make_updates(config, graphdef, mesh)
-    x, y = (parallel.shard_rows(np.tile(a, windows), mesh) for a in window_of(case))
+    updates = update.make_updates(task, config, graphdef, mesh)
+    x, y = window_of(case)
+    ones, zeros = np.ones(x.shape, np.float32), np.zeros(len(x), np.float32)
+    window = {"inputs": x, "targets": y, "weight": ones, "fresh": zeros}
+    batches = {
+        name: parallel.shard_rows(np.stack([a] * windows), mesh, parallel.BATCHES)
+        for name, a in window.items()
+    }
     arguments = np.int32(0), np.int32(windows), np.float32(RATE)
 
     def call() -> list[float]:
         nonlocal state
-        state, metrics = updates(state, x, y, *arguments)
-        return [float(nats) / config.batch_size for nats in np.asarray(metrics["nats"])]
+        state, metrics = updates(state, batches, *arguments)
+        nats, _ = metrics["sums"]["nll"]
+        return [float(value) / config.batch_size for value in np.asarray(nats)]
 
     return call
 
 
 def token(case: Case) -> Callable[[], list[float]]:
     """One token in, its successor's logits out on the host."""
-    graphdef, params = model.split(model.build(case.config, case.vocab_size))
+    graphdef, params = model.split(network.build(case.config, case.vocabulary))
 
     @jax.jit
     def step(params, carries, token):
@@ -66,7 +75,7 @@ def token(case: Case) -> Callable[[], list[float]]:
 
 def write(case: Case) -> Callable[[], list[float]]:
     """Text of some tokens behind one, each the likeliest."""
-    graphdef, params = model.split(model.build(case.config, case.vocab_size))
+    graphdef, params = model.split(network.build(case.config, case.vocabulary))
     prompt, key = jnp.ones(1, jnp.int32), jax.random.key(0)
 
     def call() -> list[float]:
@@ -80,13 +89,15 @@ def write(case: Case) -> Callable[[], list[float]]:
 
 def text(case: Case) -> Callable[[], list[float]]:
     """A piece of text by the full protocol."""
-    graphdef, params = model.split(model.build(case.config, case.vocab_size))
-    score = evaluate.make_scorer(graphdef, evaluate.local_mesh())
-    params = parallel.shard(params, evaluate.local_mesh(), EVERYWHERE)
+    graphdef, params = model.split(network.build(case.config, case.vocabulary))
+    mesh, task = score.local_mesh(), tasks.of(case.config)
+    scorer = score.make_scorer(task, graphdef, mesh)
+    params = parallel.shard(params, mesh, EVERYWHERE)
     tokens = np.random.default_rng(0).integers(0, case.vocab_size, TEXT_STEPS + 1)
 
     def call() -> list[float]:
-        return [score(params, tokens, 1, TEXT_STEPS).nll]
+        sums = scorer(params, ScoringWindows(tokens, 1, TEXT_STEPS))
+        return [task.scores(sums)["nll"]]
 
     return call
 

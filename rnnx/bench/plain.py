@@ -14,13 +14,14 @@ from jax import lax
 from rnnx import cells, model, optim
 from rnnx.bench import ours
 from rnnx.bench.cases import Case
+from rnnx.tasks import network
 
 
 def train(case: Case) -> Callable[[], list[float]]:
     """One update; returns a function that makes it and gives the loss before it."""
     config = case.config
-    cell = model.cell_of(config)
-    _, params = model.split(model.build(config, case.vocab_size))
+    cell = network.cell_of(config)
+    _, params = model.split(network.build(config, case.vocabulary))
     blocks = [
         {name.rsplit(".", 1)[1]: p for name, p in params.items() if f"blocks.{k}." in name}
         for k in range(len(cell.blocks))
