@@ -7,7 +7,13 @@ ys, carry = layer(xs)               # xs (batch, time, features)
 """
 
 import importlib
+import sys
 from typing import Any
+
+if sys.argv[:1] == ["-m"]:  # `python -m rnnx.X` imports this file first
+    from rnnx.extras import explain_missing
+
+    sys.excepthook = explain_missing
 
 _KINDS = ("RNN", "LSTM", "GRU", "RHN", "MIRNN", "MILSTM", "MIGRU", "MIRHN", "DTRNN", "DTSRNN")
 _LAYERS = (

@@ -1,8 +1,8 @@
 """What every `python -m rnnx.X` shares: flags, `--help`, one-line errors and exit codes.
 
-Exit codes: 0 done; 1 a fault of ours (with traceback); 2 something the person can mend, in one
-line on stderr; 75 the same, but of the machine: disk, network, rights, another process; 128 + N
-ended by signal N.
+Exit codes: 0 success; 1 a bug in rnnx (with a traceback); 2 an error the user can fix, told in one
+line on stderr; 75 likewise, but caused by the machine: disk, network, permissions, another process;
+128 + N ended by signal N.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from rnnx import cache
+from rnnx import cache, tasks
 from rnnx import config as configs
 from rnnx.errors import Outage, UserError
 
 
 def command() -> str:
-    """The command line of this process, to be kept with what it makes; empty if it is not ours."""
+    """This process's command line as typed, recorded in run.json; empty if it is not rnnx's."""
     path = Path(sys.argv[0])
     if path.parent.parent.name != "rnnx" and path.parent.name != "rnnx":
         return ""
@@ -36,13 +36,13 @@ def command() -> str:
 
 
 class Lasting:
-    """A stream that outlives its reader: what is written once that has gone is dropped.
+    """A text stream that drops its output once nobody can read it.
 
-    A pipe whose end was closed, a terminal that went with its window: a run goes on unseen.
+    When a pipe or a terminal is closed, the run continues without output.
     """
 
     def __init__(self, stream: Any):
-        """stream: a text file, or None, which sys.stdout is if it was closed before."""
+        """stream: a text file, or None: sys.stdout is None if it was closed at the start."""
         self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 - lives with the process
 
     def __getattr__(self, name: str) -> Any:
@@ -64,23 +64,23 @@ class Lasting:
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):
                 raise
-            # What its buffer holds must go somewhere too.
+            # The buffer still holds text, which is flushed at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 class Stop:
-    """Notes SIGINT, SIGTERM or SIGHUP for a loop to act on, while entered.
+    """A context manager that records SIGINT, SIGTERM or SIGHUP for a loop to act on.
 
-    The same one again does what it would have done without; but a second SIGHUP nothing, as both
-    the shell and the system send one when a terminal is closed. One that is ignored, as under
-    nohup, stays so. Where no handler can be set, in threads other than the main one, nothing is
-    noted.
+    A second signal of the same kind has its usual effect, except SIGHUP, which is then ignored:
+    when a terminal is closed, both the shell and the system send one. A SIGHUP ignored before, as
+    under nohup, stays ignored. Outside the main thread, where Python allows no handlers, no
+    signal is recorded.
     """
 
     def __init__(self, several: bool = False) -> None:
-        """several: this process is one of several, which JAX has agree on a moment when one of
-        them gets a SIGTERM; the other signals are made into that."""
-        self.number = 0  # of the signal that came, or 0
+        """several: this process is one of several. JAX makes all of them stop at the same update
+        when one gets a SIGTERM; other signals are turned into a SIGTERM."""
+        self.number = 0  # of the signal received; 0: none
         self._several = several
         self._before: dict[int, Any] = {}
 
@@ -109,16 +109,17 @@ class Stop:
 
 
 def run(main: Callable[[], None], doc: str) -> None:
-    """Parses flags, calls main, and turns what people can mend into one line and an exit code.
+    """Parses the flags, calls main, and turns expected errors into one line and an exit code.
 
     Args:
       main: the entry point; reads `flags.FLAGS`.
-      doc: the module's docstring, the head of `--help`.
+      doc: the module's docstring, the first part of `--help`.
     """
     program = "rnnx." + Path(sys.argv[0].removesuffix("/__main__.py")).stem
     has_config = "config" in flags.FLAGS
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
+        tasks.plug_in()
         if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
             print(_help(doc, has_config))
             return
@@ -129,7 +130,7 @@ def run(main: Callable[[], None], doc: str) -> None:
     except (UserError, flags.Error) as error:
         told, code = f"error: {error}", getattr(error, "code", UserError.code)
     except OSError as error:
-        if error.errno is None:  # not the system's
+        if error.errno is None:  # not from the operating system
             raise
         place = f" {error.filename}" if error.filename else ""
         told = f"error: cannot read or write{place}: {error.strerror or error}"
@@ -141,19 +142,54 @@ def run(main: Callable[[], None], doc: str) -> None:
     except KeyboardInterrupt:
         told, code = "interrupted", 128 + signal.SIGINT
     finally:
-        with contextlib.suppress(OSError):  # the disk that is full may be that of the output
+        with contextlib.suppress(OSError):  # the output may go to the disk that is full
             sys.stdout.flush()
     with contextlib.suppress(OSError):
         print(f"{program}: {' '.join(told.split())}", file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
-        os._exit(code)  # an orderly end would wait for the other processes, and they for this one
+        os._exit(code)  # a normal exit would wait for the other processes, and they for this one
     sys.exit(code)
+
+
+def config_file(name: str) -> str:
+    """The file that `--config=NAME[:variant]` means, with its variant.
+
+    A NAME without a folder and without `.py` is a packaged config: `ptb_word:small` is
+    `configs/ptb_word.py:small` of the package. Anything else is a path, returned as it is.
+
+    Raises:
+      UserError: when no packaged config has that name.
+    """
+    stem, colon, variant = name.partition(":")
+    if not stem or "/" in stem or stem.endswith(".py"):
+        return name
+    packaged = _packaged_configs()
+    if stem not in packaged:
+        hint = configs.nearest(stem, packaged)
+        raise UserError(f"unknown config {stem!r}; {hint} (a file of your own: --config=FILE.py)")
+    return f"{packaged[stem]}{colon}{variant}"
+
+
+def _packaged_configs() -> dict[str, Path]:
+    package = Path(__file__).parent
+    # Installed they are a part of the package, in a checkout they lie beside it.
+    folders = [package / "configs", package.parent / "configs"]
+    found = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(found.glob("*.py"))}
+
+
+def _accept_config_names() -> None:
+    """Makes `--config` load packaged configs by name; the flag keeps the name as it was typed."""
+    parser = flags.FLAGS["config"].parser
+    load = parser.parse
+    parser.parse = lambda name: load(config_file(name))
 
 
 def _parse(has_config: bool) -> None:
     if has_config:
+        _accept_config_names()
         for arg in sys.argv[1:]:
-            # config_flags answers an unknown field with a bare traceback.
+            # config_flags would answer an unknown field with a traceback.
             if (field := re.match(r"--?(?:no)?config\.(\w+)", arg)) and (
                 field[1] not in configs.FIELDS
             ):
@@ -162,14 +198,17 @@ def _parse(has_config: bool) -> None:
     try:
         rest = flags.FLAGS(sys.argv)
         if has_config and flags.FLAGS.config is not None:
-            flags.FLAGS.config.keys()  # a missing file is told on first use only
+            flags.FLAGS.config.keys()  # a missing file raises on first use only
     except (UserError, flags.Error) as error:
         if missing := re.search(r"Flag (--\w+) must have a value other than None", str(error)):
             raise UserError(f"{missing[1]}=... is missing: see --help") from None
         raise
     except OSError:
-        file = re.search(r"-config[= ](\S+)", " ".join(sys.argv))
-        raise UserError(f"cannot read the config file {file and file[1]}") from None
+        found = re.search(r"-config[= ](\S+)", " ".join(sys.argv))
+        file = Path(found[1].partition(":")[0] if found else "")
+        packaged = file.stem in _packaged_configs()
+        hint = f"; the packaged one is --config={file.stem}" if packaged else ""
+        raise UserError(f"cannot read the config file {file}{hint}") from None
     except Exception as error:  # a config file is code: it may raise anything
         raise UserError(f"cannot read the config: {type(error).__name__}: {error}") from error
     if len(rest) > 1:
@@ -182,7 +221,7 @@ def _help(doc: str, has_config: bool) -> str:
         default = "" if flag.default in (None, False, "") else f" (default: {flag.default})"
         lines += _wrap(f"--{flag.name}: {flag.help}{default}")
     if has_config:
-        lines += ["", "config fields, set by --config.FIELD=VALUE behind --config=FILE:"]
+        lines += ["", "config fields, set by --config.FIELD=VALUE after --config=NAME:"]
         for name, field in configs.FIELDS.items():
             choices = f" [{'|'.join(field.choices)}]" if field.choices else ""
             lines += _wrap(f"{name} = {field.default!r}: {field.help}{choices}")

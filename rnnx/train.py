@@ -57,7 +57,7 @@ def dry_run(config: ConfigDict, display: Display) -> None:
 
 
 def define_flags() -> None:
-    config_flags.DEFINE_config_file("config", None, "experiment, FILE.py or FILE.py:variant")
+    config_flags.DEFINE_config_file("config", None, "experiment: NAME or FILE.py, with :variant")
     flags.DEFINE_string("workdir", None, "where the run is kept; resumed if it holds one")
     flags.DEFINE_bool("dry_run", False, "try everything in seconds and leave nothing behind")
     flags.DEFINE_string("coordinator", None, "several processes: HOST:PORT of the first")

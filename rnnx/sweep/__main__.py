@@ -46,7 +46,8 @@ def own_sweep(path: str, config: ConfigDict) -> list[Overrides]:
       UserError: when it has none.
     """
     points: list[Overrides] = []
-    function = runpy.run_path(path.partition(".py:")[0].removesuffix(".py") + ".py").get("sweep")
+    file = cli.config_file(path).partition(".py:")[0].removesuffix(".py") + ".py"
+    function = runpy.run_path(file).get("sweep")
     if function is None:
         raise UserError(f"{path} holds no sweep(config, add): name one with --grid or --search")
     function(config, lambda **point: points.append(point))
@@ -59,7 +60,7 @@ def own_sweep(path: str, config: ConfigDict) -> list[Overrides]:
 
 
 def define_flags() -> None:
-    config_flags.DEFINE_config_file("config", None, "experiment, FILE.py or FILE.py:variant")
+    config_flags.DEFINE_config_file("config", None, "experiment: NAME or FILE.py, with :variant")
     flags.DEFINE_string("workdir", None, "where the runs are kept; continued if it holds a sweep")
     flags.DEFINE_string("grid", "", "FIELD=A,B;FIELD=C,D: every combination")
     flags.DEFINE_string("search", "", "FIELD=A..B;FIELD=log:A..B;FIELD=A,B,C: search")
@@ -90,7 +91,7 @@ def plan_of_flags() -> Plan:
     if FLAGS.param_budget:
         config.param_budget = FLAGS.param_budget
     configs.validate(config)
-    path = config_flags.get_config_filename(handle)  # with its variant
+    path = config_flags.get_config_filename(handle)  # as typed, with its variant
     values = config_flags.get_override_values(handle)
     if FLAGS.param_budget:
         values = values | {"param_budget": FLAGS.param_budget}
