@@ -8,6 +8,8 @@ import hashlib
 import os
 import platform
 import re
+import stat
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -21,23 +23,58 @@ def root() -> Path:
 
 
 def keep_compiled() -> None:
-    """Has JAX keep what it compiles, and look there first.
+    """Makes JAX keep compiled programs in the cache and look for them there.
 
-    In a folder that only its owner can read, as compiled programs are trusted, and one for each
-    kind of processor and jaxlib: a home directory may be shared by machines whose instruction sets
-    differ. JAX's own variable JAX_COMPILATION_CACHE_DIR names another place, and
-    JAX_ENABLE_COMPILATION_CACHE=0 turns it off.
+    There is a folder for each kind of processor and each jaxlib, because machines of different
+    instruction sets may share a home directory. Compiled programs are run unchecked, so a folder
+    that another user owns or can write to is not used; one line on stderr says so. JAX's own
+    variable JAX_COMPILATION_CACHE_DIR names another place, and JAX_ENABLE_COMPILATION_CACHE=0 turns
+    caching off.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     folder = root() / "compiled" / _machine()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        make_private(folder)
+        folder = folder.resolve()
+        risk = _open_to_others(folder)
     except OSError:
         return  # no place to write: compile anew
+    if risk:
+        print(f"compiling without a cache: {risk}; set RNNX_CACHE to a folder of your own",
+              file=sys.stderr)  # fmt: skip
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def make_private(folder: Path) -> None:
+    """Creates a folder and its missing parents, each for its owner only; others stay as they are.
+
+    Raises:
+      OSError: when one can't be created.
+    """
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _open_to_others(folder: Path) -> str:
+    """Which folder of a path without links lets another user replace what folder holds, or ''.
+
+    As root can write everywhere, its folders count as our own. In a sticky folder such as /tmp
+    others can't replace what is ours, and where they can't pass, they can't write below either.
+    """
+    out_of_reach = False
+    for place in (*reversed(folder.parents), folder):
+        status = place.stat()
+        if status.st_uid not in (0, os.geteuid()):
+            return f"{place} belongs to another user"
+        safe = out_of_reach or (status.st_mode & stat.S_ISVTX and place != folder)
+        if status.st_mode & 0o022 and not safe:
+            return f"others can write to {place}"
+        out_of_reach = out_of_reach or not status.st_mode & 0o011
+    return ""
 
 
 def _machine() -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -19,7 +20,7 @@ from rnnx import config as configs
 from rnnx import workdir
 from rnnx.errors import UserError
 from rnnx.sweep import runner, space
-from rnnx.sweep.ledger import Ledger, Plan
+from rnnx.sweep.ledger import Claim, Ledger, Plan
 from rnnx.sweep.runner import Metrics
 
 # ---------------------------------------------------------------------------- what is tried
@@ -295,6 +296,35 @@ def config_file(text: Path, tmp_path: Path) -> Path:
     path = tmp_path / "experiment.py"
     path.write_text(CONFIG.format(corpus=str(text)))
     return path
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two cores that can be chosen",
+)
+def test_a_training_starts_on_its_share_of_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its first instruction, as threads that are already there would stay where they are."""
+    stub = tmp_path / "python"
+    stub.write_text("#!/bin/sh\nexec cat /proc/self/status\n")
+    stub.chmod(0o755)
+    monkeypatch.setattr(runner.sys, "executable", str(stub))
+    own = os.sched_getaffinity(0)
+    quiet = SimpleNamespace(event=lambda *_: None)
+    ledger = SimpleNamespace(plan=SimpleNamespace(arguments=[]))
+    sweep = runner.Runner(ledger, 2, quiet)
+    for slot in range(2):
+        folder = tmp_path / str(slot)
+        with open(tmp_path / f"{slot}.log", "w") as log:
+            sweep.launch(Claim(None, {}, folder, log, 0))
+        assert os.sched_getaffinity(0) == own
+    for slot, job in enumerate(sweep.jobs):
+        assert job.process.wait(30) == 0
+        status = (tmp_path / f"{slot}.log").read_text()
+        mask = next(line for line in status.splitlines() if line.startswith("Cpus_allowed:"))
+        cores = int(mask.split()[1].replace(",", ""), 16)
+        assert {i for i in range(cores.bit_length()) if cores >> i & 1} == runner._share(slot, 2)
 
 
 def steps_of(folder: Path) -> list[int]:

@@ -157,15 +157,15 @@ class Runner:
         metrics = Metrics(claim.folder, self.ledger.plan.task)
         metrics.read()
         metrics.first_step = metrics.step
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rnnx.train", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=claim.log,
-            stderr=subprocess.STDOUT,
-            env=_environment(self.workers),
-            start_new_session=True,  # Ctrl-C is ours to pass on
-            preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
-        )
+        with _on(cores):  # a process starts on the cores of the thread that starts it
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rnnx.train", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=claim.log,
+                stderr=subprocess.STDOUT,
+                env=_environment(self.workers),
+                start_new_session=True,  # Ctrl-C is ours to pass on
+            )
         self.jobs.append(Job(claim, process, metrics, slot, time.monotonic()))
         self.screen.event(f"begun    {claim.folder.name}")
 
@@ -231,6 +231,20 @@ def _share(slot: int, workers: int) -> set[int]:
     if workers == 1 or not hasattr(os, "sched_getaffinity"):
         return set()
     return set(sorted(os.sched_getaffinity(0))[slot::workers])
+
+
+@contextlib.contextmanager
+def _on(cores: set[int]) -> Iterator[None]:
+    """Keeps the calling thread on some cores; an empty set changes nothing."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _environment(workers: int) -> dict[str, str]:
