@@ -1,7 +1,8 @@
 """The flat configuration of a run: every field, its default, its meaning and its range.
 
 A file in `configs/` states only what differs; the command line overrides any field
-(`--config.depth=5`). Nothing outside this file invents a field or a default.
+(`--config.depth=5`). Fields and defaults are declared here and nowhere else, except those that a
+task of your own registers.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ FIELDS: dict[str, Field] = {
     "corpus": Field("ptb_word", "ptb_word, ptb_char, text8, enwik8, python (the standard library's "
                     "own sources), jsb (piano rolls), or a path to a UTF-8 file"),
     "data_dir": Field("", "where raw corpus files are or go; empty: $RNNX_DATA, or the cache"),
-    "level": Field("char", "symbols of an own file; other corpora have their own",
+    "level": Field("char", "symbols of a file of your own; other corpora have theirs",
                    ("word", "char", "byte", "roll")),
     # network
     "cell": Field("rhn", "recurrent cell", tuple(CELLS)),
@@ -51,12 +52,12 @@ FIELDS: dict[str, Field] = {
     "tied": Field(False, "softmax weights are the embedding"),
     "param_budget": Field(0, "0, or a number of parameters: hidden_size becomes the largest "
                           "that stays within it", low=0),
-    "coupled": Field(True, "RHN carry gate 1 - t; otherwise one of its own"),
-    "reset_after": Field(False, "GRU reset gate behind the recurrent product, not before it"),
+    "coupled": Field(True, "RHN: the carry gate is 1 - t; otherwise it has its own parameters"),
+    "reset_after": Field(False, "GRU: the reset gate acts after the recurrent product, not before it"),
     "transform_bias": Field(-2.0, "initial bias of the RHN transform gate"),
     "forget_bias": Field(1.0, "initial bias of the LSTM forget gate"),
     "init_scale": Field(0.04, "variables start at U(-s, s)", low=0.0),
-    "input_scale": Field(0.0, "0: as init_scale; or the s of U(-s, s) of the cell's input "
+    "input_scale": Field(0.0, "0: as init_scale; or the s of U(-s, s) for the cell's input "
                          "matrices W alone", low=0.0),
     "mi_init": Field((1.0, 1.0, 1.0), "initial alpha, beta1, beta2 of general MI"),
     # variational dropout: probabilities to drop
@@ -70,34 +71,34 @@ FIELDS: dict[str, Field] = {
     "reset_prob": Field(0.0, "how likely a stream of text starts a window from the zero state, so "
                         "that a network learns to read from there", low=0.0, below=1.0),
     "epochs": Field(10, "passes over the training split", low=1),
-    "max_steps": Field(0, "0, or stop after so many updates", low=0),
-    "checkpoint_every": Field(0, "updates between checkpoints; 0: once an epoch", low=0),
-    "snapshot_every": Field(0, "0, or keep the parameters of every so many epochs, to "
-                            "analyze a run over its training", low=0),
+    "max_steps": Field(0, "0, or stop after this many updates", low=0),
+    "checkpoint_every": Field(0, "updates between checkpoints; 0: one an epoch", low=0),
+    "snapshot_every": Field(0, "0, or keep the parameters every so many epochs, to "
+                            "analyze how they change", low=0),
     "eval_tokens": Field(0, "0, or a cap on the targets scored per split, for smoke runs", low=0),
     "optimizer": Field("sgd", "update rule", ("sgd", "adam", "adamw")),
     "learning_rate": Field(0.2, "initial learning rate", low=0.0),
     "lr_decay": Field(1.0, "learning rate is divided by it every epoch after flat_epochs",
                       low=1.0),
     "flat_epochs": Field(1, "epochs at the initial learning rate", low=1),
-    "patience": Field(0, "0, or halve the learning rate after so many epochs without a better "
+    "patience": Field(0, "0, or halve the learning rate after this many epochs without a better "
                       "valid score", low=0),
     "max_grad_norm": Field(10.0, "clip the gradient's global norm; 0: do not clip", low=0.0),
     "weight_decay": Field(0.0, "L2: wd / 2 ||v||^2 over all variables, in the loss; "
                           "decoupled for adamw", low=0.0),
-    "dtype": Field("float32", "what matrix products take; their sums, state and parameters are "
+    "dtype": Field("float32", "operands of matrix products; sums, state and parameters stay "
                    "float32", ("float32", "bfloat16")),
-    "on_nan": Field("stop", "when numbers are not finite, or the loss is that of a network gone "
-                    "astray: stop; skip that window; or rollback to the last checkpoint, at half "
-                    "the learning rate", ("stop", "skip", "rollback")),
+    "on_nan": Field("stop", "when numbers are not finite, or the score is five times the one of "
+                    "knowing nothing: stop; skip that batch; or rollback to the last checkpoint, "
+                    "at half the learning rate", ("stop", "skip", "rollback")),
     "remat": Field(0, "0: record every step of a window for the backward pass; k: keep the state "
                       "every k steps and recompute between, for long windows", low=0),
-    "seed": Field(0, "decides initial variables and every mask", low=0, below=2**32),
+    "seed": Field(0, "decides initial variables, masks and the order of data", low=0, below=2**32),
 }
 # fmt: on
 
 # A run may be continued with other values of these: they change how far it goes or where
-# its data lie, not what it computes.
+# its data are, not what it computes.
 CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "snapshot_every", "on_nan", "data_dir")
 
 
@@ -207,8 +208,8 @@ def to_json(config: ConfigDict) -> dict:
 def from_json(fields: dict, where: str) -> ConfigDict:
     """The config that `to_json` gave; where names its file in errors.
 
-    A field that the file lacks is younger than the file and gets its default: new fields default
-    to what was done before them.
+    A field that the file lacks is newer than the file and gets its default, which is what was
+    done before the field existed.
 
     Raises:
       UserError: on anything else.

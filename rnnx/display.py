@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress, what it starts from, what it came to."""
+"""What a run prints: progress, a banner at the start, a summary at the end."""
 
 import math
 import sys
@@ -19,9 +19,9 @@ from rnnx.tasks.task import Dataset, Task
 
 
 def console(stream: Any = None, quiet: bool = False, wide: bool = False) -> Console:
-    """Where a command prints: plain text, in the order told; stdout if no stream is named.
+    """A console for plain text; stdout if no stream is given.
 
-    A wide one has room for the tables of many runs where no terminal sets its width.
+    A wide one has room for tables of many runs where no terminal sets the width.
     """
     file = cli.Lasting(stream or sys.stdout)
     made = Console(file=file, quiet=quiet, highlight=False, markup=False, emoji=False)
@@ -44,11 +44,11 @@ class Display:
         self._bar = self._task = None
 
     def print(self, *args: Any) -> None:
-        """A line (or a rich table) that stays; above the bar if there is one."""
+        """Prints a line or a rich table, above the progress bar if there is one."""
         (self._bar.console if self._bar else self.console).print(*args, soft_wrap=True)
 
     def start(self, what: str, total: int, done: int = 0) -> None:
-        """Begins a stretch of `total` units, of which `done` are done already."""
+        """Begins a task of `total` units, of which `done` are done already."""
         self.finish()
         self._what, self._total, self._first = what, total, done
         self._begun = self._printed = time.monotonic()
@@ -68,7 +68,7 @@ class Display:
             self._bar.start()
 
     def update(self, done: int, note: str = "") -> None:
-        """Shows that `done` units of the stretch are done, with a short note."""
+        """Shows that `done` units of the task are done, with a short note."""
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
             return
@@ -79,6 +79,7 @@ class Display:
             self.print(f"{self._what}: {done:,}/{self._total:,} {note}  ETA {duration(left)}")
 
     def finish(self) -> None:
+        """Removes the progress bar."""
         if self._bar:
             self._bar.stop()
             self._bar = None

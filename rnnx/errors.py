@@ -9,19 +9,19 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something the person at the keyboard can mend.
+    """Something the user can fix.
 
     Entry points print its message as one line on stderr and exit with its code, without a
-    traceback. The message names the thing that is wrong and what to do about it.
+    traceback. The message says what is wrong and what to do about it.
     """
 
     code = 2
 
 
 class Outage(UserError):
-    """The machine's fault, not the command's: a full disk, no network, a process in the way.
+    """The machine's fault, not the command's: a full disk, no network, another process.
 
-    Once that is mended, the same command goes on.
+    Once that is fixed, the same command continues.
     """
 
     code = os.EX_TEMPFAIL
@@ -34,8 +34,8 @@ _PASSING = {
 
 
 def passing(error: BaseException | None) -> bool:
-    """Whether a failed read says nothing of what is on the disk: no right to it, no memory, a
-    server that is away."""
+    """Whether a failed read says nothing about the file itself: no permission, no memory, a file
+    server out of reach."""
     while error is not None:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             return True
@@ -61,13 +61,13 @@ class PeersLost(Outage):
     def __init__(self, reason: str):
         """reason: how that was noticed."""
         super().__init__(
-            f"another process of this run is gone ({reason}): start all of them again, and it "
-            "goes on from its last checkpoint"
+            f"another process of this run is gone ({reason}): start all of them again, and the run "
+            "resumes from its last checkpoint"
         )
 
 
 class Diverged(UserError):
-    """The numbers are not finite, or the loss is that of a network gone astray."""
+    """The numbers are not finite, or the loss is far above that of knowing nothing."""
 
     def __init__(self, what: str, advice: str):
         """what: what was seen, where, at which learning rate."""

@@ -1,4 +1,4 @@
-"""What a run measures and keeps: `metrics.jsonl`, TensorBoard events, time."""
+"""What a run measures: `metrics.jsonl`, TensorBoard events, time."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from rnnx.errors import UserError
 class Log:
     """`metrics.jsonl`, one JSON object a line, mirrored to TensorBoard events.
 
-    Lines with "kind": "step" hold what every update gave, "epoch" what every epoch did. Times
-    are in epoch lines only, so step lines of equal runs are equal.
+    A line with "kind": "step" holds the metrics of an update, one with "epoch" those of an epoch.
+    Times are in epoch lines only, so step lines of equal runs are equal.
     """
 
     def __init__(self, folder: Path, position: int = 0, step: int = 0, silent: bool = False):
-        """Continues the file at byte `position`, the place a checkpoint of `step` recorded.
+        """Continues the file at byte `position`, which the checkpoint of `step` recorded.
 
-        A silent log writes nothing: that of every process but the first.
+        A silent log writes nothing; every process but the first has one.
 
         Raises:
           UserError: when the file is shorter than that.
@@ -28,7 +28,7 @@ class Log:
         self.silent = silent
         if silent:
             return
-        # Not SummaryWriter: its thread dies of a full disk, and adding to its queue then hangs.
+        # Not SummaryWriter: its thread dies when the disk is full, and its queue then blocks.
         from tensorboardX.event_file_writer import EventsWriter
 
         path = folder / "metrics.jsonl"
@@ -42,7 +42,7 @@ class Log:
         os.truncate(path, position)
         (folder / "tensorboard").mkdir(exist_ok=True)
         self._board = EventsWriter(str(folder / "tensorboard" / "events"), f".{position}")
-        if step:  # what was told of later steps is void
+        if step:  # events of later steps are void
             self._tell(step + 1, session_log={"status": "START"})
 
     @property
@@ -58,7 +58,7 @@ class Log:
         """Appends a line; every 50th step and every epoch also goes to TensorBoard."""
         if self.silent:
             return
-        # JSON has neither inf nor nan, which the numbers of a diverged network are.
+        # JSON has neither inf nor nan, as a diverged network gives.
         values = {
             k: v if not isinstance(v, float) or math.isfinite(v) else None
             for k, v in values.items()
@@ -74,7 +74,7 @@ class Log:
             self._board.flush()
 
     def _tell(self, step: int, **event: Any) -> None:
-        """TensorBoard of something at a step."""
+        """Writes a TensorBoard event."""
         from tensorboardX.proto.event_pb2 import Event
 
         self._board.write_event(Event(wall_time=time.time(), step=step, **event))

@@ -61,7 +61,7 @@ def run(experiment: Experiment) -> dict:
             return workdir.read_json(finished, workdir.FORMAT)
         recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
         trainer = Trainer(experiment, checkpoints, stop, state, progress, begun)
-        closing.callback(trainer.close)
+        closing.callback(lambda: trainer.log.close())
         with trainer.writing():
             result = trainer.run(new=not found)
         experiment.state = trainer.state  # the arrays it came with are donated
@@ -378,10 +378,6 @@ class Trainer:
             f"{name}: saved at step {self.progress.step:,}; the same command continues"
         )
         raise SystemExit(128 + self.stop.number)
-
-    def close(self) -> None:
-        """Closes the log."""
-        self.log.close()
 
     def _open_log(self) -> Log:
         """The metrics, cut back to where the run stands; only the first process writes them."""

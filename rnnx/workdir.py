@@ -1,4 +1,4 @@
-"""What a run keeps on disk, and how it is opened again.
+"""What a run keeps on disk.
 
     config.json       the resolved config
     vocabulary.json   of texts and rolls: the symbols, in the order of their ids
@@ -6,8 +6,8 @@
     run.json          versions, devices, git revision, data sums, parameter table; each launch
     metrics.jsonl     a line for every update and every epoch
     tensorboard/      the same as events
-    checkpoints/      latest (to go on) and best (to use)
-    evaluations.jsonl what `rnnx.evaluate` printed
+    checkpoints/      latest (to resume) and best (to use)
+    evaluations.jsonl the scores that `rnnx.evaluate` printed
     result.json       the scores, once the run is complete
     lock              held while a process trains here
 
@@ -39,21 +39,21 @@ _OWN = ("config.json", "vocabulary.json", "spec.json", "run.json", "metrics.json
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes the whole file or nothing of it."""
+    """Writes the whole file or none of it."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(json.dumps(value, indent=2) + "\n")
         file.flush()
-        os.fsync(file.fileno())  # or power lost may leave the new name without content
+        os.fsync(file.fileno())  # or a power loss may leave the new name without content
     os.replace(temporary, path)
 
 
 def read_json(path: Path, version: int | None = None) -> dict:
-    """What a file holds.
+    """The JSON object in a file.
 
     Raises:
-      UserError: when it is missing, holds no JSON object, or one of another format than that.
-      Outage: when the system does not let it be read.
+      UserError: when it is missing, is no JSON object, or has another format than `version`.
+      Outage: when the system refuses to read it.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -106,7 +106,7 @@ def check(
             )
         check_data(folder, name, sums)
     elif folder.exists():
-        # Files of ours alone are those of a run that was killed before it began.
+        # Only files of rnnx: a run that was killed before it began.
         foreign = {path.name.removesuffix(".tmp") for path in folder.iterdir()} - set(_OWN)
         if foreign:
             raise UserError(
@@ -127,7 +127,7 @@ def check_data(folder: Path, name: str, sums: dict[str, str]) -> None:
 
 
 def write(folder: Path, config: ConfigDict, spec_file: str, spec: dict, about: dict) -> None:
-    """Makes folder the workdir of this run, or notes in it that the run is continued.
+    """Makes folder the workdir of this run, or records there that the run is resumed.
 
     Args:
       spec: what `spec_file` is to hold: what the network must know of its data.
@@ -145,13 +145,13 @@ def write(folder: Path, config: ConfigDict, spec_file: str, spec: dict, about: d
         else:
             write_json(folder / spec_file, spec)
         write_json(folder / "run.json", about)
-        # Last: with it the workdir is whole.
+        # Last: it completes the workdir.
         write_json(folder / "config.json", configs.to_json(config))
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a workdir for one process at a time; the lock goes with the process.
+    """Holds a workdir for one process at a time; the lock ends with the process.
 
     Raises:
       Outage: when another process holds it, or the folder can't be written.
@@ -164,13 +164,13 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Outage(f"another process is training in {folder}") from None
-        except OSError as error:  # some network file systems have none
+        except OSError as error:  # some network file systems have no locks
             raise Outage(f"cannot lock {file.name} ({error.strerror}): use another disk") from None
         yield
 
 
 def provenance(name: str, sums: dict[str, str], sizes: tuple[int, ...]) -> dict:
-    """What a run should remember of where it ran and on what."""
+    """What a run records about its data and the machine."""
     return {
         "format": FORMAT,
         "data": {"corpus": name, "sums": sums, "sizes": list(sizes)},
@@ -180,7 +180,7 @@ def provenance(name: str, sums: dict[str, str], sizes: tuple[int, ...]) -> dict:
 
 
 def machine() -> dict:
-    """What a measurement should say of where it was made, and by which code."""
+    """What a measurement records about the machine and the code."""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "versions": {"rnnx": __version__} | {name: metadata.version(name) for name in packages},
@@ -207,7 +207,7 @@ def _processor() -> str:
 
 
 def git_revision() -> str:
-    """The commit of the code in use, `-dirty` if it was changed since; empty if unknown."""
+    """The commit of the code in use, with `-dirty` if files were changed; empty if unknown."""
     root = Path(__file__).parent.parent
 
     def git(*args: str) -> str:

@@ -34,13 +34,6 @@ class Rolls(Task):
     counted = "steps"
     spec_file = "vocabulary.json"
 
-    def check(self, config: ConfigDict) -> None:
-        """Refuses what only words have."""
-        if config.tied or config.one_hot or config.drop_x:
-            raise UserError(
-                "piano rolls have no words: leave tied, one_hot and drop_x at their defaults"
-            )
-
     def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
         corpus = data.load(config.corpus, config.level, config.data_dir, say)
         splits = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}

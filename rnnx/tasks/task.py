@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from rnnx import dropout
 from rnnx.data.batches import Batches
 from rnnx.dropout import Masks, Rates
+from rnnx.errors import UserError
 
 # Name -> (sum, count): added over batches and devices, divided once.
 Sums = dict[str, tuple[Any, Any]]
@@ -78,7 +79,15 @@ class Task:
     protocols: dict[str, Callable] = {}  # noqa: RUF012 - a table, never changed
 
     def check(self, config: ConfigDict) -> None:
-        """Raises UserError, in one line, for fields that do not go together."""
+        """Raises UserError, in one line, for fields that do not go together.
+
+        By default for those that only texts have.
+        """
+        if config.tied or config.one_hot or config.drop_x or config.reset_prob:
+            raise UserError(
+                "this task has no words: leave tied, one_hot, drop_x and reset_prob at their "
+                "defaults"
+            )
 
     def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
         """The data; say is told of anything slow. Raises UserError or Outage."""
