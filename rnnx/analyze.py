@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from rnnx import cli, corpora, workdir
+from rnnx import cli, data, workdir
 from rnnx.analysis import numbers, pictures
 from rnnx.analysis.page import page, png
 from rnnx.display import Display
@@ -42,7 +42,7 @@ def subject(folder: Path) -> numbers.Subject:
     config = workdir.read_config(folder)
     if config.level == "roll":
         raise UserError(f"{folder} is a run of piano rolls: the analysis reads texts")
-    corpus = corpora.load(config.corpus, config.level, FLAGS.data_dir or config.data_dir)
+    corpus = data.load(config.corpus, config.level, FLAGS.data_dir or config.data_dir)
     workdir.check_data(folder, corpus)
     return numbers.Subject(folder, getattr(corpus, FLAGS.split))
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from rnnx import cli
 from rnnx import config as configs
 from rnnx.batches import capped
-from rnnx.corpora import Corpus
+from rnnx.data import Corpus
 from rnnx.metrics import UNITS, Score, duration, uniform, unigram
 
 

@@ -33,7 +33,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from rnnx import batches, cli, corpora, model, parallel, workdir
+from rnnx import batches, cli, data, model, parallel, workdir
 from rnnx.display import Display
 from rnnx.errors import UserError
 from rnnx.metrics import Score, duration
@@ -280,7 +280,7 @@ def main() -> None:
     run = workdir.open_run(folder)
     config = run.config
     data_dir, display = FLAGS.data_dir or config.data_dir, Display(sys.stderr)
-    corpus = corpora.load(FLAGS.corpus or config.corpus, config.level, data_dir, display.print)
+    corpus = data.load(FLAGS.corpus or config.corpus, config.level, data_dir, display.print)
     workdir.check_data(folder, corpus)
     tokens = getattr(corpus, FLAGS.split)
     tokens = batches.capped(tokens, FLAGS.max_tokens)
@@ -317,7 +317,7 @@ def main() -> None:
 
 
 def _score(
-    run: workdir.Run, corpus: corpora.Corpus, tokens: np.ndarray, display: Display, name: str
+    run: workdir.Run, corpus: data.Corpus, tokens: np.ndarray, display: Display, name: str
 ) -> tuple[Score, dict]:
     """The score by the protocol that the flags ask for, and the settings that belong to it."""
     config, size = run.config, run.vocabulary.size

@@ -18,8 +18,8 @@ from absl import flags
 from jax import Array
 
 from rnnx import cli, model, workdir
+from rnnx.data.vocabulary import EOS, Vocabulary
 from rnnx.errors import UserError
-from rnnx.vocabulary import EOS, Vocabulary
 
 FLAGS = flags.FLAGS
 

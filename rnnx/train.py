@@ -24,7 +24,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
-from rnnx import batches, cli, corpora, evaluate, model, optim, parallel, workdir
+from rnnx import batches, cli, data, evaluate, model, optim, parallel, workdir
 from rnnx import config as configs
 from rnnx.checkpoint import Checkpoints
 from rnnx.display import Display, banner, summary
@@ -89,10 +89,10 @@ class Trainer:
         configs.validate(config)
         self.folder, self.display = folder, display
         self.mesh = parallel.batch_mesh(config.batch_size)
-        self.corpus = corpora.load(config.corpus, config.level, config.data_dir, display.print)
+        self.corpus = data.load(config.corpus, config.level, config.data_dir, display.print)
         config = config.copy_and_resolve_references()
         config.level = self.corpus.level
-        if self.corpus.name not in corpora.BUILT_IN:
+        if self.corpus.name not in data.BUILT_IN:
             config.corpus = str(Path(config.corpus).expanduser().resolve())
         vocab_size = self.corpus.vocabulary.size
         self.config = config = model.resolve(config, vocab_size)

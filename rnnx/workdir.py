@@ -30,9 +30,9 @@ from ml_collections import ConfigDict
 from rnnx import __version__, model
 from rnnx import config as configs
 from rnnx.checkpoint import read_best
-from rnnx.corpora import BUILT_IN, Corpus
+from rnnx.data import BUILT_IN, Corpus
+from rnnx.data.vocabulary import Vocabulary
 from rnnx.errors import Outage, UserError, writing
-from rnnx.vocabulary import Vocabulary
 
 FORMAT = 1  # of run.json, with metrics.jsonl, and of result.json and evaluations.jsonl
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from rnnx import cli, corpora
+from rnnx import cli, data
 from rnnx import config as configs
 from rnnx.display import Display
 from rnnx.errors import UserError
@@ -112,7 +112,7 @@ def main() -> None:
     plan = plan_of_flags()
     config = plan.config
     # Data that is missing should be told once, not by every trial.
-    level = corpora.load(config.corpus, config.level, config.data_dir, Display().print).level
+    level = data.load(config.corpus, config.level, config.data_dir, Display().print).level
     folder = Path(FLAGS.workdir).expanduser()
     with in_reach(folder):
         ledger = Ledger(folder, plan, FLAGS.storage)

@@ -18,9 +18,9 @@ class Vocabulary:
     """The symbols of a corpus; a symbol's id is its place.
 
     `symbols` are words, single characters, byte values (ints), or the MIDI numbers of a piano
-    roll's keys, several of which sound at once. `<unk>` stands for what the
-    training part lacks: always there among the words of own files, and as the last of the
-    characters where valid or test need it. `<eos>` ends a line of words.
+    roll's keys, several of which sound at once. `<unk>` stands for what the training split lacks:
+    always there among the words of own files, and as the last of the characters where valid or
+    test need it. `<eos>` ends a line of words.
     """
 
     level: str
@@ -29,6 +29,11 @@ class Vocabulary:
     @property
     def size(self) -> int:
         return len(self.symbols)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest unsigned type that holds the ids, little-endian."""
+        return np.min_scalar_type(self.size - 1).newbyteorder("<")
 
     @functools.cached_property
     def _ids(self) -> dict[str, int] | np.ndarray:
