@@ -14,7 +14,7 @@ from rich.text import Text
 
 from rnnx import cli
 from rnnx import config as configs
-from rnnx.metrics import duration
+from rnnx.duration import duration
 from rnnx.tasks.task import Dataset, Task
 
 

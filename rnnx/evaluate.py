@@ -29,8 +29,8 @@ from absl import flags
 from rnnx import cli, workdir
 from rnnx.config import nearest
 from rnnx.display import Display
+from rnnx.duration import duration
 from rnnx.errors import UserError
-from rnnx.metrics import duration
 from rnnx.score import local_mesh, make_scorer
 from rnnx.tasks.task import Dataset, Scores
 from rnnx.trained import Run, load_data, open_run

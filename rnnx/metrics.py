@@ -131,13 +131,3 @@ class Clock:
         """Ends the count; steps that ran ahead must be over, their time is counted here."""
         self.lap(0)
         self._since = None
-
-
-def duration(seconds: float) -> str:
-    """`5 s`, `12 min 3 s` or `7 h 5 min`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600:,} h {seconds % 3600 // 60} min"

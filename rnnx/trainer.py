@@ -14,9 +14,10 @@ from jax.experimental import multihost_utils
 from rnnx import cli, optim, parallel, recovery, workdir
 from rnnx.checkpoint import Checkpoints
 from rnnx.display import Stopped, Watched
+from rnnx.duration import duration
 from rnnx.errors import Diverged, Outage, writing
 from rnnx.experiment import Experiment
-from rnnx.metrics import Clock, Log, duration
+from rnnx.metrics import Clock, Log
 from rnnx.parallel import BATCHES
 from rnnx.recovery import Progress
 from rnnx.tasks.task import Scores

@@ -9,10 +9,10 @@ of their numbers (Hochreiter and Schmidhuber 1997, the adding problem).
 
 import jax.numpy as jnp
 import numpy as np
+from rnnx.data.sequences import SequenceBatches, Sequences
 
 from rnnx import heads, tasks
 from rnnx.config import Field
-from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.model import VectorModel
 from rnnx.tasks.network import cell_of, stack_options
 from rnnx.tasks.task import Dataset, Task

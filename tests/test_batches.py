@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnx.batches import Pieces, PieceWindows, Windows, capped, scoring_windows, streams
+from rnnx.data.batches import Pieces, PieceWindows, Windows, capped, scoring_windows, streams
 from rnnx.errors import UserError
 
 sizes = st.integers(1, 9)

@@ -129,7 +129,7 @@ def test_a_full_disk_may_be_that_of_the_output(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [">&-", "2>&-", "| true"])
 def test_nobody_need_read_what_a_command_prints(how: str, text: Path) -> None:
-    module = f"{sys.executable} -m rnnx.corpora --corpus={text}"
+    module = f"{sys.executable} -m rnnx.data --corpus={text}"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f"{module} {how}"],
         cwd=ROOT, env=one_device(PYTHONUNBUFFERED="1"), capture_output=True, text=True, timeout=120,
@@ -177,7 +177,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "sample", "corpora"])
+@pytest.mark.parametrize("module", ["train", "evaluate", "sample", "data"])
 def test_help(module: str) -> None:
     done = run_module(module, "--help")
     assert done.returncode == 0 and not done.stderr, done.stderr

@@ -13,7 +13,7 @@ from conftest import QUIET, raw_data, run_module, small
 from ml_collections import ConfigDict
 
 from rnnx import config as configs
-from rnnx import corpora, evaluate, model, parallel
+from rnnx import data, evaluate, model, parallel
 from rnnx.train import Trainer
 
 VOCAB = 13
@@ -159,7 +159,7 @@ def test_dynamic_learns_from_a_text_that_repeats() -> None:
 def test_targets_scored_on_penn_treebank(real_data: Path) -> None:
     """N - 1 targets of N tokens: the first word has no predecessor, as in the authors' code."""
     for name, expected in (("ptb_word", 82_429), ("ptb_char", 442_422)):
-        corpus = corpora.load(name, data_dir=str(real_data))
+        corpus = data.load(name, data_dir=str(real_data))
         windows = evaluate.batches.scoring_windows(corpus.test, 1, 256)
         assert sum(int(weight.sum()) for _, _, weight in windows) == expected
 

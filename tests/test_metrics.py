@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rnnx import metrics
+from rnnx.duration import duration
 from rnnx.errors import UserError
-from rnnx.metrics import Clock, Log, Score, duration, unigram
+from rnnx.metrics import Clock, Log, Score, unigram
 
 
 def test_score_units() -> None:

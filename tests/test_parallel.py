@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import QUIET, ROOT, one_device, run_module, small
 
-from rnnx import batches, corpora, evaluate, model, optim, parallel, update
+from rnnx import batches, data, evaluate, model, optim, parallel, update
 from rnnx.errors import UserError
 from rnnx.parallel import EVERYWHERE
 from rnnx.train import Trainer
@@ -25,7 +25,7 @@ from rnnx.update import State
 
 def run_steps(text: Path, devices: int, steps: int = 6):
     config = small(text)
-    corpus = corpora.load(str(text), "char")
+    corpus = data.load(str(text), "char")
     config = model.resolve(config, corpus.vocabulary.size)
     graphdef, params = model.split(model.build(config, corpus.vocabulary.size))
     mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])

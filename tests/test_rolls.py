@@ -11,13 +11,13 @@ import pytest
 from conftest import QUIET, ROOT, raw_data, run_module
 
 from rnnx import config as configs
-from rnnx import corpora, evaluate, model
-from rnnx.batches import Pieces, PieceWindows
-from rnnx.corpora import Corpus
+from rnnx import data, evaluate, model
+from rnnx.data import Corpus
+from rnnx.data.batches import Pieces, PieceWindows
+from rnnx.data.vocabulary import Vocabulary
 from rnnx.errors import UserError
 from rnnx.metrics import uniform, unigram
 from rnnx.train import Trainer
-from rnnx.vocabulary import Vocabulary
 
 KEYS = 6
 
@@ -39,7 +39,7 @@ def chorales(monkeypatch: pytest.MonkeyPatch) -> Corpus:
         "jsb", "roll", rolls(0, 11), rolls(1, 4), rolls(2, 5),
         Vocabulary("roll", tuple(range(21, 21 + KEYS))), {"made": "0" * 64},
     )  # fmt: skip
-    monkeypatch.setattr(corpora, "load", lambda *args, **options: made)
+    monkeypatch.setattr(data, "load", lambda *args, **options: made)
     return made
 
 
@@ -163,26 +163,13 @@ def test_an_embedding_size_is_refused() -> None:
         model.resolve(config_of(embed_size=5), KEYS)
 
 
-def test_text_is_neither_read_nor_written() -> None:
-    vocabulary = Vocabulary.from_json(Vocabulary("roll", (21, 22)).to_json())
-    for call in (lambda: vocabulary.encode("a"), lambda: vocabulary.decode([0])):
-        with pytest.raises(UserError, match="no text"):
-            call()
-
-
 def test_real_chorales_in_all_commands(tmp_path: Path) -> None:
     folder = raw_data()
     if folder is None or not (folder.parent / "JSB_Chorales.mat").exists():
         pytest.skip("needs JSB_Chorales.mat: set RNNX_DATA to its folder")
-    data = f"--config.data_dir={folder.parent}"
-    corpus = corpora.load("jsb", data_dir=str(folder.parent))
-    assert [len(s) for s in (corpus.train, corpus.valid, corpus.test)] == [13_807, 4_602, 4_725]
-    assert [len(s.ends) for s in (corpus.train, corpus.valid, corpus.test)] == [229, 76, 77]
-    assert corpus.train.frames.max() == 1 and corpus.train.pieces[0].shape == (129, 88)
-    again = corpora.load("jsb", data_dir=str(folder.parent))  # from the prepared copy
-    assert (again.train.frames == corpus.train.frames).all()
+    place = f"--config.data_dir={folder.parent}"
     run = f"--workdir={tmp_path / 'run'}"
-    done = run_module("train", f"--config={ROOT}/configs/jsb.py", data, run, "--config.epochs=3")
+    done = run_module("train", f"--config={ROOT}/configs/jsb.py", place, run, "--config.epochs=3")
     assert done.returncode == 0, done.stderr
     assert "nats a step" in done.stdout
     scored = run_module("evaluate", run, "--split=valid")

@@ -10,7 +10,7 @@ from conftest import run_module
 from test_evaluate import VOCAB, network, trained  # noqa: F401 - trained is a fixture
 
 from rnnx import model, sample
-from rnnx.vocabulary import Vocabulary
+from rnnx.data.vocabulary import Vocabulary
 
 
 def draw(seed: int = 0, **options) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import QUIET, ROOT, small
 
-from rnnx import corpora, evaluate, model, workdir
+from rnnx import data, evaluate, model, workdir
 from rnnx.errors import Outage, UserError
 from rnnx.report.runs import read
 from rnnx.train import Trainer
@@ -89,11 +89,11 @@ def test_run_json_keeps_the_first_launch_and_notes_the_later(text: Path, tmp_pat
 def test_damaged_files_are_told_in_one_line(
     name: str, content: str, text: Path, tmp_path: Path
 ) -> None:
-    from rnnx.vocabulary import Vocabulary
+    from rnnx.data.vocabulary import Vocabulary
 
     folder = tmp_path / "run"
     folder.mkdir()
-    corpus = corpora.load(str(text))
+    corpus = data.load(str(text))
     config = model.resolve(small(text, level="char"), corpus.vocabulary.size)
     workdir.write(folder, config, corpus, workdir.provenance(corpus))
     workdir.check(folder, config, corpus)
@@ -118,7 +118,7 @@ def test_a_workdir_of_the_first_format_is_read_and_continued(text: Path, tmp_pat
         tar.extractall(tmp_path, filter="data")
     folder = tmp_path / "workdir_1"
     run, result = workdir.open_run(folder), workdir.read_json(folder / "result.json")
-    corpus = corpora.load(str(text))
+    corpus = data.load(str(text))
     score = evaluate.full(run.graphdef, run.params, corpus.test)
     assert score.nll == pytest.approx(result["test"]["nll"], rel=1e-5)
     config = run.config

@@ -1,4 +1,25 @@
-def __getattr__(name):
-    from rnnx import corpora
+"""Corpora: found, downloaded, encoded, kept.
 
-    return getattr(corpora, name)
+    corpus = data.load("ptb_word")               # or ptb_char, text8, enwik8, python, jsb, a file
+    corpus.train                                 # (N,) ids, the smallest unsigned type for them
+    corpus.vocabulary.decode(corpus.train[:9])
+
+Raw files are looked for in `data_dir`, else `$RNNX_DATA`, else `<cache>/raw`, downloaded there if
+missing, and their sums checked at every load. Prepared records lie in `<cache>/tfds`, in folders
+keyed by content. `rnnx.cache` says where the cache is.
+
+catalogue.py    the built-in corpora, a row each
+download.py     raw files: found, checked, downloaded
+text.py         from bytes to ids; own files; the Python library
+rolls.py        from a MATLAB file to piano rolls
+vocabulary.py   symbols and their ids
+store.py        prepared records
+scratch.py      folders to work in unseen
+corpus.py       a corpus by name
+__main__.py     the command
+"""
+
+from rnnx.data.catalogue import BUILT_IN, SOURCES
+from rnnx.data.corpus import Corpus, load
+
+__all__ = ["BUILT_IN", "SOURCES", "Corpus", "load"]

@@ -10,8 +10,8 @@ from rich.table import Table as RichTable
 
 from rnnx.cells import CELLS
 from rnnx.config import show
+from rnnx.duration import duration
 from rnnx.errors import UserError
-from rnnx.metrics import duration
 from rnnx.report import published
 from rnnx.report.runs import (
     INTEGRATION_NAMES,

@@ -15,8 +15,8 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from rnnx import cli, parallel, workdir
+from rnnx.duration import duration
 from rnnx.errors import Outage, UserError
-from rnnx.metrics import duration
 from rnnx.sweep import space
 from rnnx.sweep.ledger import Claim, Ledger
 from rnnx.sweep.screen import Progress, Screen

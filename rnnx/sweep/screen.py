@@ -11,7 +11,7 @@ from rich.table import Table
 
 from rnnx import config as configs
 from rnnx.display import console
-from rnnx.metrics import duration
+from rnnx.duration import duration
 from rnnx.sweep.ledger import Ledger
 from rnnx.sweep.space import Overrides
 from rnnx.tasks.task import Unit

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rnnx.data.vocabulary import Vocabulary
 from rnnx.errors import UserError
-from rnnx.vocabulary import Vocabulary
 
 
 @given(st.text(min_size=1))
@@ -97,3 +97,10 @@ def test_json_round_trip(vocabulary):
 def test_nonsense_is_no_vocabulary(nonsense):
     with pytest.raises(UserError, match="not a vocabulary"):
         Vocabulary.from_json(nonsense)
+
+
+def test_a_piano_roll_is_no_text():
+    vocabulary = Vocabulary.from_json(Vocabulary("roll", (21, 22)).to_json())
+    for call in (lambda: vocabulary.encode("a"), lambda: vocabulary.decode([0])):
+        with pytest.raises(UserError, match="no text"):
+            call()
