@@ -53,7 +53,7 @@ FIELDS: dict[str, Field] = {
     "param_budget": Field(0, "0, or a number of parameters: hidden_size becomes the largest "
                           "that stays within it", low=0),
     "coupled": Field(True, "RHN: the carry gate is 1 - t; otherwise it has its own parameters"),
-    "reset_after": Field(False, "GRU: the reset gate acts after the recurrent product, not before it"),
+    "reset_after": Field(False, "GRU: the reset gate acts after the recurrent product"),
     "transform_bias": Field(-2.0, "initial bias of the RHN transform gate"),
     "forget_bias": Field(1.0, "initial bias of the LSTM forget gate"),
     "init_scale": Field(0.04, "variables start at U(-s, s)", low=0.0),

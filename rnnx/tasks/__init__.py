@@ -12,7 +12,7 @@ commas: `RNNX_TASKS=mytask python -m rnnx.train --config=... --config.task=mytas
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -23,16 +23,23 @@ from rnnx.errors import UserError
 if TYPE_CHECKING:
     from rnnx.tasks.task import Task
 
-# Name -> the task, or where it is; imported on first use, since flax takes a second.
-TASKS: dict[str, Any] = {
-    "language": "rnnx.tasks.language:Language",
-    "rolls": "rnnx.tasks.rolls:Rolls",
+
+class Row(NamedTuple):
+    """A task, or `module:Class` to be imported on first use, since flax takes a second."""
+
+    task: Any
+    corpora: tuple[str, ...] = ()  # values of config.corpus that mean this task
+
+
+TASKS: dict[str, Row] = {
+    "language": Row("rnnx.tasks.language:Language"),
+    "rolls": Row("rnnx.tasks.rolls:Rolls", corpora=("jsb",)),
 }
 
 
 def register(name: str, task: "Task", fields: dict[str, Field] | None = None) -> None:
     """Adds a task, and the config fields that it declares."""
-    TASKS[name] = task
+    TASKS[name] = Row(task)
     configs.FIELDS.update(fields or {})
 
 
@@ -58,15 +65,14 @@ def get(name: str) -> "Task":
             f"unknown task {name!r}; {configs.nearest(name, TASKS)} (a task of your own needs "
             "RNNX_TASKS=its module)"
         )
-    if isinstance(TASKS[name], str):
-        module, _, kind = TASKS[name].partition(":")
-        TASKS[name] = getattr(importlib.import_module(module), kind)()
-    return TASKS[name]
+    row = TASKS[name]
+    if isinstance(row.task, str):
+        module, _, kind = row.task.partition(":")
+        TASKS[name] = row = row._replace(task=getattr(importlib.import_module(module), kind)())
+    return row.task
 
 
 def of(config: ConfigDict | dict) -> "Task":
     """The task of a config: the one that it names, else that of its corpus, else language."""
-    if config["task"]:
-        return get(config["task"])
-    owner = (name for name in list(TASKS) if config["corpus"] in get(name).corpora)
-    return get(next(owner, "language"))
+    owners = (name for name, row in TASKS.items() if config["corpus"] in row.corpora)
+    return get(config["task"] or next(owners, "language"))

@@ -30,7 +30,6 @@ class Rolls(Task):
     nats a step, summed over its keys; steps, their number.
     """
 
-    corpora = ("jsb",)
     counted = "steps"
     spec_file = "vocabulary.json"
 

@@ -66,7 +66,6 @@ class Task:
       lower_is_better: its direction.
       counted: the name in `scores` of what the primary score is a mean over.
       spec_file: the name in a workdir of what `spec_to_json` gives.
-      corpora: names of `config.corpus` that mean this task where `config.task` is empty.
       protocols: of evaluation, beside `full` and `batched`: name -> a function as of
         `tasks.monte_carlo.score`.
     """
@@ -75,7 +74,6 @@ class Task:
     lower_is_better = True
     counted = "count"
     spec_file = "spec.json"
-    corpora: tuple[str, ...] = ()
     protocols: dict[str, Callable] = {}  # noqa: RUF012 - a table, never changed
 
     def check(self, config: ConfigDict) -> None:
