@@ -84,9 +84,10 @@ def bernoulli_mask(key: Array, drop: float, shape: tuple[int, ...]) -> Array | N
 
 def _states(key: Array, drop: float, stack: Any) -> tuple[Any, ...] | None:
     """A mask a layer, or a pair (forward, backward) where layers read in both directions."""
+    widths = tuple(layer.hidden_features for layer in stack.layers)
     if not stack.bidirectional:
-        return _per_layer(key, drop, stack.state_widths)
-    masks = _per_layer(key, drop, tuple(n for n in stack.state_widths for _ in range(2)))
+        return _per_layer(key, drop, widths)
+    masks = _per_layer(key, drop, tuple(n for n in widths for _ in range(2)))
     return masks and tuple(zip(masks[::2], masks[1::2], strict=True))
 
 

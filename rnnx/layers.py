@@ -37,7 +37,9 @@ class _Recurrent(nnx.Module):
         Args:
           cell: which equations.
           in_features, hidden_features: m and n.
-          dtype: operand type of the matrix products; state and parameters stay float32.
+          dtype: operand type of the matrix products; state and parameters stay float32. Given
+            float64 inputs or states (see `jax_enable_x64`), all is computed in float64; dtype
+            float64 does so for any.
           rngs: its `params` stream is drawn from.
           **init: the scales and constants that `cells.init` takes.
         """
@@ -66,7 +68,10 @@ class RecurrentCell(_Recurrent, nnx.RNNCellBase):
 
         Leading axes other than one batch axis work too; mask is as in `cells.step`.
         """
-        params = scan.cast_matrices(self.params, self.dtype)
+        params, inputs, carry, mask, dtype = scan.widen(
+            self.params, inputs, carry, mask, self.dtype
+        )
+        params = scan.cast_matrices(params, dtype)
         wx = cells.project(params, inputs)
         carry = cells.step(self.cell, params, carry, wx, mask)
         return carry, carry[0]
@@ -74,10 +79,14 @@ class RecurrentCell(_Recurrent, nnx.RNNCellBase):
     def initialize_carry(
         self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
     ) -> Carry:
-        """The carry for inputs of shape (..., m): zeros, or what carry_init(key, shape) draws."""
+        """The carry for inputs of shape (..., m): zeros, or what carry_init(key, shape) draws.
+
+        The zeros are float32, or float64 if `dtype` is: a shape says nothing of the inputs' type.
+        """
         shape = (*input_shape[:-1], self.hidden_features)
         if carry_init is None:
-            return tuple(jnp.zeros(shape, jnp.float32) for _ in range(self.cell.num_states))
+            dtype = jnp.promote_types(jnp.float32, self.dtype)
+            return tuple(jnp.zeros(shape, dtype) for _ in range(self.cell.num_states))
         stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
         return tuple(carry_init(stream(), shape) for _ in range(self.cell.num_states))
 
@@ -95,19 +104,34 @@ class RecurrentLayer(_Recurrent):
         carry: Carry | None = None,
         *,
         mask: Array | None = None,
+        lengths: Array | None = None,
+        reset: Array | None = None,
         time_major: bool = False,
         remat: int = 0,
     ) -> tuple[Array, Carry]:
         """xs (B, T, m), or (T, B, m) if time_major, to ys of the same layout and the last carry.
 
-        carry None is the zero state; mask (B, n) is the variational dropout mask of the state;
-        remat is as in `scan.unroll`.
+        Args:
+          carry: state before the first step, each (B, n); None is the zero state.
+          mask: (B, n), the variational dropout mask of the state.
+          lengths: (B,) integers, the steps of each row's sequence. From there on ys is zero, xs
+            may hold anything, and the carry returned is the one at the length. `nnx.RNN` calls
+            this seq_lengths.
+          reset: booleans, (B, T) or (T, B) like xs: where true, the row's state is set to zero
+            before that step.
+          remat: as in `scan.unroll`.
+
+        Raises:
+          ValueError: when lengths or reset have another shape or type.
         """
         if not time_major:
             xs = jnp.swapaxes(xs, 0, 1)
+            reset = None if reset is None else jnp.swapaxes(reset, 0, 1)
         if carry is None:
             carry = cells.zero_carry(self.cell, xs.shape[1], self.hidden_features)
-        ys, carry = scan.unroll(self.cell, self.params, xs, carry, mask, self.dtype, remat)
+        ys, carry = scan.unroll(
+            self.cell, self.params, xs, carry, mask, self.dtype, remat, lengths, reset
+        )
         return (ys if time_major else jnp.swapaxes(ys, 0, 1)), carry
 
 
@@ -117,7 +141,13 @@ class Stack(nnx.Module):
         stack = rnnx.Stack(rnnx.Cell("lstm"), 128, 256, num_layers=2, rngs=nnx.Rngs(0))
         ys, carries = stack(xs)
 
-    Further arguments as of `RecurrentLayer`.
+    In a bidirectional stack every layer also reads its inputs from the last valid step to the
+    first, with parameters of their own; the outputs of both, (.., 2 n), are what the layer gives.
+    Schuster and Paliwal 1997.
+
+    Attributes:
+      layers: one `RecurrentLayer` a layer.
+      backward: those that read backward; None unless bidirectional.
     """
 
     def __init__(
@@ -127,68 +157,117 @@ class Stack(nnx.Module):
         hidden_features: int,
         *,
         num_layers: int = 1,
+        bidirectional: bool = False,
         **options: Any,
     ):
-        self.layers = nnx.List(
-            [
-                RecurrentLayer(
-                    cell, hidden_features if i else in_features, hidden_features, **options
-                )
-                for i in range(num_layers)
-            ]
-        )
+        """Draws the parameters of all layers, then of those that read backward.
 
-    bidirectional = False
+        Args:
+          cell: which equations.
+          in_features, hidden_features: m of the first layer, and n of every layer.
+          **options: as of `RecurrentLayer`.
+        """
+        above = 2 * hidden_features if bidirectional else hidden_features
+
+        def layers() -> nnx.List:
+            return nnx.List(
+                [
+                    RecurrentLayer(cell, above if i else in_features, hidden_features, **options)
+                    for i in range(num_layers)
+                ]
+            )
+
+        self.layers = layers()
+        self.backward = layers() if bidirectional else None
 
     @property
-    def input_widths(self) -> tuple[int, ...]:
-        """Of each layer."""
-        return tuple(layer.in_features for layer in self.layers)
+    def bidirectional(self) -> bool:
+        """Whether every layer reads in both directions."""
+        return self.backward is not None
 
     @property
-    def state_widths(self) -> tuple[int, ...]:
-        """Of each layer."""
-        return tuple(layer.hidden_features for layer in self.layers)
+    def in_features(self) -> int:
+        """Width of the stack's inputs."""
+        return self.layers[0].in_features
 
     @property
     def out_features(self) -> int:
-        """Of the topmost layer."""
-        return self.layers[-1].hidden_features
+        """Width of the stack's outputs: n, or 2 n if bidirectional."""
+        return self.layers[-1].hidden_features * (2 if self.bidirectional else 1)
 
-    def zero_carry(self, batch_size: int) -> tuple[Carry, ...]:
-        """The zero state of every layer."""
+    @property
+    def input_widths(self) -> tuple[int, ...]:
+        """Width of each layer's inputs."""
+        return tuple(layer.in_features for layer in self.layers)
+
+    def zero_carry(self, batch_size: int) -> tuple[Any, ...]:
+        """The zero state of every layer; a pair (forward, backward) each if bidirectional."""
+
+        def zero(layer: RecurrentLayer) -> Carry:
+            return cells.zero_carry(layer.cell, batch_size, layer.hidden_features)
+
+        if self.backward is None:
+            return tuple(zero(layer) for layer in self.layers)
         return tuple(
-            cells.zero_carry(layer.cell, batch_size, layer.hidden_features) for layer in self.layers
+            (zero(ahead), zero(back))
+            for ahead, back in zip(self.layers, self.backward, strict=True)
         )
 
     def __call__(
         self,
         xs: Array,
-        carries: tuple[Carry, ...] | None = None,
+        carries: tuple[Any, ...] | None = None,
         *,
         input_masks: tuple[Array | None, ...] | None = None,
-        state_masks: tuple[Array | None, ...] | None = None,
+        state_masks: tuple[Any, ...] | None = None,
+        lengths: Array | None = None,
+        reset: Array | None = None,
         time_major: bool = False,
         remat: int = 0,
-    ) -> tuple[Array, tuple[Carry, ...]]:
+    ) -> tuple[Array, tuple[Any, ...]]:
         """As a layer, with one carry a layer.
 
-        input_masks, one (B, m or n) a layer, multiply a layer's input at every step; state_masks,
-        one (B, n) a layer, are each layer's mask.
+        Args:
+          carries: each layer's, as of `zero_carry`. The backward one stands after a row's last
+            valid step before the call and before its first step after it.
+          input_masks: one (B, m) a layer, of the widths `input_widths`; multiply a layer's input
+            at every step.
+          state_masks: one (B, n) a layer, or one pair of them (forward, backward) if
+            bidirectional: each layer's mask.
+
+        Raises:
+          ValueError: on reset in a bidirectional stack, whose states come from the future too;
+            when lengths or reset have another shape or type.
         """
-        none = (None,) * len(self.layers)
+        if self.bidirectional and reset is not None:
+            raise ValueError("reset is for stacks that read forward only, not for bidirectional")
         ys, last = xs if time_major else jnp.swapaxes(xs, 0, 1), []
-        for layer, carry, drop_in, drop_state in zip(
-            self.layers,
-            carries or none,
-            input_masks or none,
-            state_masks or none,
-            strict=True,
+        if reset is not None and not time_major:
+            reset = jnp.swapaxes(reset, 0, 1)
+        # Before the masks: a NaN in padding would reach their gradients.
+        ys = scan.clean(ys, scan.select_rows(ys, lengths, reset).valid)
+        shared = {"lengths": lengths, "reset": reset, "time_major": True, "remat": remat}
+        none = (None,) * len(self.layers)
+        for i, (carry, drop_in, drop_state) in enumerate(
+            zip(carries or none, input_masks or none, state_masks or none, strict=True)
         ):
             ys = ys if drop_in is None else ys * drop_in
-            ys, carry = layer(ys, carry, mask=drop_state, time_major=True, remat=remat)
+            if self.backward is None:
+                ys, carry = self.layers[i](ys, carry, mask=drop_state, **shared)
+            else:
+                ys, carry = self._both_ways(i, ys, carry, drop_state, shared)
             last.append(carry)
         return (ys if time_major else jnp.swapaxes(ys, 0, 1)), tuple(last)
+
+    def _both_ways(
+        self, i: int, xs: Array, carry: Any, mask: Any, shared: dict[str, Any]
+    ) -> tuple[Array, tuple[Carry, Carry]]:
+        """Layer i in both directions, on xs (T, B, m)."""
+        carry, mask = carry or (None, None), mask or (None, None)
+        ahead, last = self.layers[i](xs, carry[0], mask=mask[0], **shared)
+        flipped = scan.flip(xs, shared["lengths"])
+        back, first = self.backward[i](flipped, carry[1], mask=mask[1], **shared)
+        return jnp.concatenate([ahead, scan.flip(back, shared["lengths"])], axis=-1), (last, first)
 
 
 # ---------------------------------------------------------------------------- cells by name

@@ -14,13 +14,16 @@ the pre-activations; every weight gradient is then one large product over time a
 What is recorded grows with T: G n numbers a block, step and row. For long windows `remat` keeps
 the state every so many steps only and runs each segment forward again before its backward pass.
 
+Sequences that end within a batch, and states reset within a window, are selections around each
+step. Without them the program is the one it would be if they did not exist.
+
 Nothing of this depends on the cell: `cells.py` stays the only place where equations stand. Reverse
 mode only, to any order (each further one at JAX's own speed); `unroll_plain` has forward mode too.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +31,13 @@ from jax import Array, lax
 
 from rnnx import cells
 from rnnx.cells import Carry, Cell, Params
+
+
+class Rows(NamedTuple):
+    """Which rows of the batch each step concerns; None where nothing has to be selected."""
+
+    valid: Array | None = None  # (T, B): the row's sequence has not ended
+    reset: Array | None = None  # (T, B): the row's state is set to zero before the step
 
 
 def unroll(
@@ -38,34 +48,47 @@ def unroll(
     mask: Array | None = None,
     dtype: Any = jnp.float32,
     remat: int = 0,
+    lengths: Array | None = None,
+    reset: Array | None = None,
 ) -> tuple[Array, Carry]:
     """Runs a cell over time.
 
     Args:
       cell: which equations.
-      params: the cell's blocks, float32.
+      params: the cell's blocks, float32 or float64.
       xs: (T, B, m) inputs.
       carry: state before the first step, each (B, n).
       mask: (B, n), the variational dropout mask of the state, the same at every step and block;
         treated as a constant: no gradient reaches it.
-      dtype: of the matrix products' operands; sums, states, parameters and gradients stay float32.
+      dtype: of the matrix products' operands; sums and states are float32, and gradients have the
+        types of what they belong to. When params, xs, carry or dtype are float64 (which needs
+        `jax_enable_x64`), sums, states and products of dtype float32 are float64 instead.
       remat: 0 records every step for the backward pass; k > 0 keeps the state every k steps and
         recomputes between: about T / k + k steps' memory instead of T, one more forward pass.
+      lengths: (B,) integers, the steps of each row's sequence; None is T for all. Whatever xs
+        holds after them, NaN too, changes neither values nor gradients.
+      reset: (T, B) booleans; where true, the row's state is set to zero before that step.
 
     Returns:
-      ys (T, B, n), the outputs, and the carry after the last step.
+      ys (T, B, n), the outputs, and the carry after the last step. With lengths: ys is zero from a
+      row's length on, and the carry is the one at the length (at length 0 the initial one).
+
+    Raises:
+      ValueError: when lengths or reset have another shape or type.
     """
-    dtype = jnp.dtype(dtype)
+    params, xs, carry, mask, dtype = widen(params, xs, carry, mask, dtype)
+    rows = select_rows(xs, lengths, reset)
+    xs = clean(xs, rows.valid)
     wx = tuple(product(xs, block["W"], dtype) if "W" in block else None for block in params)
     if mask is not None:
         mask = lax.stop_gradient(mask)
     without_input = tuple({k: p for k, p in block.items() if k != "W"} for block in params)
 
-    def run(wx: tuple[Array | None, ...], carry: Carry) -> tuple[Carry, Array]:
-        ys, carry = _recur(cell, dtype, without_input, wx, carry, mask)
+    def run(steps: tuple[Any, Rows], carry: Carry) -> tuple[Carry, Array]:
+        ys, carry = _recur(cell, dtype, without_input, *steps, carry, mask)
         return carry, ys
 
-    carry, ys = in_segments(run, remat, wx, carry)
+    carry, ys = in_segments(run, remat, (wx, rows), carry)
     return ys, carry
 
 
@@ -76,10 +99,75 @@ def unroll_plain(
     carry: Carry,
     mask: Array | None = None,
     dtype: Any = jnp.float32,
+    lengths: Array | None = None,
+    reset: Array | None = None,
 ) -> tuple[Array, Carry]:
     """`unroll` as JAX differentiates it by itself: slower, but in forward mode too."""
-    wx = cells.project(cast_matrices(params, dtype), xs)
-    return _scan(cell, dtype, params, wx, carry, mask)
+    params, xs, carry, mask, dtype = widen(params, xs, carry, mask, dtype)
+    rows = select_rows(xs, lengths, reset)
+    wx = cells.project(cast_matrices(params, dtype), clean(xs, rows.valid))
+    return _scan(cell, dtype, params, wx, rows, carry, mask)
+
+
+def widen(
+    params: Params, xs: Array, carry: Carry, mask: Array | None, dtype: Any
+) -> tuple[Params, Array, Carry, Array | None, jnp.dtype]:
+    """All in float64 if params, xs, carry or dtype are, else in float32.
+
+    The last is the type of the products' operands: as wide as the state, if dtype is float32.
+    """
+    dtype = jnp.dtype(dtype)
+    wide = jnp.result_type(jnp.float32, dtype, *jax.tree.leaves((params, xs, carry)))
+    arrays = jax.tree.map(lambda a: jnp.asarray(a, wide), (params, xs, carry, mask))
+    return *arrays, wide if dtype == jnp.float32 else dtype
+
+
+def select_rows(xs: Array, lengths: Array | None, reset: Array | None) -> Rows:
+    """The rows that each step of xs (T, B, ...) concerns.
+
+    Raises:
+      ValueError: when lengths are not (B,) integers, or reset is not (T, B) booleans.
+    """
+    valid, shape = None, xs.shape[:2]
+    if lengths is not None:
+        lengths = jnp.asarray(lengths)
+        if lengths.shape != shape[1:] or not jnp.issubdtype(lengths.dtype, jnp.integer):
+            raise ValueError(
+                f"lengths must be integers {shape[1:]}, not {lengths.dtype} {lengths.shape}"
+            )
+        valid = jnp.arange(shape[0])[:, None] < lengths
+    if reset is not None:
+        reset = jnp.asarray(reset)
+        if reset.shape != shape or reset.dtype != jnp.bool:
+            raise ValueError(f"reset must be booleans {shape}, not {reset.dtype} {reset.shape}")
+        reset = reset if valid is None else reset & valid
+    return Rows(valid, reset)
+
+
+def clean(xs: Array, valid: Array | None) -> Array:
+    """xs (T, B, ...) with zeros where it isn't valid (T, B): a NaN in padding reaches nothing."""
+    return xs if valid is None else _select(valid, xs, jnp.zeros_like(xs))
+
+
+@jax.custom_vjp
+def flip(xs: Array, lengths: Array | None = None) -> Array:
+    """xs (T, B, ...) with each row's first `lengths` (B,) steps, or all, in reverse order.
+
+    Padding stays where it is, so that flipping twice changes nothing.
+    """
+    if lengths is None:
+        return jnp.flip(xs, 0)
+    t = jnp.arange(xs.shape[0])[:, None]
+    lengths = jnp.minimum(lengths, xs.shape[0])
+    index = jnp.where(t < lengths, lengths - 1 - t, t)
+    return jnp.take_along_axis(xs, index.reshape(*index.shape, *[1] * (xs.ndim - 2)), axis=0)
+
+
+# Its own transpose: the gradient is a gather too, where JAX would form a scatter.
+flip.defvjp(
+    lambda xs, lengths: (flip(xs, lengths), lengths),
+    lambda lengths, bar: (flip(bar, lengths), None),
+)
 
 
 def in_segments(run: Callable, length: int, xs: Any, carry: Any) -> tuple[Any, Any]:
@@ -109,7 +197,8 @@ def product(x: Array, w: Array, dtype: Any = jnp.float32) -> Array:
     """`x @ w` for many rows x (..., m), with operands of dtype; no forward mode.
 
     As JAX forms the gradient of w, XLA transposes the rows' cotangent, on CPU at up to a seventh
-    of the whole update's cost. Here it is x^T times the cotangent as it lies, a float32 sum.
+    of the whole update's cost. Here it is x^T times the cotangent as it lies, a float32 sum
+    (float64 if either is).
     """
     return cells.matmul(x, w.astype(dtype))
 
@@ -136,27 +225,51 @@ def _scan(
     dtype: Any,
     params: Params,
     wx: tuple[Array | None, ...],
+    rows: Rows,
     carry: Carry,
     mask: Array | None,
 ) -> tuple[Array, Carry]:
     """The recurrence on input terms wx, each (T, B, G n) or None."""
     params = cast_matrices(params, dtype)
 
-    def body(carry: Carry, wx: tuple[Array | None, ...]) -> tuple[Carry, Array]:
-        carry = cells.step(cell, params, carry, wx, mask)
+    def body(carry: Carry, step: tuple[Any, Rows]) -> tuple[Carry, Array]:
+        wx, now = step
+        carry = _restart(now, carry)
+        carry = _freeze(now, cells.step(cell, params, carry, wx, mask), carry)
         return carry, carry[0]
 
-    carry, ys = lax.scan(body, carry, wx)
-    return ys, carry
+    carry, ys = lax.scan(body, carry, (wx, rows))
+    return clean(ys, rows.valid), carry
+
+
+def _select(rows: Array, a: Array, b: Array) -> Array:
+    """a where the rows are true, b elsewhere; rows has the leading axes of both."""
+    return jnp.where(rows.reshape(*rows.shape, *[1] * (a.ndim - rows.ndim)), a, b)
+
+
+def _restart(now: Rows, state: Carry) -> Carry:
+    """The state before a step: zero in the rows that are reset."""
+    if now.reset is None:
+        return state
+    return tuple(_select(now.reset, jnp.zeros_like(s), s) for s in state)
+
+
+def _freeze(now: Rows, after: Carry, before: Carry) -> Carry:
+    """The state after a step: the one before in rows that have ended."""
+    if now.valid is None:
+        return after
+    return tuple(_select(now.valid, a, b) for a, b in zip(after, before, strict=True))
 
 
 _recur = jax.custom_vjp(_scan, nondiff_argnums=(0, 1))
 
 
-def _recur_fwd(cell, dtype, params, wx, carry, mask):
+def _recur_fwd(cell, dtype, params, wx, rows, carry, mask):
     cast = cast_matrices(params, dtype)
 
-    def body(state, wx):
+    def body(state, step):
+        wx, now = step
+        state = _restart(now, state)
         products: dict[int, Array] = {}
         taken: list[int] = []
 
@@ -171,14 +284,16 @@ def _recur_fwd(cell, dtype, params, wx, carry, mask):
             raise ValueError(
                 f"cell {cell.kind} takes blocks {taken} of {len(params)}: it must take each once"
             )
+        after = _freeze(now, after, state)
         return after, (after, tuple(products[k] for k in range(len(params))))
 
-    last, (states, uzs) = lax.scan(body, carry, wx)
-    return (states[0], last), (params, wx, carry, mask, states, uzs)
+    last, (states, uzs) = lax.scan(body, carry, (wx, rows))
+    ys = clean(states[0], rows.valid)
+    return (ys, last), (params, wx, rows, carry, mask, states, uzs)
 
 
 def _recur_bwd(cell, dtype, residuals, cotangents):
-    params, wx, carry, mask, states, uzs = residuals
+    params, wx, rows, carry, mask, states, uzs = residuals
     ys_bar, last_bar = cotangents
     blocks = range(len(params))
     # Behind the barrier, or XLA would transpose inside the loop again.
@@ -188,7 +303,7 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
     before = tuple(jnp.concatenate([c[None], s[:-1]]) for c, s in zip(carry, states, strict=True))
 
     def body(after_bar, step):
-        state, wx, uz, y_bar = step
+        state, wx, uz, y_bar, now = step
 
         def replay(state, nudge):
             zs: dict[int, Array] = {}
@@ -209,12 +324,14 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
 
         # Adding a zero to each pre-activation makes its cotangent a result of the vjp.
         nudge = tuple(jnp.zeros_like(u) for u in uz)
-        _, pull, taken = jax.vjp(replay, state, nudge, has_aux=True)
-        before_bar, a_bar = pull((after_bar[0] + y_bar, *after_bar[1:]))
-        return before_bar, (a_bar, taken)
+        _, pull, taken = jax.vjp(replay, _restart(now, state), nudge, has_aux=True)
+        # A step after the end hands the state on: its cotangent passes by the transition.
+        moved_bar = (after_bar[0] + y_bar, *after_bar[1:])
+        before_bar, a_bar = pull(_freeze(now, moved_bar, jax.tree.map(jnp.zeros_like, after_bar)))
+        return _restart(now, _freeze(now, before_bar, after_bar)), (a_bar, taken)
 
     carry_bar, (a_bars, (zs, scales)) = lax.scan(
-        body, last_bar, (before, wx, uzs, ys_bar), reverse=True
+        body, last_bar, (before, wx, uzs, ys_bar, rows), reverse=True
     )
 
     params_bar, wx_bar = [], []
@@ -226,7 +343,7 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
         uz_bar = uz_bar if scale is None else scale * uz_bar
         params_bar.append(block_bar | {"U": _outer(z, uz_bar, dtype)})
         wx_bar.append(wx_k_bar)
-    return tuple(params_bar), tuple(wx_bar), carry_bar, None
+    return tuple(params_bar), tuple(wx_bar), None, carry_bar, None
 
 
 _recur.defvjp(_recur_fwd, _recur_bwd)
@@ -246,5 +363,6 @@ _recorded_product.defvjp(
 
 def _outer(z: Array, uz_bar: Array, dtype: Any) -> Array:
     """Sum over time and batch of the outer products: (T, B, n), (T, B, G n) to (n, G n)."""
+    wide = jnp.result_type(z, uz_bar, jnp.float32)
     z, uz_bar = (a.reshape(-1, a.shape[-1]).astype(dtype) for a in (z, uz_bar))
-    return jnp.matmul(z.T, uz_bar, preferred_element_type=jnp.float32)
+    return jnp.matmul(z.T, uz_bar, preferred_element_type=wide)

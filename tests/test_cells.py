@@ -1,5 +1,7 @@
 """The equations, in values and gradients, against an independent float64 NumPy reference."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,11 @@ def to_reference(cell: Cell, params: Params) -> dict[str, np.ndarray]:
     return named
 
 
+def in_float64(a: Any) -> np.ndarray:
+    """As float64, or complex128 as it is, which `reference.gradient` differentiates by."""
+    return a if np.iscomplexobj(a) else np.float64(a)
+
+
 def run_reference(cell: Cell, params: dict, xs: Array, carry: tuple, mask: Array | None):
     options = {"kind": cell.integration, "mask": None if mask is None else np.float64(mask)}
     if CELLS[cell.kind].deep:
@@ -79,9 +86,9 @@ def run_reference(cell: Cell, params: dict, xs: Array, carry: tuple, mask: Array
         options["coupled"] = cell.coupled
     if cell.kind == "gru":
         options["reset_after"] = cell.reset_after
-    state = tuple(np.float64(c) for c in carry)
+    state = tuple(map(in_float64, carry))
     ys, last = reference.run(
-        cell.kind, params, np.float64(xs), state if len(state) > 1 else state[0], **options
+        cell.kind, params, in_float64(xs), state if len(state) > 1 else state[0], **options
     )
     return ys, last if isinstance(last, tuple) else (last,)
 
