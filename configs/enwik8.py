@@ -2,12 +2,12 @@
 
 Paper     Zilly et al. 2017, arXiv:1607.03474v5, enwik8 table: RHN, L = 10, 46M parameters
 Expected  1.27 bits per byte, test (published); variant `rhn5` (L = 5, 23M) 1.31; variant
-          `mi_lstm` (Wu et al. 2016, arXiv:1606.06630) 1.44 (c: as another paper quotes it); its
-          17M parameters are 18.9M here, with one-hot inputs, our reading
-Cost      500 epochs of 14,062 updates; 21 hours an epoch estimated on 2 CPU cores (AVX-512) from
-          1,160 tokens/s measured over a few updates; `mi_lstm` 11 hours: work for a GPU
-Command   python -m rnnx.train --config=configs/enwik8.py --workdir=runs/enwik8
-Others    --config=configs/enwik8.py:rhn5, :mi_lstm
+          `mi_lstm` (Wu et al. 2016, arXiv:1606.06630) 1.44 (c: as quoted by another paper). Its
+          17M parameters are 18.9M here: one-hot inputs are our interpretation
+Cost      500 epochs of 14,062 updates. On 2 CPU cores (AVX-512) an epoch takes an estimated 21
+          hours, at 1,160 tokens/s measured over a few updates; `mi_lstm` 11 hours. Needs a GPU
+Command   python -m rnnx.train --config=enwik8 --workdir=runs/enwik8
+Variants  --config=enwik8:rhn5, :mi_lstm
 """
 
 from ml_collections import ConfigDict

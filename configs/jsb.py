@@ -2,12 +2,12 @@
 
 Paper     Zilly et al. 2017, arXiv:1607.03474v5, optimization experiment: RHN against DT-RNN and
           DT(S)-RNN at L = 1, 2, 4, 6, equal parameters at each depth, a search of SGD for each
-Expected  a picture, no table: the first two get worse with depth, RHN does not (~). Parameters,
-          epochs and what is searched are our reading
-Cost      960 updates, 8 s on 2 CPU cores; 16 minutes of training for the sweep's 120 runs
-Command   python -m rnnx.train --config=configs/jsb.py --workdir=runs/jsb
-Others    variant `paper`: 500,000 parameters, 200 epochs
-Cells     python -m rnnx.sweep --config=configs/jsb.py --workdir=runs/jsb_depth --workers=2
+Expected  a figure, no table: DT-RNN and DT(S)-RNN get worse with depth, RHN does not (~). The
+          number of parameters, the epochs and the search space are our interpretation
+Cost      960 updates, 8 s on 2 CPU cores; 16 minutes for the 120 runs of the sweep
+Command   python -m rnnx.train --config=jsb --workdir=runs/jsb
+Variants  `paper`: 500,000 parameters, 200 epochs
+Sweep     python -m rnnx.sweep --config=jsb --workdir=runs/jsb_depth --workers=2
 """
 
 import itertools

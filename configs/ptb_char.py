@@ -1,17 +1,16 @@
 """MI-RNN of 2,048 units on Penn Treebank characters.
 
 Paper     Wu et al. 2016, arXiv:1606.06630, PTB character table: MI-RNN
-Expected  1.39 bits per character, test (c: as another paper quotes it); variant `rnn`: 1.42 (~,
-          recalled). The initial alpha, beta1, beta2 were searched by the authors and are not known;
-          these are the ones of their text8 MI-RNN. Windows of 50, Adam and the weights' range are
-          those of the paper's analysis runs (~); one-hot inputs and the batch of 50 are our reading
-Cost      2,006 updates an epoch; 8 minutes an epoch on 2 CPU cores (AVX-512), from
-          the rate of 11,358 tokens/s over 40 updates
-Command   python -m rnnx.train --config=configs/ptb_char.py --workdir=runs/ptb_char
-Others    --config=configs/ptb_char.py:rnn; any cell by --config.cell=lstm and the like;
-          variant `small`: 1M parameters, 2 epochs, for CPUs
-Cells     RNN and MI-RNN; with `small` every cell, additive, with simple and with general MI:
-          python -m rnnx.sweep --config=configs/ptb_char.py:small --workdir=runs/mi_char
+Expected  1.39 bits per character, test (c: as quoted by another paper); variant `rnn`: 1.42 (~,
+          recalled). The authors tuned the initial alpha, beta1, beta2 and do not give them; these
+          are those of their text8 MI-RNN. Windows of 50, Adam and the weights' range are those of
+          the paper's analysis (~); one-hot inputs and the batch of 50 are our interpretation
+Cost      2,006 updates an epoch; 8 minutes an epoch on 2 CPU cores (AVX-512), at 11,358 tokens/s
+          measured over 40 updates
+Command   python -m rnnx.train --config=ptb_char --workdir=runs/ptb_char
+Variants  `rnn`; `small`: 1M parameters, 2 epochs, for CPUs. Other cells: --config.cell=lstm
+Sweep     RNN and MI-RNN; with `small` every cell, additive, with simple and with general MI:
+          python -m rnnx.sweep --config=ptb_char:small --workdir=runs/mi_char
 """
 
 from collections.abc import Callable
@@ -44,8 +43,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def sweep(config: ConfigDict, add: Callable) -> None:
-    """The paper's two rows; at one size, every cell with every integration, RNN and LSTM with
-    three seeds."""
+    """The paper's two rows; with a parameter budget, every cell with every integration, RNN and
+    LSTM with three seeds."""
     if not config.param_budget:
         add(integration="mi")
         add(integration="additive")
@@ -74,5 +73,5 @@ def small(config: ConfigDict) -> None:
 
 
 def rnn(config: ConfigDict) -> None:
-    """The additive RNN beside it."""
+    """The additive RNN, the paper's baseline."""
     config.integration = "additive"

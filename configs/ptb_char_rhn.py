@@ -3,10 +3,10 @@
 Paper     none: the RHN paper has no Penn Treebank character row. The recipe is that of its
           enwik8 L = 5 network (Zilly et al. 2017, arXiv:1607.03474v5), at 600 units
 Expected  not published; the MI paper's best on this corpus is 1.39 bits per character
-Cost      1,003 updates an epoch; 7 minutes an epoch on 2 CPU cores (AVX-512), from
-          the rate of 12,942 tokens/s over 40 updates
-Command   python -m rnnx.train --config=configs/ptb_char_rhn.py --workdir=runs/ptb_char_rhn
-Others    variant `mi`: Multiplicative Integration at l = 1
+Cost      1,003 updates an epoch; 7 minutes an epoch on 2 CPU cores (AVX-512), at 12,942 tokens/s
+          measured over 40 updates
+Command   python -m rnnx.train --config=ptb_char_rhn --workdir=runs/ptb_char_rhn
+Variants  `mi`: Multiplicative Integration at l = 1
 """
 
 from ml_collections import ConfigDict
@@ -42,5 +42,5 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def mi(config: ConfigDict) -> None:
-    """MI-RHN: the input enters by general Multiplicative Integration."""
+    """MI-RHN: input and state meet by general Multiplicative Integration."""
     config.integration = "mi"

@@ -3,14 +3,15 @@
 Paper     Zilly et al. 2017, arXiv:1607.03474v5, depth table, L = 10 tied: 23.5M parameters
 Expected  perplexity 68.3 valid, 66.0 test (published; with a smaller, unknown weight decay
           67.9 / 65.4)
-Cost      500 epochs of 1,327 updates; 10 minutes an epoch on 2 CPU cores (AVX-512), from
-          the rate of 1,633 tokens/s over 40 updates
-Command   python -m rnnx.train --config=configs/ptb_word.py --workdir=runs/ptb_word
-Others    variant `untied`: own softmax weights, 71.3 / 68.3 with 31.8M (published);
-          variant `small`: 3M parameters, 8 epochs, for CPUs
-Depth     --config.depth=5 --config.hidden_size=1000, or any depth at the same size by
-          --config.param_budget=23500000. The paper's table (`small`: seven depths of one size):
-          python -m rnnx.sweep --config=configs/ptb_word.py --workdir=runs/rhn_depth
+Cost      500 epochs of 1,327 updates; 10 minutes an epoch on 2 CPU cores (AVX-512), at 1,633
+          tokens/s measured over 40 updates
+Command   python -m rnnx.train --config=ptb_word --workdir=runs/ptb_word
+Variants  `untied`: separate softmax weights, 71.3 / 68.3 with 31.8M (published);
+          `small`: 3M parameters, 8 epochs, for CPUs
+Depth     --config.depth=5 --config.hidden_size=1000, or any depth at the same size with
+          --config.param_budget=23500000
+Sweep     the paper's depth table; with `small`, seven depths at one size:
+          python -m rnnx.sweep --config=ptb_word --workdir=runs/rhn_depth
 """
 
 from collections.abc import Callable
@@ -49,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def sweep(config: ConfigDict, add: Callable) -> None:
-    """Transition depth: the units of the paper's table, or a budget's own."""
+    """Every transition depth: with the paper's units, or those that a budget allows."""
     units = (1275, 1180, 1110, 1050, 1000, 960, 920, 890, 860, 830)
     if config.param_budget:
         for depth in (1, 2, 3, 4, 5, 7, 10):
@@ -74,5 +75,5 @@ def small(config: ConfigDict) -> None:
 
 
 def untied(config: ConfigDict) -> None:
-    """Own softmax weights: 71.3 / 68.3 with 31.8M parameters."""
+    """Separate softmax weights: 71.3 / 68.3 with 31.8M parameters."""
     config.tied = False

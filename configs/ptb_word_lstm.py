@@ -1,13 +1,13 @@
-"""Variational LSTM with tied weights on Penn Treebank words: what the RHN is compared with.
+"""Variational LSTM with tied weights on Penn Treebank words, the RHN's baseline.
 
 Paper     row quoted by Zilly et al. 2017, arXiv:1607.03474v5: variational LSTM with weight
           tying, 51M parameters, here two layers of 1,500 units
-Expected  perplexity 75.8 valid, 73.2 test (quoted there). The recipe below is the RHN's own, not
-          that paper's, so that cells are compared under one protocol
-Cost      500 epochs of 1,327 updates. 17 minutes an epoch on 2 CPU cores (AVX-512),
-          from the rate of 909 tokens/s over 12 updates
-Command   python -m rnnx.train --config=configs/ptb_word_lstm.py --workdir=runs/ptb_word_lstm
-Others    variant `small`: one layer, 3M parameters, 8 epochs, beside that of ptb_word.py
+Expected  perplexity 75.8 valid, 73.2 test (quoted there). The recipe below is the RHN's, not that
+          paper's, so that both cells are trained alike
+Cost      500 epochs of 1,327 updates; 17 minutes an epoch on 2 CPU cores (AVX-512), at 909
+          tokens/s measured over 12 updates
+Command   python -m rnnx.train --config=ptb_word_lstm --workdir=runs/ptb_word_lstm
+Variants  `small`: one layer, 3M parameters, 8 epochs, to compare with `ptb_word:small`
 """
 
 from ml_collections import ConfigDict
@@ -44,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def small(config: ConfigDict) -> None:
-    """One layer, 3M parameters; all else as in `ptb_word.py:small`."""
+    """One layer, 3M parameters; all else as in `ptb_word:small`."""
     config.update(
         num_layers=1,
         param_budget=3_000_000,

@@ -3,11 +3,11 @@
 Paper     Zilly et al. 2017, arXiv:1607.03474v5, text8 table: RHN, L = 10, 45M parameters
 Expected  1.27 bits per character, test (published); variant `small` (20M) 1.29. The MI paper's
           ~4M networks (Wu et al. 2016, arXiv:1606.06630): `mi_rnn` 1.52, `mi_lstm` 1.44 (c: as
-          another paper quotes them); one-hot inputs and their batch of 128 are our reading
-Cost      500 epochs of 14,062 updates; 21 hours an epoch estimated on 2 CPU cores (AVX-512) from
-          1,160 tokens/s measured over a few updates; `mi_lstm` 3 hours: work for a GPU
-Command   python -m rnnx.train --config=configs/text8.py --workdir=runs/text8
-Others    --config=configs/text8.py:small, :mi_rnn, :mi_lstm
+          quoted by another paper); one-hot inputs and their batch of 128 are our interpretation
+Cost      500 epochs of 14,062 updates. On 2 CPU cores (AVX-512) an epoch takes an estimated 21
+          hours, at 1,160 tokens/s measured over a few updates; `mi_lstm` 3 hours. Needs a GPU
+Command   python -m rnnx.train --config=text8 --workdir=runs/text8
+Variants  --config=text8:small, :mi_rnn, :mi_lstm
 """
 
 from ml_collections import ConfigDict

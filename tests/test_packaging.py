@@ -40,7 +40,9 @@ import jax.numpy as jnp
 from flax import nnx
 import rnnx
 
-for kind in rnnx._KINDS:
+kinds = [name for name in rnnx.__all__ if name + "Cell" in rnnx.__all__]
+assert len(kinds) >= 10
+for kind in kinds:
     layer = getattr(rnnx, kind)(3, 4, rngs=nnx.Rngs(0))
     ys, _ = layer(jnp.ones((2, 5, 3)))
     assert ys.shape == (2, 5, 4), kind

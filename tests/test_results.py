@@ -1,4 +1,4 @@
-"""What the README says was measured is what the data files hold."""
+"""The tables in the READMEs are those of the data files."""
 
 from pathlib import Path
 
@@ -22,10 +22,10 @@ FILES = [ROOT / "notebooks" / "results" / f"{name}.json" for name in KINDS]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_readme_has_the_table_of_the_data_file(path: Path) -> None:
+def test_configs_readme_has_the_table_of_the_data_file(path: Path) -> None:
     table = TABLES[KINDS[path.stem]](runs.from_file(path))
     rows = [line for line in table.markdown().splitlines() if line.startswith("|")]
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "configs" / "README.md").read_text()
     for row in rows:
         assert row in readme, f"{path.name} has another row: {row}"
 

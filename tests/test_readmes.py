@@ -1,0 +1,60 @@
+"""What the READMEs promise: code that runs, links and configs that exist."""
+
+import re
+import runpy
+from pathlib import Path
+
+import jax
+import pytest
+from conftest import ROOT
+
+from rnnx import cli
+from rnnx import config as configs
+
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]
+every_readme = pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+
+
+def blocks(path: Path) -> list[str]:
+    """The Python in a README."""
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.M | re.S)
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_a_layer_in_ten_lines() -> None:
+    (block,) = blocks(ROOT / "README.md")
+    assert len(block.strip().splitlines()) <= 10
+    names: dict = {}
+    exec(block, names)
+    assert names["ys"].shape == (8, 100, 64) and names["carry"][0].shape == (8, 64)
+    assert any(abs(leaf).max() > 0 for leaf in jax.tree.leaves(names["grads"]))
+
+
+@every_readme
+def test_python_runs_as_printed(path: Path) -> None:
+    for block in blocks(path):
+        exec(block, {})
+
+
+@every_readme
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        file, _, heading = link.partition("#")
+        if file.startswith("https://"):
+            continue
+        target = path.parent / file
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.M) if heading else []
+        assert not heading or heading in [h.lower().replace(" ", "-") for h in headings], link
+
+
+@every_readme
+def test_commands_name_configs_that_exist(path: Path) -> None:
+    named = re.findall(r"--config=([\w:,]+?\w)(?=[\s`])", path.read_text())
+    for name in named:
+        if name != "FILE":
+            file, _, variant = cli.config_file(name).partition(":")
+            configs.validate(runpy.run_path(file)["get_config"](variant))
