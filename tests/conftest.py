@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from rnnx import cache, parallel, trainer
+from rnnx import cache, model, parallel, score, tasks, trainer
 from rnnx import config as configs
+from rnnx.data.batches import ScoringWindows
 from rnnx.data.vocabulary import Vocabulary
 from rnnx.display import Display
 from rnnx.experiment import Experiment
+from rnnx.tasks import network
 
 ROOT = Path(__file__).parent.parent
 QUIET = Display(quiet=True)
@@ -175,3 +177,25 @@ def window(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
 def on_devices(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
     """A batch as a call of one update takes it: (1, B, ...), rows spread over the mesh."""
     return {name: parallel.shard_rows(a[None], mesh, parallel.BATCHES) for name, a in batch.items()}
+
+
+VOCAB = 13
+TOKENS = np.random.default_rng(0).integers(0, VOCAB, 700).astype(np.uint8)
+
+
+def language_model(**fields) -> tuple[ConfigDict, object, dict]:
+    """A small language model of VOCAB words: config, structure, parameters."""
+    config = configs.default()
+    config.update(
+        {"level": "word", "hidden_size": 10, "depth": 2, "num_layers": 2, "init_scale": 0.7}
+        | fields
+    )
+    config = network.resolve(config, words(VOCAB))
+    return config, *model.split(network.build(config, words(VOCAB)))
+
+
+def full(graphdef: object, params: dict, tokens: np.ndarray) -> tuple[float, int]:
+    """Nats and targets of a text, by the protocol `full`."""
+    scorer = score.make_scorer(tasks.get("language"), graphdef, score.local_mesh())
+    nats, targets = scorer(params, ScoringWindows(tokens, 1, 256))["nll"]
+    return nats, round(targets)

@@ -6,28 +6,12 @@ import resource
 import struct
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rnnx import metrics
 from rnnx.duration import duration
 from rnnx.errors import UserError
-from rnnx.metrics import Clock, Log, Score, unigram
-
-
-def test_score_units() -> None:
-    score = Score(nats=200 * math.log(4), tokens=200)
-    assert score.ppl == pytest.approx(4) and score.bpc == pytest.approx(2)
-    assert score.show("word") == "ppl 4.00"
-    assert score.show("char") == "bpc 2.0000"
-    assert Score(1e6, 1).ppl == math.inf  # not an OverflowError
-
-
-def test_unigram_is_the_frequencies_of_train() -> None:
-    train, scored = np.array([0, 0, 0, 1]), np.array([1, 0, 1, 2])
-    p = np.array([4, 2, 1]) / 7  # add one
-    expected = -np.log(p[[0, 1, 2]]).sum()  # the first token is no target
-    assert unigram(train, scored, 3) == Score(pytest.approx(expected), 3)
+from rnnx.metrics import Clock, Log
 
 
 def test_log_continues_at_the_checkpoint_s_position(tmp_path: Path) -> None:
@@ -52,11 +36,11 @@ def test_log_continues_at_the_checkpoint_s_position(tmp_path: Path) -> None:
 def test_clock_leaves_out_compilation_and_what_stands_between(monkeypatch) -> None:
     now = 0.0
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: now)
-    clock = Clock(seconds=10.0, tokens=1000)
+    clock = Clock(seconds=10.0, targets=1000)
     clock.start()
     now = 60.0
     clock.lap(100)  # the first step compiles
-    assert (clock.seconds, clock.tokens) == (10.0, 1000)
+    assert (clock.seconds, clock.targets) == (10.0, 1000)
     now = 62.0
     clock.lap(100)
     now = 63.0  # the last step, which ran ahead, is over
@@ -65,7 +49,7 @@ def test_clock_leaves_out_compilation_and_what_stands_between(monkeypatch) -> No
     clock.start()
     now = 501.0
     clock.lap(100)
-    assert (clock.seconds, clock.tokens) == (14.0, 1200)
+    assert (clock.seconds, clock.targets) == (14.0, 1200)
     assert clock.rate == pytest.approx(1200 / 14)
 
 

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import run_module
-from test_evaluate import VOCAB, network, trained  # noqa: F401 - trained is a fixture
+from conftest import VOCAB, language_model, run_module
+from test_evaluate import trained  # noqa: F401 - a fixture
 
 from rnnx import model, sample
 from rnnx.data.vocabulary import Vocabulary
 
 
 def draw(seed: int = 0, **options) -> np.ndarray:
-    _, graphdef, params = network()
+    _, graphdef, params = language_model()
     prompt = jnp.array([1, 2, 3])
     options = {"length": 200} | options
     return np.asarray(
@@ -28,7 +28,7 @@ def test_the_same_seed_writes_the_same_text_and_another_does_not() -> None:
 
 
 def test_temperature_zero_takes_the_likeliest_token_each_time() -> None:
-    _, graphdef, params = network()
+    _, graphdef, params = language_model()
     net, tokens = model.merge(graphdef, params), [1, 2, 3]
     for _ in range(10):
         logits, _ = net(jnp.array(tokens)[:, None], net.stack.zero_carry(1))
@@ -39,7 +39,7 @@ def test_temperature_zero_takes_the_likeliest_token_each_time() -> None:
 
 def test_draws_follow_the_model_s_distribution() -> None:
     """The first token over many seeds has the softmax's frequencies, at temperature 1 and 2."""
-    _, graphdef, params = network()
+    _, graphdef, params = language_model()
     net = model.merge(graphdef, params)
     logits = net(jnp.array([[1], [2], [3]]), net.stack.zero_carry(1))[0][-1, 0]
     keys = jax.random.split(jax.random.key(0), 4000)
