@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import full, words
 
-from rnnx import cells, evaluate, model
+from rnnx import cells, model
 from rnnx import config as configs
 from rnnx.analysis import gates, jacobian, lesions, memory, numbers, trace
+from rnnx.dropout import Masks
+from rnnx.tasks import network
 
 V = 11
 CELLS = [
@@ -29,9 +32,15 @@ def built(seed: int = 0, **fields):
     config = configs.default()
     config.update({"hidden_size": 8, "init_scale": 0.6, "transform_bias": -0.5, "seed": seed})
     config.update(fields)
-    config = model.resolve(config, V)
-    graphdef, params = model.split(model.build(config, V))
+    config = network.resolve(config, words(V))
+    graphdef, params = model.split(network.build(config, words(V)))
     return config, graphdef, params
+
+
+def nll(graphdef, params, tokens: np.ndarray) -> float:
+    """The mean of nats a target, by the protocol `full`."""
+    nats, targets = full(graphdef, params, tokens)
+    return nats / targets
 
 
 def text(n: int, seed: int = 1) -> np.ndarray:
@@ -60,7 +69,7 @@ def test_what_is_traced_is_what_happens(fields: dict) -> None:
 def test_gates_are_those_of_the_equations() -> None:
     config, graphdef, params = built(cell="rhn", depth=2)
     tokens = text(150)  # more than two chunks
-    found, (carried,) = gates.over_text(graphdef, params, model.cell_of(config), tokens, V)
+    found, (carried,) = gates.over_text(graphdef, params, network.cell_of(config), tokens, V)
     assert [(g.layer, g.block, g.name) for g in found] == [
         (0, 0, "transform gate"), (0, 1, "transform gate")
     ]  # fmt: skip
@@ -89,7 +98,7 @@ def test_gates_are_those_of_the_equations() -> None:
 @pytest.mark.parametrize("fields", CELLS, ids=str)
 def test_gates_of_every_cell(fields: dict) -> None:
     config, graphdef, params = built(**fields)
-    cell = model.cell_of(config)
+    cell = network.cell_of(config)
     found, carried = gates.over_text(graphdef, params, cell, text(70), V)
     letters = {"lstm": 3, "gru": 2, "rhn": cell.depth * (1 if cell.coupled else 2)}
     assert len(found) == letters.get(cell.kind, 0) * config.num_layers
@@ -127,9 +136,9 @@ def test_a_closed_last_depth_is_a_network_without_it(integration: str, coupled: 
     fields = {"cell": "rhn", "integration": integration, "coupled": coupled}
     config, graphdef, params = built(depth=2, **fields)
     _, shallow, _ = built(depth=1, **fields)
-    score = evaluate.full(graphdef, lesions.closed(params, config, 0, 1), text(200))
+    score = nll(graphdef, lesions.closed(params, config, 0, 1), text(200))
     kept = {name: p for name, p in params.items() if ".blocks.1." not in name}
-    assert score.nll == pytest.approx(evaluate.full(shallow, kept, text(200)).nll, abs=1e-6)
+    assert score == pytest.approx(nll(shallow, kept, text(200)), abs=1e-6)
 
 
 @pytest.mark.parametrize("integration", ["additive", "mi", "mi_simple"])
@@ -151,8 +160,7 @@ def test_lesions_are_rises_of_the_loss_with_students_interval() -> None:
     assert len(found) == 4 + 8
     bounds = np.arange(6) * 399 // 5
     rises = [
-        evaluate.full(graphdef, lesions.closed(params, config, 1, 0), part).nll
-        - evaluate.full(graphdef, params, part).nll
+        nll(graphdef, lesions.closed(params, config, 1, 0), part) - nll(graphdef, params, part)
         for part in (tokens[a : b + 1] for a, b in itertools.pairwise(bounds))
     ]
     assert found[2].rise == pytest.approx(np.mean(rises), abs=1e-5)
@@ -173,7 +181,7 @@ def test_silent_units_are_units_without_outgoing_weights(kind: str) -> None:
         for name in set(names) & set(cut):
             cut[name] = cut[name].at[:4].set(0)
         losses = lesions._segment_losses(graphdef, tokens, 3)
-        rise = np.mean(losses(cut, model.Masks()) - losses(params, model.Masks()))
+        rise = np.mean(losses(cut, Masks()) - losses(params, Masks()))
         assert found[f"layer {layer + 1}, units 1-4"] == pytest.approx(rise, abs=1e-5)
 
 
@@ -187,11 +195,10 @@ def test_gradients_are_products_of_jacobians(fields: dict) -> None:
     found = memory.gradients(graphdef, params, tokens, windows=1, num_steps=8)
     assert found.mean.shape == (1, 8)
     net = model.merge(graphdef, params)
-    layer, cell = net.stack.layers[0], model.cell_of(config)
+    layer, cell = net.stack.layers[0], network.cell_of(config)
     x = tokens[:8].astype(np.int32)[:, None]
     ys, _, (inside,) = trace.through(net, x, net.stack.zero_carry(1))
-    target = jnp.array([[tokens[8]]])
-    gradient = jax.grad(lambda y: net.loss(y[None, None], target)[0, 0])(ys[-1, 0])
+    gradient = jax.grad(lambda y: -jax.nn.log_softmax(net.logits(y))[tokens[8]])(ys[-1, 0])
     for distance in range(8):
         expected = np.log10(np.linalg.norm(gradient))
         assert found.mean[0, distance] == pytest.approx(expected, abs=1e-3), distance

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUIET, run_module, small
+from conftest import QUIET, run_module, small, train
 
-from rnnx import analyze
+from rnnx import analyze, data
 from rnnx.analysis import numbers, pictures
 from rnnx.analysis.page import page, png
 from rnnx.errors import Outage
-from rnnx.train import Trainer
 
 ALWAYS = {"discs", "discs_training", "lesions", "gradients", "activations", "memory"}
 KINDS = {
@@ -34,9 +33,8 @@ KINDS = {
 def test_every_cell_has_its_pictures_and_no_others(kind: str, text: Path, tmp_path: Path) -> None:
     fields, own = KINDS[kind]
     config = small(text, epochs=2, snapshot_every=1, **fields)
-    trainer = Trainer(config, tmp_path / "run", QUIET)
-    trainer.run()
-    subject = numbers.Subject(tmp_path / "run", trainer.corpus.valid)
+    train(config, tmp_path / "run")
+    subject = numbers.Subject(tmp_path / "run", data.load(str(text), "char").valid)
     found = numbers.of_run(subject, None, QUIET)
     assert json.loads(json.dumps(found, default=float))["run"] == "run"
     layers = range(1, fields.get("num_layers", 1) + 1)
@@ -77,7 +75,7 @@ class Links(html.parser.HTMLParser):
 def test_the_command_writes_one_page_that_needs_nothing_else(text: Path, tmp_path: Path) -> None:
     for name, integration in (("mi", "mi"), ("plain", "additive")):
         config = small(text, epochs=1, cell="rnn", depth=1, integration=integration)
-        Trainer(config, tmp_path / name, QUIET).run()
+        train(config, tmp_path / name)
     done = run_module("analyze", f"--workdir={tmp_path / 'mi'}", f"--beside={tmp_path / 'plain'}")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "mi" / "analysis"
@@ -92,17 +90,17 @@ def test_the_command_writes_one_page_that_needs_nothing_else(text: Path, tmp_pat
     assert "Gates: this cell has none." in done.stdout and "Gates: this cell" in whole
     # Analyzing a workdir does not stop it from being continued.
     assert run_module("evaluate", f"--workdir={tmp_path / 'mi'}").returncode == 0
-    Trainer(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi", QUIET).run()
-    again = Trainer(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi", QUIET)
-    assert again.run()["epoch"] in (0, 1)
+    train(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi")
+    again = train(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi")
+    assert again["epoch"] in (0, 1)
 
 
 def test_the_analysis_is_a_function_that_needs_no_flags(text: Path, tmp_path: Path) -> None:
-    trainer = Trainer(small(text, epochs=1), tmp_path / "run", QUIET)
-    trainer.run()
+    train(small(text, epochs=1), tmp_path / "run")
+    corpus = data.load(str(text), "char")
     for split in ("valid", "test"):
         found = analyze.subject(tmp_path / "run", split)
-        assert np.array_equal(found.tokens, getattr(trainer.corpus, split))
+        assert np.array_equal(found.tokens, getattr(corpus, split))
     with pytest.raises(Outage, match="cannot write to"):
         analyze.analyze(tmp_path / "run", None, text / "pictures", "valid", "", QUIET)
 
@@ -114,8 +112,8 @@ def test_text_from_a_run_is_escaped() -> None:
 def test_bad_input_is_told_in_one_line(text: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text("xyz" * 300)
-    Trainer(small(text, epochs=1), tmp_path / "one", QUIET).run()
-    Trainer(small(other, epochs=1, batch_size=2), tmp_path / "two", QUIET).run()
+    train(small(text, epochs=1), tmp_path / "one")
+    train(small(other, epochs=1, batch_size=2), tmp_path / "two")
     one = f"--workdir={tmp_path / 'one'}"
     for args, told, code in (
         ([f"--workdir={tmp_path / 'nosuch'}"], "not a workdir", 2),

@@ -14,34 +14,40 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import QUIET, ROOT, one_device, run_module, small
+from conftest import QUIET, ROOT, on_devices, one_device, run_module, small
 
-from rnnx import batches, data, evaluate, model, optim, parallel, update
+from rnnx import model, optim, parallel, recovery, score, tasks, trainer, update
+from rnnx.checkpoint import Checkpoints
 from rnnx.errors import UserError
+from rnnx.experiment import Experiment
 from rnnx.parallel import EVERYWHERE
-from rnnx.train import Trainer
+from rnnx.tasks import network
+from rnnx.trainer import Trainer
 from rnnx.update import State
 
 
 def run_steps(text: Path, devices: int, steps: int = 6):
-    config = small(text)
-    corpus = data.load(str(text), "char")
-    config = model.resolve(config, corpus.vocabulary.size)
-    graphdef, params = model.split(model.build(config, corpus.vocabulary.size))
+    config = small(text, reset_prob=0.2)
+    task = tasks.of(config)
+    dataset = task.load(config, print)
+    config = network.resolve(config, dataset.spec)
+    graphdef, params = model.split(network.build(config, dataset.spec))
     mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
-    step = update.make_updates(config, graphdef, mesh)
-    carries = evaluate.zero_carries(graphdef, params, config.batch_size, mesh)
+    step = update.make_updates(task, config, graphdef, mesh)
+    carries = score.zero_carries(task, graphdef, params, config.batch_size, mesh)
     opt_state = optim.update_rule(config).init(params)
     state = State(*parallel.shard((params, opt_state), mesh, EVERYWHERE), carries)
-    windows = batches.Windows(corpus.train, config.batch_size, config.num_steps)
+    windows = task.batches(config, dataset, "train", "train", slice(None))
     history = []
     for i in range(steps):
-        x, y = (parallel.shard_rows(a, mesh) for a in windows[i])
-        arguments = state, x, y, np.int32(i), np.int32(1), np.float32(0.2)
+        arguments = state, on_devices(windows[i], mesh), np.int32(i), np.int32(1), np.float32(0.2)
         if i == 0:
             compiled = step.lower(*arguments).compile().as_text()
         state, values = step(*arguments)
-        history.append({k: float(v[0]) for k, v in jax.block_until_ready(values).items()})
+        (nats, targets) = values["sums"]["nll"]
+        history.append({"loss": values["loss"][0], "grad_norm": values["grad_norm"][0]})
+        history[-1] |= {"nats": nats[0], "targets": targets[0]}
+        jax.block_until_ready(values)
     return state, history, compiled
 
 
@@ -174,7 +180,7 @@ def test_a_run_goes_on_with_other_numbers_of_processes_through_deaths_and_preemp
 
     Processes(2, folder, *command).stopped(40, 1, signal.SIGTERM)
     said = Processes(1, folder, *command).stopped(80, 0, signal.SIGTERM)
-    assert "continuing behind step" in said, said
+    assert "resuming from step" in said, said
 
     four = Processes(4, folder, *command)
     for code, said in four.ended():
@@ -230,23 +236,25 @@ def test_several_processes_save_before_an_evaluation_and_again_behind_it(
 ) -> None:
     """They may be killed in it; and what is kept at that step is the epoch's end."""
     monkeypatch.setattr(parallel, "single", lambda: False)
-    never = "rnnx.train.multihost_utils.reached_preemption_sync_point"
+    never = "rnnx.trainer.multihost_utils.reached_preemption_sync_point"
     monkeypatch.setattr(never, lambda step: False)
-    trainer = Trainer(small(text, epochs=2), tmp_path / "run", QUIET)
-    validate, saved = trainer.validate, []
+    experiment = Experiment(small(text, epochs=2), tmp_path / "run", QUIET)
+    validate, asked, saved = Trainer.validate, [], []
 
-    def validated():
-        saved.append(trainer.saved_step == trainer.progress.step)
-        return validate()
+    def validated(self: Trainer) -> dict:
+        asked.append(self)
+        saved.append(self.saved_step == self.progress.step)
+        return validate(self)
 
-    monkeypatch.setattr(trainer, "validate", validated)
-    trainer.run()
+    monkeypatch.setattr(Trainer, "validate", validated)
+    trainer.run(experiment)
     assert saved == [True, True]
-    best, step = trainer.progress.best_nll, trainer.progress.step
-    assert trainer.load_latest()
-    progress = trainer.progress
-    assert (progress.epoch, progress.window, progress.step) == (2, 0, step)
-    assert progress.best_nll == best
+    ended = asked[0].progress
+    checkpoints = Checkpoints(tmp_path / "run")
+    _, progress = recovery.load(checkpoints, experiment.state, experiment.targets(1))
+    checkpoints.close()
+    assert (progress.epoch, progress.batch, progress.step) == (2, 0, ended.step)
+    assert progress.best == ended.best is not None
 
 
 def test_ctrl_c_to_one_of_several_and_a_kill_in_an_evaluation_lose_nothing(tmp_path: Path) -> None:
@@ -266,7 +274,7 @@ def test_ctrl_c_to_one_of_several_and_a_kill_in_an_evaluation_lose_nothing(tmp_p
         process.kill()
     two.ended()
     ((code, said),) = Processes(1, folder, *command).ended()
-    assert code == 0 and "continuing behind step 300" in said, said
+    assert code == 0 and "resuming from step 300" in said, said
 
 
 def test_what_the_first_process_refuses_ends_all(text: Path, tmp_path: Path) -> None:

@@ -7,15 +7,15 @@ import math
 from pathlib import Path
 
 import pytest
-from conftest import QUIET, run_module, small
+from conftest import run_module, small, train
 
 from rnnx import config as configs
 from rnnx.errors import UserError
 from rnnx.report import published
 from rnnx.report.__main__ import write
-from rnnx.report.runs import Run, differing, from_file, grouped, in_unit, read, to_file
+from rnnx.report.runs import Run, differing, from_file, grouped, read, to_file
 from rnnx.report.tables import TABLES
-from rnnx.train import Trainer
+from rnnx.tasks.language import Language
 
 
 def run(name: str = "a", valid: float = 100.0, test: float = 90.0, **fields) -> Run:
@@ -121,10 +121,28 @@ def test_a_table_of_other_runs_is_refused(name: str) -> None:
         TABLES[name]([run(corpus="python", level="char")])
 
 
-def test_units_of_the_levels() -> None:
-    assert in_unit(math.log(70), "word") == pytest.approx(70)
-    assert in_unit(math.log(2), "char") == in_unit(math.log(2), "byte") == 1
-    assert in_unit(8.5, "roll") == 8.5
+@pytest.mark.parametrize(
+    "corpus, level, score, shown",
+    [
+        ("ptb_word", "word", math.log(70), 70.0),
+        ("text8", "char", math.log(2), 1.0),
+        ("enwik8", "byte", math.log(2), 1.0),
+        ("jsb", "roll", 8.5, 8.5),
+    ],
+)
+def test_scores_are_shown_in_the_unit_of_their_task(corpus, level, score, shown) -> None:
+    one = run(corpus=corpus, level=level)
+    one.scores = {"valid": score, "test": score}
+    assert one.shown([score]) == [pytest.approx(shown)]
+    assert grouped([one])[0].mean("test") == pytest.approx(shown)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_best_valid_score_comes_first(lower: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Language, "lower_is_better", lower)
+    runs = [run(f"{v}", v, depth=d) for d, v in enumerate((100.0, 90.0, 110.0), start=1)]
+    found = columns(TABLES["runs"](runs))["valid"]
+    assert found == (["90.0", "100.0", "110.0"] if lower else ["110.0", "100.0", "90.0"])
 
 
 def test_a_data_file_holds_all_that_tables_and_plots_need(tmp_path: Path) -> None:
@@ -166,18 +184,18 @@ def test_every_plot_is_drawn(tmp_path: Path) -> None:
 
 def test_real_workdirs_are_read(text: Path, tmp_path: Path) -> None:
     config = small(text, epochs=2, tied=True, drop_x=0.0, param_budget=3000, hidden_size=1)
-    result = Trainer(config, tmp_path / "runs" / "one", QUIET).run()
+    result = train(config, tmp_path / "runs" / "one")
     (found,) = read([tmp_path])
     assert found.complete and found.name == "one" and found.params == result["params"]
     assert found.scores == {s: result[s]["nll"] for s in ("valid", "test")}
     assert found.epoch == [1, 2] and len(found.valid) == len(found.train) == 2
     # A width that was solved is continued, not refused.
-    again = Trainer(config, tmp_path / "runs" / "one", QUIET).run()
+    again = train(config, tmp_path / "runs" / "one")
     assert again["valid"] == result["valid"] and again["params"] <= 3000
 
 
 def test_the_command(text: Path, tmp_path: Path) -> None:
-    Trainer(small(text, epochs=1), tmp_path / "runs" / "one", QUIET).run()
+    train(small(text, epochs=1), tmp_path / "runs" / "one")
     done = run_module("report", f"--workdir={tmp_path / 'runs'}", f"--export={tmp_path / 'd.json'}")
     assert done.returncode == 0, done.stderr
     assert "bits per character" in done.stdout and "Measured on" in done.stdout
