@@ -343,7 +343,7 @@ def test_a_sweep_records_what_fails_and_goes_on(config_file: Path, tmp_path: Pat
         "--grid=cell=rhn,lstm;depth=2", "--config.epochs=1", "--seeds=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 trials over" in done.stdout and "no transition depth" in done.stdout
+    assert "2 of 2 trials ended" in done.stdout and "no transition depth" in done.stdout
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's' / 'sweep.db'}")
     states = {t.user_attrs["point"]["cell"]: t for t in study.trials}
     assert states["rhn"].state == TrialState.COMPLETE
@@ -427,7 +427,7 @@ def test_a_killed_sweep_goes_on_to_the_same_numbers(
         assert whom == "sweep" or not scores(folder)
     done = run_module("sweep", *command, f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 trials over" in done.stdout
+    assert "2 of 2 trials ended" in done.stdout
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder / 'sweep.db'}")
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 2
     for trial in folder.glob("trials/*"):
@@ -449,7 +449,7 @@ def test_a_search_prunes_what_is_hopeless(config_file: Path, tmp_path: Path) -> 
         "--search=learning_rate=log:1e-9..1", "--workers=2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "7 of 7 trials over" in done.stdout
+    assert "7 of 7 trials ended" in done.stdout
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's' / 'sweep.db'}")
     states = [t.state for t in study.trials]
     assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
