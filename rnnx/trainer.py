@@ -4,7 +4,6 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ from rnnx import cli, optim, parallel, recovery, workdir
 from rnnx.checkpoint import Checkpoints
 from rnnx.display import Stopped, Watched
 from rnnx.duration import duration
-from rnnx.errors import Diverged, Outage, writing
+from rnnx.errors import Diverged, writing
 from rnnx.experiment import Experiment
 from rnnx.metrics import Clock, Log
 from rnnx.parallel import BATCHES
@@ -63,7 +62,7 @@ def run(experiment: Experiment) -> dict:
         recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
         trainer = Trainer(experiment, checkpoints, stop, state, progress, begun)
         closing.callback(lambda: trainer.log.close())
-        with trainer.writing():
+        with writing(folder):
             result = trainer.run(new=not found)
         experiment.state = trainer.state  # the arrays it came with are donated
         return result
@@ -385,18 +384,6 @@ class Trainer:
         folder, progress = self.experiment.folder, self.progress
         with writing(folder):
             return Log(folder, progress.log_position, progress.step, silent=not parallel.is_main())
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Tells in one line that something can't be written."""
-        try:
-            yield
-        except OSError as error:
-            raise Outage(
-                f"cannot write to the workdir {self.experiment.folder} "
-                f"({error.strerror or error}); the last checkpoint, of step {self.saved_step:,}, "
-                "stays: make that possible, and the same command continues"
-            ) from error
 
     def _note(self) -> str:
         """The epoch's training score so far and the rate, for the progress bar."""

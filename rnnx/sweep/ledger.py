@@ -178,7 +178,7 @@ class Ledger:
             study.set_user_attr("format", FORMAT)
             study.set_user_attr("config", ours)
             return study
-        if (found := study.user_attrs.get("format", 1)) != FORMAT:  # the first version did not record it
+        if (found := study.user_attrs.get("format", 1)) != FORMAT:
             raise UserError(
                 f"the study in {storage} has format {found!r}; this version reads format {FORMAT}"
             )
