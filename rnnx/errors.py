@@ -54,7 +54,7 @@ def writing(place: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise Outage(
-            f"cannot write to {place} ({reason}): make that possible, and run the same command again"
+            f"cannot write to {place} ({reason}): make that possible, and run the command again"
         ) from error
 
 

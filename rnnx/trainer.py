@@ -89,6 +89,7 @@ class Trainer:
         self.clock = Clock(progress.seconds, progress.targets)
         self.watched = Watched(self.display, stop)
         self.together = 1  # batches a call
+        self.compiled: set[tuple] = set()  # shapes of calls
         self.pending: Pending | None = None
         self.settled = 0.0
         self.saved_step = progress.step
@@ -157,15 +158,24 @@ class Trainer:
             name: parallel.shard_rows(a, experiment.mesh, BATCHES) for name, a in stacked.items()
         }
         numbers = np.int32(progress.step), np.int32(count), np.float32(rate)
+        shapes = tuple(a.shape for a in stacked.values())
+        if compiles := shapes not in self.compiled:
+            self.settle()  # what came before is over, and counts
+            self.clock.lap(0)
+            self.compiled.add(shapes)
         self.state, metrics = experiment.updates(self.state, stacked, *numbers)
         begun = time.perf_counter()
         self.settle()  # the call before: the device is not kept waiting for the log
         self.pending = Pending(progress.step, count, rate, begun, metrics)
         progress.step += count
         progress.batch += count
-        if parallel.must_wait(experiment.mesh) or not self.clock.running:
+        if parallel.must_wait(experiment.mesh) or compiles:
             jax.block_until_ready(metrics)
-        if self.clock.lap(experiment.targets(count)) is None:
+        if compiles:
+            self.clock.start()
+        else:
+            self.clock.lap(experiment.targets(count))
+        if compiles and len(self.compiled) == 1:
             since = time.perf_counter() - self.begun
             self.display.print(f"first update {since:.1f} s after the start")
         self.display.update(progress.batch, self._note())

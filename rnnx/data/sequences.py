@@ -72,6 +72,16 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def first(self, count: int) -> "Sequences":
+        """The first so many sequences; all of them for 0."""
+        if not count or count >= len(self):
+            return self
+        ends = np.cumsum(self.lengths[:count])
+        return Sequences(
+            {name: np.split(a[: ends[-1]], ends[:-1]) for name, a in self._steps.items()},
+            {name: a[:count] for name, a in self._whole.items()},
+        )
+
     def padded(self, indices: np.ndarray, length: int) -> Batch:
         """Some sequences side by side, zeros after each one's end, and all zeros for index -1.
 

@@ -72,7 +72,7 @@ class Task:
 
     primary = "nll"
     lower_is_better = True
-    counted = "count"
+    counted = "targets"
     spec_file = "spec.json"
     protocols: dict[str, Callable] = {}  # noqa: RUF012 - a table, never changed
 
