@@ -145,7 +145,8 @@ def from_file(path: Path) -> list[Run]:
     except TypeError as error:
         raise UserError(f"{path} is no data file of runs: {error}") from None
     for run in runs:
-        config = configs.from_json({"format": configs.FORMAT, **run.config}, str(path))
+        fields = {"format": configs.FORMAT, **run.config}
+        config = tasks.config_from_json(fields, str(path))
         run.config = config.to_dict()
     return runs
 

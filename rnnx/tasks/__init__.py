@@ -72,6 +72,16 @@ def get(name: str) -> "Task":
     return row.task
 
 
+def config_from_json(fields: dict, where: str) -> ConfigDict:
+    """`config.from_json`, after a check that the task, whose fields it may hold, is known."""
+    if isinstance(name := fields.get("task"), str) and name:
+        try:
+            get(name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+    return configs.from_json(fields, where)
+
+
 def of(config: ConfigDict | dict) -> "Task":
     """The task of a config: the one that it names, else that of its corpus, else language."""
     owners = (name for name, row in TASKS.items() if config["corpus"] in row.corpora)
