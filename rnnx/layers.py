@@ -68,8 +68,8 @@ class RecurrentCell(_Recurrent, nnx.RNNCellBase):
 
         Leading axes other than one batch axis work too; mask is as in `cells.step`.
         """
-        params, inputs, carry, mask, dtype = scan.widen(
-            self.params, inputs, carry, mask, self.dtype
+        dtype, params, inputs, carry, mask = scan.widen(
+            self.dtype, self.params, inputs, carry, mask
         )
         params = scan.cast_matrices(params, dtype)
         wx = cells.project(params, inputs)
