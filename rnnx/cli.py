@@ -14,12 +14,13 @@ import signal
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
+from absl import flags, logging
 
 from rnnx import cache, tasks
 from rnnx import config as configs
@@ -124,6 +125,9 @@ def run(main: Callable[[], None], doc: str) -> None:
             print(_help(doc, has_config))
             return
         _parse(has_config)
+        # orbax logs every save, and every failure in each of its layers.
+        logging.set_verbosity(logging.FATAL)
+        warnings.filterwarnings("ignore", module="orbax")
         cache.keep_compiled()
         main()
         return

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from rnnx import scan
@@ -87,10 +88,7 @@ def softmax(logits: Array, targets: Array, where: Array | None = None) -> Array:
     A target outside of 0..V - 1 has no meaning: negative ones count from the end, others give NaN.
     """
 
-    def cost(logits: Array, targets: Array) -> Array:
-        chosen = jnp.take_along_axis(logits, jnp.expand_dims(targets, -1), axis=-1).take(0, axis=-1)
-        return jax.nn.logsumexp(logits, axis=-1) - chosen
-
+    cost = optax.softmax_cross_entropy_with_integer_labels
     return _only(where, cost, (logits, targets), (1, 0))
 
 
@@ -103,9 +101,7 @@ def keys(logits: Array, targets: Array, where: Array | None = None) -> Array:
     """
 
     def cost(logits: Array, targets: Array) -> Array:
-        targets = jnp.astype(targets, logits.dtype)
-        sounds, silent = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-        return jnp.sum(-targets * sounds - (1.0 - targets) * silent, axis=-1)
+        return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
 
     return _only(where, cost, (logits, targets), (1, 1))
 
