@@ -201,8 +201,6 @@ def ctc(logits: Array, lengths: Array, labels: Array, label_lengths: Array) -> A
     usual size that lead nowhere. Leave such rows out. For the same reason the nats of a row that
     has paths are right below 1e5 only.
     """
-    import optax  # on first use: it takes a second to import
-
     ended = jnp.arange(logits.shape[0])[:, None] >= lengths
     unused = jnp.arange(labels.shape[1]) >= label_lengths[:, None]
     return optax.ctc_loss(
