@@ -1,5 +1,6 @@
 """Two forced CPU devices for every test, a cache of its own, and the real corpora if there."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,13 +13,16 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 4)))
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from rnnx import cache
+from rnnx import cache, parallel, trainer
 from rnnx import config as configs
+from rnnx.data.vocabulary import Vocabulary
 from rnnx.display import Display
+from rnnx.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 QUIET = Display(quiet=True)
@@ -108,3 +112,66 @@ def small(text: Path, **fields) -> ConfigDict:
         | fields
     )
     return config
+
+
+# ---------------------------------------------------------------------------- runs
+
+TIMES = {"seconds", "tokens_per_second"}
+
+
+def train(config: ConfigDict, folder: Path, display: Display = QUIET) -> dict:
+    """A run from where it stands to its end; what `result.json` holds."""
+    return trainer.run(Experiment(config, folder, display))
+
+
+def killed_after(config: ConfigDict, folder: Path, step: int) -> None:
+    """Trains until some updates after that step, and is killed there."""
+    settle = trainer.Trainer.settle
+
+    def cut(self: trainer.Trainer) -> None:
+        if self.progress.step > step:
+            raise KeyboardInterrupt
+        settle(self)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer.Trainer, "settle", cut)
+        train(config, folder)
+
+
+def lines_of(folder: Path) -> list[dict]:
+    """metrics.jsonl without the times."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def outcome(result: dict) -> dict:
+    """What a run came to, whenever and wherever it ran."""
+    return {k: v for k, v in result.items() if k not in TIMES | {"config", "device"}}
+
+
+def equal(a: object, b: object) -> bool:
+    """Whether all arrays of two trees are equal, to the last bit."""
+    return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+# ---------------------------------------------------------------------------- networks, batches
+
+
+def words(count: int) -> Vocabulary:
+    """A vocabulary of so many words."""
+    return Vocabulary("word", tuple(map(str, range(count))))
+
+
+def window(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """A window of tokens and their targets, (B, T), read from the state carried to it."""
+    return {
+        "inputs": np.asarray(x, np.int32),
+        "targets": np.asarray(y, np.int32),
+        "weight": np.ones(np.shape(y), np.float32),
+        "fresh": np.zeros(len(y), np.float32),
+    }
+
+
+def on_devices(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """A batch as a call of one update takes it: (1, B, ...), rows spread over the mesh."""
+    return {name: parallel.shard_rows(a[None], mesh, parallel.BATCHES) for name, a in batch.items()}

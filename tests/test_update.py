@@ -9,13 +9,14 @@ import numpy as np
 import optax
 import pytest
 import reference
-from conftest import small
+from conftest import on_devices, small, window, words
 from test_cells import to_reference
 
 from rnnx import config as configs
-from rnnx import evaluate, model, optim, parallel, update
-from rnnx.model import Masks
+from rnnx import model, optim, parallel, score, tasks, update
+from rnnx.dropout import Masks
 from rnnx.parallel import EVERYWHERE, ROWS
+from rnnx.tasks import network
 from rnnx.update import State
 
 GOLDEN = Path(__file__).parent / "golden_rhn_tied.npz"
@@ -60,14 +61,15 @@ def test_six_steps_of_the_authors_rhn(devices: int) -> None:
         weight_decay=told["weight_decay"],
         max_grad_norm=told["max_grad_norm"],
     )
-    config = model.resolve(config, told["vocab_size"])
-    graphdef, ours = model.split(model.build(config, told["vocab_size"]))
+    task, spec = tasks.of(config), words(told["vocab_size"])
+    config = network.resolve(config, spec)
+    graphdef, ours = model.split(network.build(config, spec))
     params = golden_params(golden, "init", told["depth"])
     assert {k: p.shape for k, p in params.items()} == {k: p.shape for k, p in ours.items()}
 
     noise = {name: jnp.asarray(golden[f"noise_{name}"]) for name in "xiho"}
 
-    def recorded_masks(config, number, rows, tokens) -> Masks:
+    def recorded_masks(task, config, net, number, rows, batch) -> Masks:
         return Masks(
             x=noise["x"][number, rows, :, 0].T,
             i=(noise["i"][number, rows, :, 0],),
@@ -76,15 +78,14 @@ def test_six_steps_of_the_authors_rhn(devices: int) -> None:
         )
 
     mesh = parallel.batch_mesh(config.batch_size, jax.devices()[:devices])
-    step = update.make_updates(config, graphdef, mesh, recorded_masks)
-    carries = evaluate.zero_carries(graphdef, ours, config.batch_size, mesh)
+    step = update.make_updates(task, config, graphdef, mesh, recorded_masks)
+    carries = score.zero_carries(task, graphdef, ours, config.batch_size, mesh)
     params = parallel.shard({k: np.array(p) for k, p in params.items()}, mesh, EVERYWHERE)
     state = State(params, optim.update_rule(config).init(params), carries)
     for i in range(6):
-        x, y = (parallel.shard(golden[k][i].astype(np.int32), mesh, ROWS) for k in "xy")
-        state, values = step(
-            state, x, y, np.int32(i), np.int32(1), np.float32(told["learning_rate"])
-        )
+        batch = on_devices(window(golden["x"][i], golden["y"][i]), mesh)
+        rate = np.float32(told["learning_rate"])
+        state, values = step(state, batch, np.int32(i), np.int32(1), rate)
         np.testing.assert_allclose(values["loss"][0], golden["cost"][i], rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(
             state.carries[0][0], golden["final_state"][i, 0], rtol=0, atol=1e-5
@@ -113,14 +114,16 @@ def test_cost_gradients_and_states_equal_the_float64_reference(fields: dict, tex
         text, num_layers=2, hidden_size=n, embed_size=n, batch_size=batch, num_steps=steps,
         max_grad_norm=0.0, weight_decay=0.1, **fields,
     )  # fmt: skip
-    config = model.resolve(config, size)
-    cell, rng = model.cell_of(config), np.random.default_rng(0)
-    graphdef, params = model.split(model.build(config, size))
+    task, config = tasks.of(config), network.resolve(config, words(size))
+    cell, rng = network.cell_of(config), np.random.default_rng(0)
+    graphdef, params = model.split(network.build(config, words(size)))
     params = {k: 0.5 * rng.standard_normal(p.shape).astype("f") for k, p in params.items()}
-    layers = model.merge(graphdef, params).stack.zero_carry(batch)
+    net = model.merge(graphdef, params)
+    layers = task.zero_carry(net, batch)
     carries = jax.tree.map(lambda c: 0.5 * rng.standard_normal(c.shape).astype("f"), layers)
     x, y = rng.integers(0, size, (2, batch, steps), np.int32)
-    masks = update.window_masks(config, jnp.int32(7), jnp.arange(batch), jnp.asarray(x.T))
+    read = {"inputs": jnp.asarray(x)}
+    masks = update.update_masks(task, config, net, jnp.int32(7), jnp.arange(batch), read)
 
     def renamed(ours: dict) -> dict[str, np.ndarray]:
         names = {
@@ -159,9 +162,9 @@ def test_cost_gradients_and_states_equal_the_float64_reference(fields: dict, tex
     mesh = parallel.batch_mesh(batch)
     arrays = params, optim.update_rule(config).init(params)
     state = State(*parallel.shard(arrays, mesh, EVERYWHERE), parallel.shard(carries, mesh, ROWS))
-    updates = update.make_updates(config, graphdef, mesh)
-    rows = parallel.shard_rows(x, mesh), parallel.shard_rows(y, mesh)
-    state, metrics = updates(state, *rows, np.int32(7), np.int32(1), np.float32(1.0))
+    updates = update.make_updates(task, config, graphdef, mesh)
+    rows = on_devices(window(x, y), mesh)
+    state, metrics = updates(state, rows, np.int32(7), np.int32(1), np.float32(1.0))
     assert float(metrics["loss"][0]) == pytest.approx(expected, rel=1e-6)
     ours = renamed({k: params[k] - np.asarray(p) for k, p in state.params.items()})
     assert ours.keys() == gradient.keys()
@@ -172,11 +175,13 @@ def test_cost_gradients_and_states_equal_the_float64_reference(fields: dict, tex
 
 
 def test_masks_differ_between_updates_and_follow_the_seed(text: Path) -> None:
-    config, tokens = small(text, embed_size=7), jnp.zeros((5, 8), int)
+    config, batch = small(text, embed_size=7), {"inputs": jnp.zeros((8, 5), int)}
+    task, net = tasks.of(config), network.build(config, words(7))
 
     def output_mask(number: int, seed: int = 0) -> np.ndarray:
         config.seed = seed
-        return np.asarray(update.window_masks(config, number, jnp.arange(8), tokens).o)
+        rows = jnp.arange(8)
+        return np.asarray(update.update_masks(task, config, net, number, rows, batch).o)
 
     assert np.array_equal(output_mask(3), output_mask(3))
     assert not np.array_equal(output_mask(3), output_mask(4))
@@ -191,8 +196,8 @@ def test_three_updates_by_hand_with_optax(optimizer: str) -> None:
         level="word", depth=2, hidden_size=6, batch_size=4, optimizer=optimizer, weight_decay=1e-2,
         num_steps=7, max_grad_norm=0.0, init_scale=0.5,
     )  # fmt: skip
-    config = model.resolve(config, 9)
-    graphdef, params = model.split(model.build(config, 9))
+    task, config = tasks.of(config), network.resolve(config, words(9))
+    graphdef, params = model.split(network.build(config, words(9)))
     tokens = np.random.default_rng(0).integers(0, 9, (3, 4, 8))
     x, y = tokens[..., :-1], tokens[..., 1:]
 
@@ -209,15 +214,13 @@ def test_three_updates_by_hand_with_optax(optimizer: str) -> None:
         direction, moments = rule.update(grads, moments, by_hand)
         by_hand = optax.apply_updates(by_hand, direction)
 
-    mesh = evaluate.local_mesh()
-    step = update.make_updates(config, graphdef, mesh)
+    mesh = score.local_mesh()
+    step = update.make_updates(task, config, graphdef, mesh)
     copy = parallel.shard(jax.tree.map(np.array, params), mesh, EVERYWHERE)
-    zero = evaluate.zero_carries(graphdef, params, 4, mesh)
+    zero = score.zero_carries(task, graphdef, params, 4, mesh)
     state = State(copy, optim.update_rule(config).init(copy), zero)
     for i in range(3):
-        number = np.int32(i)
-        state, _ = step(
-            state, np.int32(x[i]), np.int32(y[i]), number, np.int32(1), np.float32(0.01)
-        )
+        batch = on_devices(window(x[i], y[i]), mesh)
+        state, _ = step(state, batch, np.int32(i), np.int32(1), np.float32(0.01))
     for name in params:
         np.testing.assert_allclose(state.params[name], by_hand[name], atol=2e-5, err_msg=name)
