@@ -11,7 +11,6 @@ commas: `RNNX_TASKS=mytask python -m rnnx.train --config=... --config.task=mytas
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -41,21 +40,6 @@ def register(name: str, task: "Task", fields: dict[str, Field] | None = None) ->
     """Adds a task, and the config fields that it declares."""
     TASKS[name] = Row(task)
     configs.FIELDS.update(fields or {})
-
-
-def plug_in() -> None:
-    """Imports the modules that RNNX_TASKS names.
-
-    Raises:
-      UserError: when one can't be imported.
-    """
-    for module in filter(None, os.environ.get("RNNX_TASKS", "").split(",")):
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # a module is code: it may raise anything
-            raise UserError(
-                f"cannot import {module}, which RNNX_TASKS names: {type(error).__name__}: {error}"
-            ) from error
 
 
 def get(name: str) -> "Task":
