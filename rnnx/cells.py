@@ -201,8 +201,10 @@ CELLS: dict[str, Family] = {
 
 
 def matmul(x: Array, w: Array) -> Array:
-    """`x @ w` with x rounded to w's type and a float32 sum."""
-    return jnp.matmul(x.astype(w.dtype), w, preferred_element_type=jnp.float32)
+    """`x @ w` with x rounded to w's type and a float32 sum; in float64 when either is float64."""
+    wide = jnp.result_type(x, w, jnp.float32)
+    operand = wide if w.dtype == jnp.float32 else w.dtype
+    return jnp.matmul(x.astype(operand), w.astype(operand), preferred_element_type=wide)
 
 
 def project(params: Params, xs: Array) -> tuple[Array | None, ...]:

@@ -10,6 +10,8 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from rnnx.analysis.memory import ROUNDING
+
 _BLUE, _RED, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
 
@@ -299,9 +301,9 @@ def _gradients(runs: list[dict]) -> Picture:
     return Picture(
         "gradients",
         "Gradients through time",
-        "How strong the gradient of one step's loss still is so many steps back: a line that falls "
-        "fast means that nothing is learned over that distance. Band: s.d. over windows, of the "
-        "last line.",
+        "The norm of the gradient of one step's loss C with respect to the state h so many steps "
+        "before it: where a line has fallen far, nothing is learned over that distance. Computed "
+        "in float64. Band: s.d. over windows, for the last line.",
         figure,
     )
 
@@ -335,17 +337,19 @@ def _memory(runs: list[dict]) -> Picture:
     figure, axes = _figure(height=3.2)
     for i, run in enumerate(runs):
         style = {"color": (_BLUE, _RED)[i % 2], "linestyle": ("-", "--")[i % 2]}
-        values = np.maximum(np.asarray(run["kl"]), 1e-12)
+        values = np.asarray(run["kl"])
+        values = np.where(values < ROUNDING, np.nan, values)
         axes[0, 0].plot(np.arange(len(values)), values, label=run["run"], **style)
     axes[0, 0].set_yscale("log")
-    axes[0, 0].set_xlabel("steps behind the changed token")
+    axes[0, 0].set_xlabel("steps after the changed token")
     axes[0, 0].set_ylabel("KL (nats)")
     axes[0, 0].legend(frameon=False)
     return Picture(
         "memory",
         "Effective memory",
-        "One token of the text is exchanged for another: how much that still moves the prediction "
-        "so many steps later (mean KL divergence).",
+        "One token of the text is exchanged for another: how much that still changes the "
+        "prediction so many steps later (mean KL divergence). Computed in float64; a line ends "
+        f"where it falls below {ROUNDING:g} nats, as smaller values are rounding.",
         figure,
     )
 
