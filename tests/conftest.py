@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 # Before anything imports jax: the collectives of forced devices need two threads each.
@@ -22,6 +23,50 @@ from rnnx.display import Display
 
 ROOT = Path(__file__).parent.parent
 QUIET = Display(quiet=True)
+
+
+# ---------------------------------------------------------------------------- processor time
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu", action="store_true", help="show the tests that cost most")
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of those it started and saw end."""
+    return sum(os.times()[:4])
+
+
+_counted = cpu_seconds()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    """Writes down what each phase of a test cost, whatever else the machine does."""
+    global _counted
+    outcome = yield
+    before, _counted = _counted, cpu_seconds()
+    outcome.get_result().user_properties.append(("cpu", _counted - before))
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """With --cpu: the 25 most expensive tests, and what each file costs."""
+    if not config.getoption("cpu"):
+        return
+    tests: Counter[str] = Counter()
+    files: Counter[str] = Counter()
+    for report in sum(terminalreporter.stats.values(), []):
+        seconds = dict(getattr(report, "user_properties", ())).get("cpu", 0.0)
+        tests[report.nodeid] += seconds
+        files[report.nodeid.partition("::")[0]] += seconds
+    terminalreporter.section("processor time")
+    for counts, most in ((tests, 25), (files, None)):
+        for name, seconds in counts.most_common(most):
+            terminalreporter.write_line(f"{seconds:8.1f} s  {name}")
+    terminalreporter.write_line(f"{sum(files.values()):8.1f} s  in all")
+
+
+# ---------------------------------------------------------------------------- corpora and runs
 
 
 def raw_data() -> Path | None:
