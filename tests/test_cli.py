@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, call_module, one_device, run_module
 
-from rnnx import cli, workdir
+from rnnx import cli
 from rnnx import config as configs
 
 QUICK = "--config=configs/quickstart.py:tiny"
@@ -25,19 +25,6 @@ def refused(done, *parts: str, code: int = 2) -> None:
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
     for part in parts:
         assert part in done.stderr, done.stderr
-
-
-def test_overrides_of_every_type_reach_the_run(tmp_path: Path) -> None:
-    done = call_module(
-        "train", QUICK, f"--workdir={tmp_path / 'run'}", "--config.depth=1", "--config.max_steps=3",
-        "--config.drop_h=0.5", "--config.cell=dtrnn", "--config.mi_init=(2.0, 0.5, 0.5)",
-        "--noconfig.coupled", "--config.learning_rate=1",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    kept = workdir.read_config(tmp_path / "run")
-    assert (kept.depth, kept.drop_h, kept.cell, kept.coupled) == (1, 0.5, "dtrnn", False)
-    assert kept.mi_init == (2.0, 0.5, 0.5) and kept.learning_rate == 1.0
-    assert "dtrnn" in done.stdout and "this model" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -187,10 +174,19 @@ def test_help(module: str) -> None:
         assert all(f"\n  {name} = " in done.stdout for name in configs.FIELDS)
 
 
-def test_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:
-    done = run_module("train", QUICK, "--dry_run", TMPDIR=str(tmp_path))
+def test_overrides_reach_a_dry_run_that_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = run_module(
+        "train", QUICK, "--dry_run", "--config.depth=1", "--config.drop_h=0.5",
+        "--config.cell=dtrnn", "--config.mi_init=(2.0, 0.5, 0.5)", "--noconfig.coupled",
+        "--config.learning_rate=1", TMPDIR=str(tmp_path),
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "dry run" in done.stdout and "total" in done.stdout
+    for told in (
+        "depth = 1", "drop_h = 0.5", "cell = 'dtrnn'", "mi_init = (2.0, 0.5, 0.5)",
+        "coupled = False", "learning_rate = 1.0",
+    ):  # fmt: skip
+        assert told in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -60,7 +60,10 @@ def damage(path: Path, kind: str, rng: random.Random) -> None:
         path.unlink()
 
 
-def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trials", [21, pytest.param(105, marks=pytest.mark.long)])
+def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(
+    trials: int, seed: int, tmp_path: Path
+) -> None:
     """One file of the newest is damaged: either that does not matter, or it is said."""
     checkpoints, told = Checkpoints(tmp_path / "sound"), []
     for step in (1, 2):
@@ -68,8 +71,8 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(tmp_path: Path) 
     checkpoints.close()
     newest = tmp_path / "sound" / "checkpoints" / "latest" / "2"
     files = sorted(p.relative_to(tmp_path) for p in newest.rglob("*") if p.is_file())
-    rng, fell_back = random.Random(0), 0
-    for trial in range(60):
+    rng, fell_back = random.Random(seed), 0
+    for trial in range(trials):
         shutil.rmtree(tmp_path / "tried", ignore_errors=True)
         shutil.copytree(tmp_path / "sound", tmp_path / "tried")
         file = tmp_path / "tried" / rng.choice(files).relative_to("sound")
@@ -90,7 +93,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(tmp_path: Path) 
             assert checkpoints.restore_latest(state(0))[1] == {"step": 2}
             assert (tmp_path / "tried" / "checkpoints" / "damaged" / "latest-2").is_dir()
         checkpoints.close()
-    assert 10 < fell_back < 50
+    assert trials / 6 < fell_back < trials * 5 / 6
 
 
 def test_where_all_are_damaged_it_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -328,8 +331,9 @@ def test_skip_passes_over_a_window_and_starts_from_the_zero_state(
 
 
 def test_skip_gives_up_when_nothing_else_comes(text: Path, tmp_path: Path, monkeypatch) -> None:
-    trainer = Trainer(small(text, on_nan="skip", num_steps=5), tmp_path / "run", QUIET)
+    trainer = Trainer(small(text, on_nan="skip"), tmp_path / "run", QUIET)
     updates = trainer.updates
+    assert len(trainer.windows) >= 24
 
     def bad(state, *rest):
         params = {k: v * jnp.nan if int(rest[2]) >= 3 else v for k, v in state.params.items()}
