@@ -172,7 +172,9 @@ def test_the_result_is_that_of_the_best_epoch(text: Path, tmp_path: Path, monkey
     assert result["test"]["nll"] != last.nll
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
+)
 def test_a_killed_process_goes_on_to_the_same_bits(
     number: signal.Signals, text: Path, tmp_path: Path
 ) -> None:
