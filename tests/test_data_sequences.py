@@ -174,7 +174,7 @@ one, two = np.ones(1), np.ones(2)
         ({"x": [two, np.ones((2, 3))]}, {}, r"x of sequence 2 of 2 has steps of shape \(3,\)"),
         ({"x": [two, two], "y": [two]}, {}, "2 sequences of x, but 1 of y"),
         ({"x": [two, two]}, {"y": [1]}, "2 sequences of x, but 1 of y"),
-        ({"x": [two, one, [0, 0, np.nan]]}, {}, "x of sequence 3 of 3 has a value that is not"),
+        ({"x": [two, one, [np.nan, 0, 0]]}, {}, "x of sequence 3 of 3 has a value that is not"),
         ({"x": [two, [[np.inf], [1]]][1:]}, {}, "x of sequence 1 of 1 has a value that is not"),
         ({"x": [one, one]}, {"y": [[0, 1], [0, -np.inf]]}, "y of sequence 2 of 2 has a value"),
     ],
