@@ -171,13 +171,13 @@ class Trainer:
         progress.batch += count
         if parallel.must_wait(experiment.mesh) or compiles:
             jax.block_until_ready(metrics)
-        if compiles:
-            self.clock.start()
-        else:
+        if not compiles:
             self.clock.lap(experiment.targets(count))
-        if compiles and len(self.compiled) == 1:
-            since = time.perf_counter() - self.begun
-            self.display.print(f"first update {since:.1f} s after the start")
+        else:
+            self.clock.start()
+            if len(self.compiled) == 1:
+                since = time.perf_counter() - self.begun
+                self.display.print(f"first update {since:.1f} s after the start")
         self.display.update(progress.batch, self._note())
 
     def settle(self) -> None:
@@ -202,14 +202,14 @@ class Trainer:
                 self.progress.skipped_in_a_row = 0
             else:
                 self._pass_over(values, call.before + i + 1)
-            means = {name: total / max(count, 1.0) for name, (total, count) in sums.items()}
+            means = {name: total / (count or 1.0) for name, (total, count) in sums.items()}
             step, epoch = call.before + i + 1, self.progress.epoch
             self.log.write("step", step, epoch=epoch, lr=call.rate, **values, **means)
 
     def _pace(self, count: int, seconds: float) -> None:
         """Lets a call grow to one or two seconds: costs per call vanish, signals wait no longer.
 
-        Where several processes must agree, and have no common clock, it stays at one batch.
+        Not with several processes, which would have to agree on it and have no common clock.
         """
         if seconds < 1.0 and count == self.together and parallel.single():
             self.together = min(2 * self.together, self.experiment.width)

@@ -9,6 +9,7 @@ from conftest import ROOT, call_module
 from ml_collections import ConfigDict
 
 from rnnx import config as configs
+from rnnx import tasks
 from rnnx.errors import UserError
 
 
@@ -46,7 +47,7 @@ def test_fields_that_contradict_each_other_are_refused() -> None:
         configs.validate(config)
     config.update(depth=1, tied=True, embed_size=7)
     with pytest.raises(UserError, match="tied weights need embed_size"):
-        configs.validate(config)
+        tasks.of(config).check(config)
     config = configs.default()
     config.hiden_size = 3
     with pytest.raises(UserError, match="did you mean hidden_size"):
