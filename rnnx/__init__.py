@@ -15,28 +15,23 @@ if sys.argv[:1] == ["-m"]:  # `python -m rnnx.X` imports this file first
 
     sys.excepthook = explain_missing
 
-_KINDS = ("RNN", "LSTM", "GRU", "RHN", "MIRNN", "MILSTM", "MIGRU", "MIRHN", "DTRNN", "DTSRNN")
-_LAYERS = (
-    *_KINDS,
-    *(f"{kind}Cell" for kind in _KINDS),
-    "RecurrentCell",
-    "RecurrentLayer",
-    "Stack",
-    "Cell",
-)
-
-__all__ = [*_LAYERS, "cells", "layers", "scan"]
+_MODULES = ("cells", "heads", "layers", "scan")
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: importing flax takes a second, which `--help` should not.
-    if name in _LAYERS:
-        return getattr(importlib.import_module("rnnx.layers"), name)
-    if name in __all__:
+    # On first use: importing flax takes a second, which `--help` should not. Names of modules end
+    # here too, before Python imports them: only those of classes may cost that second.
+    if name in _MODULES:
         return importlib.import_module(f"rnnx.{name}")
+    if name == "__all__" or name[0].isupper():
+        layers = importlib.import_module("rnnx.layers")
+        if name == "__all__":
+            return [*layers.__all__, *_MODULES]
+        if name in layers.__all__:
+            return getattr(layers, name)
     raise AttributeError(f"module 'rnnx' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__getattr__("__all__")])

@@ -185,15 +185,25 @@ class Family(NamedTuple):
     num_states: int = 1
     deep: bool = False  # has a transition depth; only its first block sees the input
     uniform_bias: bool = False  # biases start like the matrices (RHN paper), not at 0 (MI paper)
+    options: tuple[str, ...] = ()  # its own among the fields of `Cell` and keywords of `init`
+    mi_class: bool = False  # has classes of its own with MI in `layers.py`
 
 
 CELLS: dict[str, Family] = {
-    "rnn": Family("RNN", rnn, ("h",)),
-    "lstm": Family("LSTM", lstm, ("ifoz",), num_states=2),
-    "gru": Family("GRU", gru, ("ru", "g")),
-    "rhn": Family("RHN", rhn, ("ht",), deep=True, uniform_bias=True),
-    "dtrnn": Family("DT-RNN", dtrnn, ("h",), deep=True, uniform_bias=True),
-    "dtsrnn": Family("DT(S)-RNN", dtsrnn, ("h",), deep=True, uniform_bias=True),
+    "rnn": Family("RNN", rnn, ("h",), mi_class=True),
+    "lstm": Family("LSTM", lstm, ("ifoz",), num_states=2, options=("forget_bias",), mi_class=True),
+    "gru": Family("GRU", gru, ("ru", "g"), options=("reset_after",), mi_class=True),
+    "rhn": Family(
+        "RHN",
+        rhn,
+        ("ht",),
+        deep=True,
+        uniform_bias=True,
+        options=("depth", "coupled", "transform_bias"),
+        mi_class=True,
+    ),
+    "dtrnn": Family("DT-RNN", dtrnn, ("h",), deep=True, uniform_bias=True, options=("depth",)),
+    "dtsrnn": Family("DT(S)-RNN", dtsrnn, ("h",), deep=True, uniform_bias=True, options=("depth",)),
 }
 
 

@@ -1,14 +1,16 @@
 """State to disk and back, by orbax.
 
-    checkpoints/latest/STEP/   everything a run needs to go on: state (arrays) and progress (JSON)
+    checkpoints/latest/STEP/   everything a run needs to resume: state (arrays), progress (JSON)
     checkpoints/best/STEP/     the parameters with the best valid score
-    checkpoints/epochs/STEP/   the parameters at the end of epochs, where the run keeps them
-    checkpoints/damaged/       what did not load, set aside when a run went on from an older one
+    checkpoints/epochs/STEP/   the parameters at the end of epochs, if the run keeps them
+    checkpoints/damaged/       damaged ones, moved there when a run resumed from an older one
 
-A manager each rather than one with several policies: a checkpoint in mid-epoch has no valid score,
-and each folder's name says what is in it. Writes go to a temporary name and are renamed. The JSON
-holds sums of itself and of the arrays, which are checked whenever a checkpoint is read: the file
-format finds truncated files, but not every bit that is flipped.
+Each folder has its own manager: a checkpoint within an epoch has no valid score, and the folder's
+name says what it holds. Writes go to a temporary name and are renamed. The JSON holds the layout of
+the arrays (names, types, shapes) and checksums of itself and of the arrays. They are compared
+whenever a checkpoint is read, because orbax finds truncated files but not every flipped bit. A
+checkpoint that is not what was saved is damaged, and an older one takes its place. One that is, but
+of another model or format, is refused, and no file is moved.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ import os
 import re
 import shutil
 import sys
-import warnings
+import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -28,14 +30,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from absl import logging
 from jax import Array
 from jax.experimental import multihost_utils
 
 from rnnx.errors import Outage, PeersLost, UserError, passing
-
-logging.set_verbosity(logging.FATAL)  # orbax tells each save, and each failure in all its layers
-warnings.filterwarnings("ignore", module="orbax")
 
 FORMAT = 1  # of a checkpoint's JSON
 _SPARES = 2  # checkpoints of a kind that are kept: the newest, and one to fall back to
@@ -43,11 +41,15 @@ _SPARES = 2  # checkpoints of a kind that are kept: the newest, and one to fall 
 to_stderr = partial(print, file=sys.stderr)
 
 
+class Damaged(UserError):
+    """A checkpoint that does not load, or not as it was saved."""
+
+
 class Checkpoints:
     """The checkpoints of one workdir, for the run that writes them."""
 
     def __init__(self, folder: Path, say: Callable[[str], None] = to_stderr):
-        """say: told, in one line, of damage that could be got around."""
+        """say: prints a line about each damaged checkpoint that an older one replaces."""
         folder = Path(folder).absolute() / "checkpoints"
         self._folder, self._epochs, self._say = folder, None, say
 
@@ -58,16 +60,16 @@ class Checkpoints:
                 # Over several processes the barriers of two saves in the background collide.
                 enable_async_checkpointing=jax.process_count() == 1,
             )
-            return ocp.CheckpointManager(folder / kind, options=options)
+            return _opened(folder / kind, options)
 
         self._latest = manager("latest", _SPARES)
-        # Each `latest` has a best before it, and one more may have come behind the newest.
+        # Each `latest` has a best before it, and one more may be newer than both.
         self._best = manager("best", _SPARES + 1)
 
     def save_latest(self, step: int, state: Any, progress: dict) -> None:
-        """Saves arrays and JSON values of a step, in the background; what stands stays.
+        """Saves arrays and JSON values of a step in the background.
 
-        One of the same step makes way: an evaluation may have come between the two.
+        It replaces one of the same step: there may have been an evaluation between the two.
 
         Raises:
           Outage: when this one, or the one before, can't be written.
@@ -78,12 +80,17 @@ class Checkpoints:
         _save(self._latest, step, state, progress)
 
     def restore_latest(self, like: Any) -> tuple[Any, dict] | None:
-        """The newest sound state and progress, or None. `like` gives shapes and shardings.
+        """The newest sound state and progress, or None if none was saved.
 
-        Newer ones that do not load are set aside.
+        Newer ones that are damaged are moved to `damaged`.
+
+        Args:
+          like: arrays, or their shapes and types, with shardings.
 
         Raises:
-          UserError: when there are some, but none loads.
+          Damaged: when all are.
+          UserError: when the newest sound one is of another model or format.
+          Outage: when the system fails to read one.
         """
         return self._restore(self._latest, like)
 
@@ -93,16 +100,16 @@ class Checkpoints:
         _wait(self._best)
 
     def save_epoch(self, step: int, params: Any, info: dict) -> None:
-        """Keeps the parameters at the end of an epoch, for good."""
+        """Saves the parameters at the end of an epoch; they are never removed."""
         if self._epochs is None:
             options = ocp.CheckpointManagerOptions(
                 cleanup_tmp_directories=True, enable_async_checkpointing=False
             )
-            self._epochs = ocp.CheckpointManager(self._folder / "epochs", options=options)
+            self._epochs = _opened(self._folder / "epochs", options)
         _save(self._epochs, step, params, info)
 
     def restore_best(self, like: Any) -> tuple[Any, dict] | None:
-        """The newest sound ones of the best parameters and their info, as `restore_latest`."""
+        """The newest sound best parameters and their info; details as in `restore_latest`."""
         return self._restore(self._best, like)
 
     @property
@@ -111,25 +118,27 @@ class Checkpoints:
         return self._best.latest_step() is not None
 
     def best_info(self, like: Any) -> dict | None:
-        """The info of the newest sound best parameters, or None; others are set aside."""
+        """The info of the newest sound best parameters, or None; damaged ones are moved away.
+
+        Raises:
+          UserError: when they are of another model or format. No file is moved then.
+        """
         try:
             found = self.restore_best(like)
-        except Outage:
-            raise
-        except UserError as error:
+        except Damaged as error:
             self._say(str(error))
             self._set_aside(self._best, self._best.all_steps())
             return None
         return found and found[1]
 
     def drop_best_after(self, step: int) -> None:
-        """Drops best checkpoints of later steps: those a run wrote that was then rolled back."""
+        """Deletes best checkpoints of later steps, written before the run was rolled back."""
         for other in list(self._best.all_steps()):
             if other > step:
                 self._best.delete(other)
 
     def close(self) -> None:
-        """Waits until all is on disk.
+        """Waits until everything is on disk.
 
         Raises:
           Outage: when something can't be written.
@@ -146,7 +155,7 @@ class Checkpoints:
         return found
 
     def _set_aside(self, manager: ocp.CheckpointManager, steps: Iterable[int]) -> None:
-        """Moves checkpoints where nothing reads them; they would be in the way of sound ones."""
+        """Moves checkpoints to `damaged`, so that sound ones of the same steps can be saved."""
         if not (steps := list(steps)):
             return
         place = self._folder / "damaged"
@@ -164,19 +173,22 @@ class Checkpoints:
 def read_best(
     folder: Path, like: Any, say: Callable[[str], None] = to_stderr
 ) -> tuple[Any, dict] | None:
-    """The newest sound best parameters of a workdir and their info, or None; changes nothing.
+    """The newest sound best parameters of a workdir and their info, or None; changes no file.
 
-    A run may be training in it meanwhile: its unfinished writes are left alone.
+    A run may be training in the workdir: its unfinished writes are left alone.
+
+    Raises:
+      Damaged, UserError, Outage: as `Checkpoints.restore_latest`.
     """
     with _reader(folder, "best") as manager:
         return _newest_sound(manager, like, say, []) if manager else None
 
 
 def read_epochs(folder: Path, like: Any) -> Iterator[tuple[Any, dict]]:
-    """The parameters that a workdir keeps of its epochs and their info, in order, one at a time.
+    """The parameters saved at the end of epochs and their info, in order, one at a time.
 
     Raises:
-      UserError: when one does not load.
+      Damaged, UserError, Outage: as `Checkpoints.restore_latest`, but older ones take no place.
     """
     with _reader(folder, "epochs") as manager:
         for step in sorted(manager.all_steps()) if manager else ():
@@ -187,19 +199,34 @@ def read_epochs(folder: Path, like: Any) -> Iterator[tuple[Any, dict]]:
 def _reader(folder: Path, kind: str) -> Iterator[ocp.CheckpointManager | None]:
     folder = Path(folder).absolute() / "checkpoints" / kind
     if not folder.is_dir() or not any(path.name.isdigit() for path in folder.iterdir()):
-        yield None  # orbax makes a poor reader of an empty folder
+        yield None  # orbax fails to open an empty folder for reading
         return
     options = ocp.CheckpointManagerOptions(
         read_only=True, create=False, enable_async_checkpointing=False
     )
-    with ocp.CheckpointManager(folder, options=options) as manager:
+    with _opened(folder, options) as manager:
         yield manager
 
 
+def _opened(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    try:
+        return ocp.CheckpointManager(folder, options=options)
+    except ValueError as error:  # a metadata file that orbax never writes
+        raise UserError(
+            f"{folder} can't be opened ({_reason(error)}): one of its checkpoints has foreign "
+            "files; move that one away"
+        ) from error
+
+
 def _save(manager: ocp.CheckpointManager, step: int, arrays: Any, values: dict) -> None:
-    if step in manager.all_steps():  # a rolled-back run comes by again, with the same numbers
+    if step in manager.all_steps():  # a rolled-back run repeats the step with the same numbers
         return
-    values = {"format": FORMAT, "arrays": fingerprint(arrays), "values": values}
+    values = {
+        "format": FORMAT,
+        "layout": layout(arrays),
+        "arrays": fingerprint(arrays),
+        "values": values,
+    }
     with _written(manager):
         manager.save(
             step,
@@ -226,22 +253,20 @@ def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
         if jax.process_count() > 1 and re.search("barrier|gloo|coordination", str(error), re.I):
             raise PeersLost(_reason(error)) from error
         raise Outage(
-            f"cannot write a checkpoint to {manager.directory} ({_reason(error)}): mend that, and "
-            "the same command goes on from the one before"
+            f"cannot write a checkpoint to {manager.directory} ({_reason(error)}): once it can, "
+            "the same command resumes from the one before"
         ) from error
 
 
 def _newest_sound(
     manager: ocp.CheckpointManager, like: Any, say: Callable[[str], None], damaged: list[int]
 ) -> tuple[Any, dict] | None:
-    """The newest checkpoint that loads; the steps of newer ones are added to damaged."""
-    told: list[UserError] = []
+    """The newest sound checkpoint; the steps of newer ones are added to damaged."""
+    told: list[Damaged] = []
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             found = _load(manager, step, like)
-        except Outage:
-            raise
-        except UserError as error:
+        except Damaged as error:
             told.append(error)
             damaged.append(step)
             continue
@@ -254,40 +279,76 @@ def _newest_sound(
 
 
 def _load(manager: ocp.CheckpointManager, step: int, like: Any) -> tuple[Any, dict]:
-    """A checkpoint's arrays and values, which are what was saved to the last bit.
+    """A checkpoint's arrays and values, as they were saved to the last bit.
 
     Raises:
-      UserError: when they are not, or do not load at all.
-      Outage: when that says nothing of them.
+      Damaged: when they are not what was saved, or can't be read.
+      UserError: when they are, but of another format, or of arrays other than those of like.
+      Outage: when the system fails to read them.
     """
+    place = f"checkpoint {manager.directory}/{step}"
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
+    stored = _read(manager, step, "values", ocp.args.JsonRestore())
+    if not isinstance(stored, dict) or stored.pop("sum", None) != _sum(stored):
+        raise Damaged(f"{place} does not load (its JSON is not what was saved)")
+    if (found := stored.get("format")) != FORMAT:
+        raise UserError(f"{place} has format {found}; this version of rnnx reads format {FORMAT}")
+    # Earlier versions wrote no layout.
+    if differing := _difference(stored.get("layout", layout(like)), layout(like)):
+        raise UserError(f"{place} is not of this model: {differing}")
+    arrays = _read(manager, step, "arrays", ocp.args.StandardRestore(like))
+    if stored["arrays"] != fingerprint(arrays):
+        raise Damaged(f"{place} does not load (its arrays are not what was saved)")
+    return arrays, stored["values"]
+
+
+def _read(manager: ocp.CheckpointManager, step: int, item: str, how: Any) -> Any:
+    """One item of a checkpoint. Raises as `_load`; other errors, ours, are raised unchanged."""
     try:
-        got = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(like), values=ocp.args.JsonRestore()
-            ),
-        )
-        return got["arrays"], _checked(got["values"], got["arrays"])
-    except Exception as error:  # orbax raises whatever its layers do
+        return manager.restore(step, args=ocp.args.Composite(**{item: how}))[item]
+    except Exception as error:
         reason = _reason(error)
         if passing(error):
             raise Outage(f"cannot read {manager.directory}/{step} ({reason})") from error
+        if not _tells_damage(error):
+            raise
     _collect_quietly()
-    raise UserError(f"checkpoint {manager.directory}/{step} does not load ({reason})")
+    raise Damaged(f"checkpoint {manager.directory}/{step} does not load ({reason})")
 
 
-def _checked(stored: dict, arrays: Any) -> dict:
-    """The values in a checkpoint's JSON. Raises ValueError when a sum is not right."""
-    if stored.get("format") != FORMAT:
-        raise ValueError(f"its format is {stored.get('format')}, this version reads {FORMAT}")
-    if stored.pop("sum", None) != _sum(stored) or stored["arrays"] != fingerprint(arrays):
-        raise ValueError("its sums are not those of what it holds")
-    return stored["values"]
+def _tells_damage(error: Exception) -> bool:
+    """Whether an error of `restore` is one that damaged files cause, by experiment.
+
+    tensorstore and JSON raise ValueError, or OSError for a file that is missing; orbax wraps some
+    in a bare Exception. Its own readers of metadata look up what a flipped bit has renamed.
+    """
+    if isinstance(error, OSError | ValueError) or type(error) is Exception:
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    from_orbax = frame.f_globals.get("__name__", "").startswith("orbax.")
+    return from_orbax and isinstance(error, KeyError | AttributeError)
+
+
+def layout(tree: Any) -> dict[str, str]:
+    """Names, types and shapes of all arrays of a tree, as `{"params/b": "float32[4]"}`."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{a.dtype}[{','.join(map(str, a.shape))}]"
+        )
+        for path, a in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _difference(stored: dict[str, str], expected: dict[str, str]) -> str:
+    """The first difference of two layouts, in words; empty if there is none."""
+    for name in sorted(stored.keys() | expected.keys()):
+        if (there := stored.get(name)) != (here := expected.get(name)):
+            return f"{name} is {there or 'absent'} there and {here or 'absent'} here"
+    return ""
 
 
 def _collect_quietly() -> None:
-    """A read that failed leaves coroutines behind, which complain when they are collected."""
+    """Collects the coroutines of a failed read, without the complaints that they print."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         gc.collect()
@@ -296,7 +357,7 @@ def _collect_quietly() -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The system's own words, if it was the system, else the head of what the layers say."""
+    """The system's message if the system failed, else the first line of the error."""
     text = str(error).strip()
     if code := re.search(r"os_error_code='(\d+)'", text):
         return os.strerror(int(code[1]))
@@ -308,17 +369,18 @@ def _sum(values: dict) -> int:
 
 
 def fingerprint(tree: Any) -> str:
-    """16 hex digits of the bits of all arrays, wherever they lie, and of their places.
+    """A checksum of all arrays, 16 hex digits, that does not depend on their sharding.
 
-    Any one changed bit changes it.
+    Any single changed bit changes it.
     """
     return "".join(f"{int(part):08x}" for part in _fingerprint(jax.tree.leaves(tree)))
 
 
 @jax.jit
 def _fingerprint(arrays: list[Array]) -> tuple[Array, Array]:
-    """Two sums modulo 2^32: of the words, each times an odd number of its place, which no single
-    bit can leave as it is; and of the words mixed with their place, for all other damage."""
+    """Two sums modulo 2^32. The first adds up words times odd numbers given by their places, so
+    that any single changed bit changes it. The second adds up hashes of word and place, for all
+    other damage."""
     first = second = jnp.uint32(0)
     for i, array in enumerate(arrays):
         kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
@@ -330,7 +392,7 @@ def _fingerprint(arrays: list[Array]) -> tuple[Array, Array]:
 
 
 def _mixed(x: Array) -> Array:
-    """A bijection of 32 bits in which each depends on all: the last rounds of MurmurHash3."""
+    """A bijection of 32 bits, each depending on all: the finalizer of MurmurHash3."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

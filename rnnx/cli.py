@@ -7,6 +7,7 @@ line on stderr; 75 likewise, but caused by the machine: disk, network, permissio
 
 import contextlib
 import errno
+import importlib
 import os
 import re
 import shlex
@@ -14,14 +15,15 @@ import signal
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
+from absl import flags, logging
 
-from rnnx import cache, tasks
+from rnnx import cache
 from rnnx import config as configs
 from rnnx.errors import Outage, UserError
 
@@ -119,11 +121,14 @@ def run(main: Callable[[], None], doc: str) -> None:
     has_config = "config" in flags.FLAGS
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
-        tasks.plug_in()
+        _plug_in()
         if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
             print(_help(doc, has_config))
             return
         _parse(has_config)
+        # orbax logs every save, and every failure in each of its layers.
+        logging.set_verbosity(logging.FATAL)
+        warnings.filterwarnings("ignore", module="orbax")
         cache.keep_compiled()
         main()
         return
@@ -149,6 +154,21 @@ def run(main: Callable[[], None], doc: str) -> None:
     if jax.distributed.is_initialized():
         os._exit(code)  # a normal exit would wait for the other processes, and they for this one
     sys.exit(code)
+
+
+def _plug_in() -> None:
+    """Imports the modules that RNNX_TASKS names: tasks of the user's own.
+
+    Raises:
+      UserError: when one can't be imported.
+    """
+    for module in filter(None, os.environ.get("RNNX_TASKS", "").split(",")):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a module is code: it may raise anything
+            raise UserError(
+                f"cannot import {module}, which RNNX_TASKS names: {type(error).__name__}: {error}"
+            ) from error
 
 
 def config_file(name: str) -> str:

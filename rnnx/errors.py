@@ -52,7 +52,10 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Outage(f"cannot write to {place}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise Outage(
+            f"cannot write to {place} ({reason}): make that possible, and run the command again"
+        ) from error
 
 
 class PeersLost(Outage):

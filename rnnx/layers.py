@@ -9,6 +9,10 @@ steps come one at a time. The equations and their sources are in `cells.py`.
     ys, carry = layer(xs)            # xs (B, T, in_features), ys (B, T, hidden)
 """
 
+import dataclasses
+import inspect
+import types
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,11 +20,29 @@ from flax import nnx
 from jax import Array
 
 from rnnx import cells, scan
-from rnnx.cells import Carry, Cell, Params
+from rnnx.cells import CELLS, Carry, Cell, Params
+
+
+class _SignatureOfInit:
+    """The signature of a class is that of its `__init__`: flax's metaclass would hide it."""
+
+    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+        if instance is not None:  # an instance is called by `__call__`
+            raise AttributeError("__signature__")
+        signature = inspect.signature(owner.__init__)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 class _Recurrent(nnx.Module):
     """Owns the parameters of one cell: a list of blocks, each a dict of `nnx.Param`."""
+
+    __signature__ = _SignatureOfInit()
+
+    cell: Cell
+    in_features: int
+    hidden_features: int
+    dtype: Any
+    blocks: nnx.List
 
     def __init__(
         self,
@@ -68,8 +90,8 @@ class RecurrentCell(_Recurrent, nnx.RNNCellBase):
 
         Leading axes other than one batch axis work too; mask is as in `cells.step`.
         """
-        params, inputs, carry, mask, dtype = scan.widen(
-            self.params, inputs, carry, mask, self.dtype
+        dtype, params, inputs, carry, mask = scan.widen(
+            self.dtype, self.params, inputs, carry, mask
         )
         params = scan.cast_matrices(params, dtype)
         wx = cells.project(params, inputs)
@@ -149,6 +171,11 @@ class Stack(nnx.Module):
       layers: one `RecurrentLayer` a layer.
       backward: those that read backward; None unless bidirectional.
     """
+
+    __signature__ = _SignatureOfInit()
+
+    layers: nnx.List
+    backward: nnx.List | None
 
     def __init__(
         self,
@@ -272,156 +299,97 @@ class Stack(nnx.Module):
 
 # ---------------------------------------------------------------------------- cells by name
 
-
-class _Named:
-    """Builds the `Cell` from keywords, so that a layer reads `RHN(m, n, depth=5, rngs=rngs)`."""
-
-    kind: str
-    integration = "additive"
-
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: int,
-        *,
-        integration: str | None = None,
-        depth: int = 1,
-        coupled: bool = True,
-        reset_after: bool = False,
-        **options: Any,
-    ):
-        """Draws the parameters.
-
-        Args:
-          in_features, hidden_features: m and n.
-          integration: `additive`, `mi_simple` or `mi`; None takes the class's own.
-          depth: transition depth L (RHN, DTRNN, DTSRNN).
-          coupled: RHN: carry gate 1 - t, or one of its own.
-          reset_after: GRU: reset gate behind the recurrent product, or before it.
-          **options: rngs, dtype; the scales and constants that `cells.init` takes.
-
-        Raises:
-          ValueError: on an unknown integration, or a depth the cell does not have.
-        """
-        cell = Cell(self.kind, integration or self.integration, depth, coupled, reset_after)
-        super().__init__(cell, in_features, hidden_features, **options)
-
-
-class RNN(_Named, RecurrentLayer):
-    """Vanilla RNN: h = tanh(W x + U h- + b)."""
-
-    kind = "rnn"
-
-
-class LSTM(_Named, RecurrentLayer):
-    """LSTM without peepholes; see `cells.lstm`."""
-
-    kind = "lstm"
-
-
-class GRU(_Named, RecurrentLayer):
-    """GRU; see `cells.gru`."""
-
-    kind = "gru"
-
-
-class RHN(_Named, RecurrentLayer):
-    """Recurrent Highway Network of transition depth `depth`; see `cells.rhn`."""
-
-    kind = "rhn"
-
-
-class DTRNN(_Named, RecurrentLayer):
-    """Deep transition RNN of depth `depth`; see `cells.dtrnn`."""
-
-    kind = "dtrnn"
-
-
-class DTSRNN(_Named, RecurrentLayer):
-    """Deep transition RNN with shortcuts; see `cells.dtsrnn`."""
-
-    kind = "dtsrnn"
-
-
-class MIRNN(RNN):
-    """RNN with Multiplicative Integration; see `cells.integrate`."""
-
-    integration = "mi"
-
-
-class MILSTM(LSTM):
-    """LSTM with Multiplicative Integration in all four gates."""
-
-    integration = "mi"
-
-
-class MIGRU(GRU):
-    """GRU with Multiplicative Integration in gates and candidate."""
-
-    integration = "mi"
-
-
-class MIRHN(RHN):
-    """RHN with Multiplicative Integration where input and state meet, at l = 1."""
-
-    integration = "mi"
-
-
-class RNNCell(_Named, RecurrentCell):
-    """One step of `RNN`."""
-
-    kind = "rnn"
-
-
-class LSTMCell(_Named, RecurrentCell):
-    """One step of `LSTM`."""
-
-    kind = "lstm"
-
-
-class GRUCell(_Named, RecurrentCell):
-    """One step of `GRU`."""
-
-    kind = "gru"
-
-
-class RHNCell(_Named, RecurrentCell):
-    """One step of `RHN`."""
-
-    kind = "rhn"
-
-
-class DTRNNCell(_Named, RecurrentCell):
-    """One step of `DTRNN`."""
-
-    kind = "dtrnn"
-
-
-class DTSRNNCell(_Named, RecurrentCell):
-    """One step of `DTSRNN`."""
-
-    kind = "dtsrnn"
-
-
-class MIRNNCell(RNNCell):
-    """One step of `MIRNN`."""
-
-    integration = "mi"
-
-
-class MILSTMCell(LSTMCell):
-    """One step of `MILSTM`."""
-
-    integration = "mi"
-
-
-class MIGRUCell(GRUCell):
-    """One step of `MIGRU`."""
-
-    integration = "mi"
-
-
-class MIRHNCell(RHNCell):
-    """One step of `MIRHN`."""
-
-    integration = "mi"
+# Type and default of every keyword, where it is defined.
+_KEYWORDS = {
+    **inspect.signature(Cell).parameters,
+    **inspect.signature(cells.init).parameters,
+    **inspect.signature(_Recurrent.__init__).parameters,
+}
+_MEANINGS = {
+    "integration": "`additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.",
+    "depth": "transition depth L.",
+    "coupled": "carry gate 1 - t, or one of its own.",
+    "reset_after": "the reset gate acts on `U h`, or on `h` before the product.",
+    "transform_bias": "what the transform gate's bias starts at.",
+    "forget_bias": "what the forget gate's bias starts at.",
+    "mi_init": "what alpha, beta1 and beta2 start at.",
+    "init_scale": "matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).",
+    "input_scale": "as init_scale, for the input matrices W; None takes init_scale.",
+    "dtype": "operand type of the matrix products; see `RecurrentLayer`.",
+    "rngs": "its `params` stream is drawn from.",
+}
+
+
+def _constructor(name: str, kind: str, integration: str) -> Callable[..., None]:
+    """The `__init__` of a class by name: the keywords that its cell has, with their defaults."""
+    keywords = ("integration", *CELLS[kind].options)
+    keywords += ("mi_init", "init_scale", "input_scale", "dtype", "rngs")
+    defaults = {"integration": integration}
+    signature = inspect.Signature(
+        [_KEYWORDS[given] for given in ("self", "in_features", "hidden_features")]
+        + [
+            _KEYWORDS[k].replace(
+                kind=inspect.Parameter.KEYWORD_ONLY, default=defaults.get(k, _KEYWORDS[k].default)
+            )
+            for k in keywords
+        ]
+    )
+    of_cell = {field.name for field in dataclasses.fields(Cell)}
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
+        bound.apply_defaults()
+        given = bound.arguments
+        fields = {k: given.pop(k) for k in keywords if k in of_cell}
+        _Recurrent.__init__(given.pop("self"), Cell(kind, **fields), **given)
+
+    __init__.__signature__ = signature
+    __init__.__doc__ = "\n".join(
+        [
+            "Draws the parameters.",
+            "",
+            "Args:",
+            "  in_features, hidden_features: m and n.",
+            *(f"  {k}: {_MEANINGS[k]}" for k in keywords),
+            "",
+            "Raises:",
+            "  ValueError: on an unknown integration"
+            + (", or a depth below 1." if CELLS[kind].deep else "."),
+        ]
+    )
+    return __init__
+
+
+def _class_of(base: type, kind: str, integration: str = "additive") -> type:
+    """A layer or cell by name, `rnnx.RHN` or `rnnx.MIRHNCell`, of a row of `CELLS`."""
+    mi, steps = integration == "mi", issubclass(base, RecurrentCell)
+    name = ("MI" if mi else "") + kind.upper() + ("Cell" if steps else "")
+    family = CELLS[kind]
+    members = {
+        "__module__": __name__,
+        "__doc__": f"{family.name}{' with Multiplicative Integration' if mi else ''}"
+        f"{', one time step' if steps else ''}.\n\n"
+        + inspect.getdoc(family.transition)
+        + f"\n\n`pre` is `cells.integrate` of `W x` and `U z`; equations as in `cells.{kind}`.",
+        "__init__": _constructor(name, kind, integration),
+    }
+    return types.new_class(name, (base,), exec_body=lambda namespace: namespace.update(members))
+
+
+def _by_name() -> dict[str, type]:
+    """All layers and cells by name."""
+    classes = []
+    for kind, family in CELLS.items():
+        for base in (RecurrentLayer, RecurrentCell):
+            classes.append(_class_of(base, kind))
+            if family.mi_class:
+                classes.append(_class_of(classes[-1], kind, "mi"))
+    return {c.__name__: c for c in classes}
+
+
+BY_NAME = _by_name()
+globals().update(BY_NAME)
+__all__ = ["Cell", "RecurrentCell", "RecurrentLayer", "Stack", *BY_NAME]

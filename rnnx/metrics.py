@@ -87,15 +87,11 @@ class Log:
 
 
 class Clock:
-    """Training time without compilation and evaluation, summed over restarts.
-
-    The first step of a process compiles: it counts neither as time nor as targets.
-    """
+    """Training time without compilation and evaluation, summed over restarts."""
 
     def __init__(self, seconds: float = 0.0, targets: int = 0):
         """Continues from what a checkpoint recorded."""
         self.seconds, self.targets = seconds, targets
-        self._compiled = False
         self._since: float | None = None
 
     @property
@@ -108,24 +104,16 @@ class Clock:
         return self.targets / self.seconds if self.seconds else 0.0
 
     def start(self) -> None:
-        """Begins to count, unless the first step is still to come."""
-        if self._compiled:
-            self._since = time.perf_counter()
+        """Begins to count; what has passed since the last lap is left out."""
+        self._since = time.perf_counter()
 
-    def lap(self, targets: int) -> float | None:
-        """Counts the targets of a call and the time since the last, which it returns.
-
-        Starts after the first call, which gives None.
-        """
-        now, seconds = time.perf_counter(), None
+    def lap(self, targets: int) -> None:
+        """Counts the time since the last lap, or the start, and the targets of that time."""
+        now = time.perf_counter()
         if self._since is not None:
-            seconds = now - self._since
-            self.seconds += seconds
+            self.seconds += now - self._since
             self.targets += targets
-        if targets:
-            self._compiled = True
-        self._since = now
-        return seconds
+            self._since = now
 
     def stop(self) -> None:
         """Ends the count; steps that ran ahead must be over, their time is counted here."""

@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax import Array
 
-from rnnx import scan
+from rnnx import heads, scan
 from rnnx.cells import Carry, Cell
 from rnnx.dropout import Masks
 from rnnx.layers import Stack
@@ -136,14 +135,10 @@ class LanguageModel(SequenceModel):
 
     def logits(self, ys: Array) -> Array:
         """ys (..., n) to the logits of the next token (..., V)."""
+        bias = self.softmax_bias[...]
         if self.softmax_weights is None:
-            # Contracted as it lies: XLA would copy E's transpose for every single token.
-            last = (((ys.ndim - 1,), (1,)), ((), ()))
-            ys, weights = (a.astype(self.dtype) for a in (ys, self.embedding[...]))
-            scores = jax.lax.dot_general(ys, weights, last, preferred_element_type=jnp.float32)
-        else:
-            scores = scan.product(ys, self.softmax_weights[...], self.dtype)
-        return scores + self.softmax_bias[...]
+            return heads.tied_logits(ys, self.embedding[...], bias, self.dtype)
+        return heads.logits(ys, self.softmax_weights[...], bias, self.dtype)
 
     project = logits
 
@@ -155,8 +150,7 @@ class LanguageModel(SequenceModel):
         masks: Masks | None = None,
     ) -> tuple[Array, tuple[Carry, ...]]:
         """Negative log likelihood of each target (T, B), in nats, and the state after."""
-        cost = optax.softmax_cross_entropy_with_integer_labels
-        return self.step_costs(cost, tokens, targets, carries, masks)
+        return self.step_costs(heads.softmax, tokens, targets, carries, masks)
 
 
 class VectorModel(SequenceModel):
@@ -190,7 +184,8 @@ class VectorModel(SequenceModel):
 
     def project(self, ys: Array) -> Array:
         """ys (..., n) to the outputs (..., K)."""
-        return scan.product(ys, self.output_weights[...], self.dtype) + self.output_bias[...]
+        weights, bias = self.output_weights[...], self.output_bias[...]
+        return heads.logits(ys, weights, bias, self.dtype)
 
 
 def restarted(carries: Any, fresh: Array) -> Any:

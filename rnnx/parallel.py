@@ -1,8 +1,8 @@
 """Devices and hosts: one per-device step with a named batch axis, on all devices of all hosts.
 
-`pmapped` is what `jax.pmap` has been made of since JAX 0.8, called by its own name: `jit` of
-`jax.shard_map`. Gradients are averaged by the step itself, explicitly and once, behind the time
-loop; left to automatic sharding, XLA puts an all-reduce into the backward loop.
+`pmapped` is `jit` of `jax.shard_map`, which is also how JAX implements `jax.pmap` since 0.8. The
+step averages gradients itself, once, after the time loop: with automatic sharding, XLA would put an
+all-reduce inside the backward loop.
 """
 
 import os
@@ -23,21 +23,21 @@ ROWS = PartitionSpec(AXIS)  # first axis spread over the devices
 BATCHES = PartitionSpec(None, AXIS)  # batches one after the other, each spread by its rows
 EVERYWHERE = PartitionSpec()  # the same on every device
 _CACHE_BYTES = 32 << 20
-_SILENCE = 30  # seconds after which a process that is not heard of is given up
+_SILENCE = 30  # seconds without a sign of life after which a process counts as lost
 
 
 def initialize(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins the processes of a run; call before anything touches a device.
+    """Connects the processes of a run; call it before anything uses a device.
 
-    Without a coordinator, and where no launcher tells of several processes, this is a single one.
-    On forced CPU devices it makes sure that the thread pool is large enough for their collectives,
-    which deadlock below two threads a device.
+    Without a coordinator or a launcher of several processes, this process runs alone. For forced
+    CPU devices it enlarges the thread pool: their collectives deadlock with fewer than two threads
+    a device.
 
     Raises:
-      UserError: when the three contradict each other.
-      Outage: when the others do not come.
+      UserError: when the three arguments contradict each other.
+      Outage: when the other processes can't be reached.
     """
     forced = re.search(
         r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
@@ -66,15 +66,15 @@ def _join(*given: Any) -> None:
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise Outage(f"the processes of this run do not come together ({reason})") from error
+        raise Outage(f"the processes of this run could not connect ({reason})") from error
 
 
 def _step_of_slurm(env: Mapping[str, str]) -> bool:
-    # A batch script's own shell knows of tasks too, but is no step of several.
+    # A batch script's own shell has the task variables too, but is a single process.
     return int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in env
 
 
-# What tells that several processes of one run were started, whose addresses JAX then finds.
+# Variables of launchers that start several processes of one run; JAX then finds the addresses.
 LAUNCHERS: dict[str, Callable[[Mapping[str, str]], bool]] = {
     "SLURM_STEP_NUM_TASKS": _step_of_slurm,
     "OMPI_COMM_WORLD_SIZE": lambda env: int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1,
@@ -83,7 +83,7 @@ LAUNCHERS: dict[str, Callable[[Mapping[str, str]], bool]] = {
 
 
 def batch_mesh(batch_size: int, devices: list[Any] | None = None) -> Mesh:
-    """All devices in one axis, each to hold an equal share of the batch.
+    """A mesh of all devices in one axis; each holds an equal share of the batch.
 
     Raises:
       UserError: when the batch does not divide by the number of devices.
@@ -105,15 +105,15 @@ def pmapped(
     donate: tuple[int, ...] = (),
     compiler_options: dict[str, str] | None = None,
 ) -> Callable:
-    """Compiles a per-device step for every device of the mesh: `jax.pmap` by its modern name.
+    """Compiles a per-device step for every device of the mesh, as `jax.pmap` does.
 
     Args:
-      step: sees its own rows of arguments marked ROWS, and axis name AXIS.
+      step: gets its own rows of the arguments marked ROWS; the axis is named AXIS.
       in_specs, out_specs: ROWS or EVERYWHERE, or trees of them, for arguments and results.
-      donate: positions of arguments whose memory the results may take.
-      compiler_options: XLA's, by name.
+      donate: positions of the arguments whose memory may be reused for results.
+      compiler_options: XLA's options, by name.
     """
-    # check_vma=False: with it JAX would sum the gradients by itself, inside the time loop.
+    # With check_vma=True JAX would sum the gradients itself, inside the time loop.
     sharded = jax.shard_map(
         step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
     )
@@ -121,11 +121,11 @@ def pmapped(
 
 
 def compiler_options(streamed_bytes: int) -> dict[str, str] | None:
-    """What to tell XLA of a step that reads so many bytes of weights again every time step.
+    """XLA options for a program that reads so many bytes of weights at every time step.
 
-    More than a CPU's caches hold: leave products to Eigen. JAX 0.10 gives them to YNNPACK, which
-    is the faster by a tenth while weights stay in the cache, and the slower by a tenth when they
-    come from memory (whole updates: 4 to 16 MB, and 55 MB, on a cache of 32 MiB).
+    JAX 0.10 uses YNNPACK for matrix products on CPUs. With a cache of 32 MiB, whole updates are a
+    tenth faster with it than with Eigen for weights of 4 to 16 MB, and a tenth slower for 55 MB.
+    So weights larger than the cache are left to Eigen. None stands for the default options.
     """
     if jax.default_backend() != "cpu" or streamed_bytes <= _CACHE_BYTES:
         return None
@@ -138,12 +138,12 @@ def compiler_options(streamed_bytes: int) -> dict[str, str] | None:
 
 
 def first_row(rows_here: int) -> Array:
-    """Inside a step: the place in the global batch of this device's first row."""
+    """The index in the global batch of this device's first row, inside a step."""
     return jax.lax.axis_index(AXIS) * rows_here
 
 
 def shard(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
-    """Puts host arrays, the same in every process, on the mesh's devices."""
+    """Puts host arrays, identical in every process, on the mesh's devices."""
     sharding = NamedSharding(mesh, spec)
     if single():
         return jax.device_put(tree, sharding)
@@ -154,7 +154,7 @@ def shard(tree: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
 
 
 def local_copy(tree: Any) -> Any:
-    """Arrays that are the same on every device, on this process's first device alone."""
+    """Replicated arrays as arrays on this process's first device only."""
     return jax.tree.map(lambda a: a.addressable_data(0), tree)
 
 
@@ -165,12 +165,12 @@ def rows_of_process(batch_size: int) -> slice:
 
 
 def shard_rows(local: np.ndarray, mesh: Mesh, spec: PartitionSpec = ROWS) -> Array:
-    """Makes the global batch, or with spec BATCHES several, out of each process's own rows."""
+    """The global batch, or with spec BATCHES several, assembled from each process's own rows."""
     return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), local)
 
 
 def must_wait(mesh: Mesh) -> bool:
-    """Whether each step must be awaited: CPU collectives deadlock when many steps run ahead."""
+    """Whether to wait for each step: CPU collectives deadlock when many steps are queued."""
     return mesh.devices.size > 1 and mesh.devices.flat[0].platform == "cpu"
 
 

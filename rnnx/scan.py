@@ -61,7 +61,7 @@ def unroll(
       mask: (B, n), the variational dropout mask of the state, the same at every step and block;
         treated as a constant: no gradient reaches it.
       dtype: of the matrix products' operands; sums and states are float32, and gradients have the
-        types of what they belong to. When params, xs, carry or dtype are float64 (which needs
+        types of what they belong to. When any array here or dtype is float64 (which needs
         `jax_enable_x64`), sums, states and products of dtype float32 are float64 instead.
       remat: 0 records every step for the backward pass; k > 0 keeps the state every k steps and
         recomputes between: about T / k + k steps' memory instead of T, one more forward pass.
@@ -76,7 +76,7 @@ def unroll(
     Raises:
       ValueError: when lengths or reset have another shape or type.
     """
-    params, xs, carry, mask, dtype = widen(params, xs, carry, mask, dtype)
+    dtype, params, xs, carry, mask = widen(dtype, params, xs, carry, mask)
     rows = select_rows(xs, lengths, reset)
     xs = clean(xs, rows.valid)
     wx = tuple(product(xs, block["W"], dtype) if "W" in block else None for block in params)
@@ -103,23 +103,21 @@ def unroll_plain(
     reset: Array | None = None,
 ) -> tuple[Array, Carry]:
     """`unroll` as JAX differentiates it by itself: slower, but in forward mode too."""
-    params, xs, carry, mask, dtype = widen(params, xs, carry, mask, dtype)
+    dtype, params, xs, carry, mask = widen(dtype, params, xs, carry, mask)
     rows = select_rows(xs, lengths, reset)
     wx = cells.project(cast_matrices(params, dtype), clean(xs, rows.valid))
     return _scan(cell, dtype, params, wx, rows, carry, mask)
 
 
-def widen(
-    params: Params, xs: Array, carry: Carry, mask: Array | None, dtype: Any
-) -> tuple[Params, Array, Carry, Array | None, jnp.dtype]:
-    """All in float64 if params, xs, carry or dtype are, else in float32.
+def widen(dtype: Any, *trees: Any) -> tuple[Any, ...]:
+    """The operands' type of products, and the trees: in float64 if anything is, else in float32.
 
-    The last is the type of the products' operands: as wide as the state, if dtype is float32.
+    The type is dtype; only where that is float32, the default, it is as wide as the trees.
     """
     dtype = jnp.dtype(dtype)
-    wide = jnp.result_type(jnp.float32, dtype, *jax.tree.leaves((params, xs, carry)))
-    arrays = jax.tree.map(lambda a: jnp.asarray(a, wide), (params, xs, carry, mask))
-    return *arrays, wide if dtype == jnp.float32 else dtype
+    wide = jnp.result_type(jnp.float32, dtype, *jax.tree.leaves(trees))
+    trees = jax.tree.map(lambda a: jnp.asarray(a, wide), trees)
+    return wide if dtype == jnp.float32 else dtype, *trees
 
 
 def select_rows(xs: Array, lengths: Array | None, reset: Array | None) -> Rows:

@@ -4,7 +4,6 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ from rnnx import cli, optim, parallel, recovery, workdir
 from rnnx.checkpoint import Checkpoints
 from rnnx.display import Stopped, Watched
 from rnnx.duration import duration
-from rnnx.errors import Diverged, Outage, writing
+from rnnx.errors import Diverged, writing
 from rnnx.experiment import Experiment
 from rnnx.metrics import Clock, Log
 from rnnx.parallel import BATCHES
@@ -63,7 +62,7 @@ def run(experiment: Experiment) -> dict:
         recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
         trainer = Trainer(experiment, checkpoints, stop, state, progress, begun)
         closing.callback(lambda: trainer.log.close())
-        with trainer.writing():
+        with writing(folder):
             result = trainer.run(new=not found)
         experiment.state = trainer.state  # the arrays it came with are donated
         return result
@@ -90,6 +89,7 @@ class Trainer:
         self.clock = Clock(progress.seconds, progress.targets)
         self.watched = Watched(self.display, stop)
         self.together = 1  # batches a call
+        self.compiled: set[tuple] = set()  # shapes of calls
         self.pending: Pending | None = None
         self.settled = 0.0
         self.saved_step = progress.step
@@ -158,17 +158,26 @@ class Trainer:
             name: parallel.shard_rows(a, experiment.mesh, BATCHES) for name, a in stacked.items()
         }
         numbers = np.int32(progress.step), np.int32(count), np.float32(rate)
+        shapes = tuple(a.shape for a in stacked.values())
+        if compiles := shapes not in self.compiled:
+            self.settle()  # what came before is over, and counts
+            self.clock.lap(0)
+            self.compiled.add(shapes)
         self.state, metrics = experiment.updates(self.state, stacked, *numbers)
         begun = time.perf_counter()
         self.settle()  # the call before: the device is not kept waiting for the log
         self.pending = Pending(progress.step, count, rate, begun, metrics)
         progress.step += count
         progress.batch += count
-        if parallel.must_wait(experiment.mesh) or not self.clock.running:
+        if parallel.must_wait(experiment.mesh) or compiles:
             jax.block_until_ready(metrics)
-        if self.clock.lap(experiment.targets(count)) is None:
-            since = time.perf_counter() - self.begun
-            self.display.print(f"first update {since:.1f} s after the start")
+        if not compiles:
+            self.clock.lap(experiment.targets(count))
+        else:
+            self.clock.start()
+            if len(self.compiled) == 1:
+                since = time.perf_counter() - self.begun
+                self.display.print(f"first update {since:.1f} s after the start")
         self.display.update(progress.batch, self._note())
 
     def settle(self) -> None:
@@ -193,14 +202,14 @@ class Trainer:
                 self.progress.skipped_in_a_row = 0
             else:
                 self._pass_over(values, call.before + i + 1)
-            means = {name: total / max(count, 1.0) for name, (total, count) in sums.items()}
+            means = {name: total / (count or 1.0) for name, (total, count) in sums.items()}
             step, epoch = call.before + i + 1, self.progress.epoch
             self.log.write("step", step, epoch=epoch, lr=call.rate, **values, **means)
 
     def _pace(self, count: int, seconds: float) -> None:
         """Lets a call grow to one or two seconds: costs per call vanish, signals wait no longer.
 
-        Where several processes must agree, and have no common clock, it stays at one batch.
+        Not with several processes, which would have to agree on it and have no common clock.
         """
         if seconds < 1.0 and count == self.together and parallel.single():
             self.together = min(2 * self.together, self.experiment.width)
@@ -385,18 +394,6 @@ class Trainer:
         folder, progress = self.experiment.folder, self.progress
         with writing(folder):
             return Log(folder, progress.log_position, progress.step, silent=not parallel.is_main())
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Tells in one line that something can't be written."""
-        try:
-            yield
-        except OSError as error:
-            raise Outage(
-                f"cannot write to the workdir {self.experiment.folder} "
-                f"({error.strerror or error}); the last checkpoint, of step {self.saved_step:,}, "
-                "stays: make that possible, and the same command continues"
-            ) from error
 
     def _note(self) -> str:
         """The epoch's training score so far and the rate, for the progress bar."""

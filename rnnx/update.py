@@ -45,6 +45,36 @@ def update_masks(
     return task.masks(config, net, jax.random.fold_in(key, number), rows, batch)
 
 
+def _make_update(task: Task, config: ConfigDict, graphdef: Any, masks_of: Callable) -> Callable:
+    """update(state, batch, number, rate) -> state, metrics: one update, seen by one device."""
+    rule, wd = optim.update_rule(config), optim.l2(config)
+
+    def loss_fn(params, batch, carries, masks):
+        net = model.merge(graphdef, params)
+        costs, carries, sums = task.cost(net, batch, carries, masks)
+        squares = sum(jnp.sum(p * p) for p in params.values()) if wd else 0.0
+        return jnp.mean(costs) + wd / 2 * squares, (carries, sums)
+
+    def update(state, batch, number, rate):
+        here = jax.tree.leaves(batch)[0].shape[0]
+        rows = parallel.first_row(here) + jnp.arange(here)
+        masks = masks_of(task, config, model.merge(graphdef, state.params), number, rows, batch)
+        (loss, (carries, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, batch, state.carries, masks
+        )
+        grads, loss = lax.pmean((grads, loss), parallel.AXIS)
+        direction, opt_state = rule.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "sums": lax.psum(sums, parallel.AXIS),
+        }
+        return State(params, opt_state, carries), metrics
+
+    return update
+
+
 def make_updates(
     task: Task,
     config: ConfigDict,
@@ -73,31 +103,8 @@ def make_updates(
       `highest`, is the last, and its `sums` are NaN; with config.on_nan=skip it is passed over:
       parameters stay, and reading continues from the zero state.
     """
-    rule, wd = optim.update_rule(config), optim.l2(config)
+    update = _make_update(task, config, graphdef, masks_of)
     skip = config.on_nan == "skip"
-
-    def loss_fn(params, batch, carries, masks):
-        net = model.merge(graphdef, params)
-        costs, carries, sums = task.cost(net, batch, carries, masks)
-        squares = sum(jnp.sum(p * p) for p in params.values()) if wd else 0.0
-        return jnp.mean(costs) + wd / 2 * squares, (carries, sums)
-
-    def update(state, batch, number, rate):  # on one device: its own rows of all
-        here = jax.tree.leaves(batch)[0].shape[0]
-        rows = parallel.first_row(here) + jnp.arange(here)
-        masks = masks_of(task, config, model.merge(graphdef, state.params), number, rows, batch)
-        (loss, (carries, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, batch, state.carries, masks
-        )
-        grads, loss = lax.pmean((grads, loss), parallel.AXIS)
-        direction, opt_state = rule.update(grads, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-        metrics = {
-            "loss": loss,
-            "grad_norm": optax.tree.norm(grads),
-            "sums": lax.psum(sums, parallel.AXIS),
-        }
-        return State(params, opt_state, carries), metrics
 
     def updates(state, batches, number, count, rate):
         def nth(i):
@@ -107,7 +114,7 @@ def make_updates(
             i, _, state, series = so_far
             after, metrics = update(state, nth(i), number + i, rate)
             total, targets = metrics["sums"][task.primary]
-            sane = (total <= highest * targets) & jnp.isfinite(metrics["loss"])
+            sane = ~(total > highest * targets) & jnp.isfinite(metrics["loss"])
             sane &= jnp.isfinite(metrics["grad_norm"])
             if skip:
                 after = State(

@@ -28,7 +28,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rnnx import __version__
+from rnnx import __version__, tasks
 from rnnx import config as configs
 from rnnx.errors import Outage, UserError, writing
 
@@ -75,7 +75,7 @@ def read_config(folder: Path) -> ConfigDict:
     path = folder / "config.json"
     if not path.exists():
         raise UserError(f"{folder} is not a workdir of rnnx: it has no config.json")
-    return configs.from_json(read_json(path), str(path))
+    return tasks.config_from_json(read_json(path), str(path))
 
 
 def check(

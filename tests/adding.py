@@ -26,7 +26,7 @@ def sequences(seed, count, longest):
 
 
 class Adding(Task):
-    primary = "mse"
+    primary, counted = "mse", "sequences"
 
     def load(self, config, say):
         sizes = {"train": 400, "valid": 100, "test": 100}

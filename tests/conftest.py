@@ -1,9 +1,16 @@
 """Two forced CPU devices for every test, a cache of its own, and the real corpora if there."""
 
+import contextlib
+import io
+import itertools
 import json
 import os
+import runpy
 import subprocess
 import sys
+import traceback
+import warnings
+from collections import Counter
 from pathlib import Path
 
 # Before anything imports jax: the collectives of forced devices need two threads each.
@@ -13,9 +20,11 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 4)))
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from ml_collections import ConfigDict
 
 from rnnx import cache, model, parallel, score, tasks, trainer
@@ -28,6 +37,66 @@ from rnnx.tasks import network
 
 ROOT = Path(__file__).parent.parent
 QUIET = Display(quiet=True)
+
+
+# ---------------------------------------------------------------------------- cost and chance
+
+
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu", action="store_true", help="show the tests that cost most")
+    parser.addoption("--seed", type=int, default=0, help="of what tests draw at random")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """What repeats this run."""
+    return f"random draws: --seed={config.getoption('seed')}"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Decides all that a test draws at random; the same in every run unless --seed says else."""
+    return request.config.getoption("seed")
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of those it started and saw end."""
+    return sum(os.times()[:4])
+
+
+_counted = cpu_seconds()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    """Writes down what each phase of a test cost, whatever else the machine does."""
+    global _counted
+    outcome = yield
+    before, _counted = _counted, cpu_seconds()
+    outcome.get_result().user_properties.append(("cpu", _counted - before))
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """With --cpu: the 25 most expensive tests, and what each file costs."""
+    if not config.getoption("cpu"):
+        return
+    tests: Counter[str] = Counter()
+    files: Counter[str] = Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        seconds = dict(getattr(report, "user_properties", ())).get("cpu", 0.0)
+        tests[report.nodeid] += seconds
+        files[report.nodeid.partition("::")[0]] += seconds
+    terminalreporter.section("processor time")
+    for counts, most in ((tests, 25), (files, None)):
+        for name, seconds in counts.most_common(most):
+            terminalreporter.write_line(f"{seconds:8.1f} s  {name}")
+    terminalreporter.write_line(f"{sum(files.values()):8.1f} s  in all")
+
+
+# ---------------------------------------------------------------------------- corpora and runs
 
 
 def raw_data() -> Path | None:
@@ -61,6 +130,41 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def one_device(**env: str) -> dict[str, str]:
     """The environment of a process with one plain CPU device."""
     return {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")} | env
+
+
+def call_module(module: str, *args: str) -> subprocess.CompletedProcess:
+    """What `run_module` does, in this process: a tenth of the cost, on this process's devices.
+
+    The module runs anew as `__main__`. Its flags, which absl keeps for the whole process, are
+    removed again; those that a library it imports defines stay.
+    """
+    told, complained, code = io.StringIO(), io.StringIO(), 0
+    before = set(flags.FLAGS)
+    argv, sys.argv = sys.argv, [f"rnnx/{module}.py", *args]
+    try:
+        with (
+            contextlib.redirect_stdout(told),
+            contextlib.redirect_stderr(complained),
+            contextlib.chdir(ROOT),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", RuntimeWarning)  # that it was imported before
+            try:
+                runpy.run_module(f"rnnx.{module}", run_name="__main__", alter_sys=True)
+            except SystemExit as ended:
+                code = ended.code or 0
+            except Exception:
+                traceback.print_exc()
+                code = 1
+    finally:
+        sys.argv = argv
+        for name in set(flags.FLAGS) - before:
+            if name.startswith("config.") or "/rnnx/" in flags.FLAGS.find_module_defining_flag(
+                name
+            ):
+                delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+    return subprocess.CompletedProcess(args, code, told.getvalue(), complained.getvalue())
 
 
 def run_module(module: str, *args: str, timeout: float = 300, **env: str):

@@ -208,6 +208,78 @@ def test_gradients_are_products_of_jacobians(fields: dict) -> None:
         gradient = jacobian.transition_jacobian(cell, layer.params, state, wx).T @ gradient
 
 
+def rnn_in_numpy(params: dict, tokens: np.ndarray) -> np.ndarray:
+    """The states (T, n) of a plain RNN, in float64."""
+    p = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    w, u, b = (p[f"stack.layers.0.blocks.0.{name}"] for name in ("W", "U", "b"))
+    h, states = np.zeros(len(u)), []
+    for token in tokens:
+        h = np.tanh(p["embedding"][token] @ w + h @ u + b)
+        states.append(h)
+    return np.stack(states)
+
+
+def softmax_in_numpy(params: dict, h: np.ndarray) -> np.ndarray:
+    weights, bias = (np.asarray(params[f"softmax_{k}"], np.longdouble) for k in ("weights", "bias"))
+    scores = h @ weights + bias
+    scores = np.exp(scores - scores.max())
+    return scores / scores.sum()
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.2, 1e-4])
+def test_gradients_far_below_float32_are_products_of_jacobians(scale: float) -> None:
+    """Sixty steps back, where float32 has long been zero and at last the squares in float64 are."""
+    _, graphdef, params = built(cell="rnn")
+    name = "stack.layers.0.blocks.0.U"
+    params = params | {name: params[name] * scale}
+    tokens, steps = text(61), 60
+    found = memory.gradients(graphdef, params, tokens, windows=1, num_steps=steps).mean[0]
+    states, u = rnn_in_numpy(params, tokens[:steps]), np.asarray(params[name], np.float64)
+    p = softmax_in_numpy(params, states[-1]).astype(np.float64)
+    p[tokens[steps]] -= 1
+    g, expected = np.asarray(params["softmax_weights"], np.float64) @ p, []
+    for h in states[::-1]:
+        expected.append(float(np.log10(np.sqrt(np.sum(g.astype(np.longdouble) ** 2)))))
+        g = u @ ((1 - h**2) * g)
+    assert expected[-1] < {1.0: -8, 0.2: -40, 1e-4: -200}[scale]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_gradient_that_is_zero_is_shown_as_the_smallest() -> None:
+    _, graphdef, params = built(cell="rnn")
+    cut = params | {"stack.layers.0.blocks.0.U": jnp.zeros((8, 8))}
+    found = memory.gradients(graphdef, cut, text(20), windows=2, num_steps=5)
+    assert found.mean[0, 0] > -3 and (found.mean[0, 1:] == np.log10(memory.SMALLEST)).all()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_divergences_far_below_float32_are_right(tied: bool) -> None:
+    """Small ones are half of the variance of log p - log p', which takes no cancelling sum."""
+    _, graphdef, params = built(cell="rnn", tied=tied)
+    name = "stack.layers.0.blocks.0.U"
+    params = params | {name: params[name] * 0.3}
+    tokens = text(60)
+    found = memory.changed_token(graphdef, params, tokens, windows=1, num_steps=24)
+    warm = 15  # a quarter of the text
+    other = np.random.default_rng(0).choice(tokens[tokens != tokens[warm]])
+    changed = tokens.copy()
+    changed[warm] = other
+    head = dict(params)
+    if tied:
+        head["softmax_weights"] = params["embedding"].T
+    pairs = zip(rnn_in_numpy(params, tokens), rnn_in_numpy(params, changed), strict=True)
+    expected = []
+    for a, b in list(pairs)[warm : warm + 24]:
+        p, q = softmax_in_numpy(head, a), softmax_in_numpy(head, b)
+        d = np.log(p) - np.log(q)
+        small = np.sum(p * d**2) / 2 - np.sum(p * d) ** 2 / 2
+        expected.append(float(np.sum(p * d) if np.abs(d).max() > 1e-3 else small))
+    assert expected[0] > 1e-3 and (np.diff(expected) < 0).all()
+    sure = np.array(expected) > 1e-26
+    assert sure.sum() > 10 and min(np.array(expected)[sure]) < 1e-20
+    np.testing.assert_allclose(found[sure], np.array(expected)[sure], rtol=1e-2)
+
+
 def test_gradients_of_stacks_have_a_row_for_each_layer() -> None:
     _, graphdef, params = built(cell="lstm", num_layers=2)
     found = memory.gradients(graphdef, params, text(100), windows=4, num_steps=10)

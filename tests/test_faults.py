@@ -60,7 +60,10 @@ def damage(path: Path, kind: str, rng: random.Random) -> None:
         path.unlink()
 
 
-def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trials", [21, pytest.param(105, marks=pytest.mark.long)])
+def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(
+    trials: int, seed: int, tmp_path: Path
+) -> None:
     """One file of the newest is damaged: either that does not matter, or it is said."""
     checkpoints, told = Checkpoints(tmp_path / "sound"), []
     for step in (1, 2):
@@ -68,8 +71,8 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(tmp_path: Path) 
     checkpoints.close()
     newest = tmp_path / "sound" / "checkpoints" / "latest" / "2"
     files = sorted(p.relative_to(tmp_path) for p in newest.rglob("*") if p.is_file())
-    rng, fell_back = random.Random(0), 0
-    for trial in range(60):
+    rng, fell_back = random.Random(seed), 0
+    for trial in range(trials):
         shutil.rmtree(tmp_path / "tried", ignore_errors=True)
         shutil.copytree(tmp_path / "sound", tmp_path / "tried")
         file = tmp_path / "tried" / rng.choice(files).relative_to("sound")
@@ -90,7 +93,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(tmp_path: Path) 
             assert checkpoints.restore_latest(state(0))[1] == {"step": 2}
             assert (tmp_path / "tried" / "checkpoints" / "damaged" / "latest-2").is_dir()
         checkpoints.close()
-    assert 10 < fell_back < 50
+    assert trials / 6 < fell_back < trials * 5 / 6
 
 
 def test_where_all_are_damaged_it_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -212,7 +215,7 @@ def test_a_full_disk_is_told_in_one_line_and_costs_nothing_saved(
     what: str, text: Path, tmp_path: Path
 ) -> None:
     """No file may grow beyond a size that the metrics, or else a checkpoint, will exceed."""
-    sizes = {"epochs": 6} if what == "metrics" else {"epochs": 1, "hidden_size": 64}
+    sizes = {"epochs": 6} if what == "metrics" else {"max_steps": 11}
     config = small(text, checkpoint_every=5, **sizes)
     expected = Trainer(config, tmp_path / "whole", QUIET).run()
     stopped_behind(config, tmp_path / "run", 7)
@@ -328,8 +331,9 @@ def test_skip_passes_over_a_window_and_starts_from_the_zero_state(
 
 
 def test_skip_gives_up_when_nothing_else_comes(text: Path, tmp_path: Path, monkeypatch) -> None:
-    trainer = Trainer(small(text, on_nan="skip", num_steps=5), tmp_path / "run", QUIET)
+    trainer = Trainer(small(text, on_nan="skip"), tmp_path / "run", QUIET)
     updates = trainer.updates
+    assert len(trainer.windows) >= 24
 
     def bad(state, *rest):
         params = {k: v * jnp.nan if int(rest[2]) >= 3 else v for k, v in state.params.items()}
@@ -355,7 +359,15 @@ def test_a_loss_astray_stops_a_call_in_the_window_it_appears_in(text: Path, tmp_
 # ---------------------------------------------------------------------------- signals
 
 
-@pytest.mark.parametrize("where", ["validation 1", "validation 2", "valid full 1", "test full 1"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "validation 2",
+        "test full 1",
+        pytest.param("validation 1", marks=pytest.mark.long),
+        pytest.param("valid full 1", marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_during_evaluation_is_not_waited_out(
     where: str, text: Path, tmp_path: Path
 ) -> None:
@@ -401,12 +413,13 @@ def test_a_run_over_in_mid_epoch_keeps_its_best_when_asked_for_again(
 # ---------------------------------------------------------------------------- kills
 
 
-def test_kills_at_random_moments_lose_nothing() -> None:
-    """The short form of scripts/test-kills, with moments of its own each time."""
-    seed = random.SystemRandom().randrange(1 << 30)
+def test_kills_at_random_moments_lose_nothing(seed: int) -> None:
+    """The short form of scripts/test-kills; pytest's --seed draws other moments."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "kills.py"), "--kills=5", f"--seed={seed}"],
         env=one_device(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
-    assert done.returncode == 0, f"--seed={seed}: {done.stdout}{done.stderr}"
+    assert done.returncode == 0, (
+        f"scripts/test-kills --kills=5 --seed={seed}\n{done.stdout}{done.stderr}"
+    )
     assert "5 kills" in done.stdout and " 0 differences" in done.stdout

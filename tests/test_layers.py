@@ -1,5 +1,8 @@
 """The NNX modules: cells inside flax's own containers, layers, stacks."""
 
+import inspect
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,7 +118,76 @@ def test_two_modules_of_different_seeds_differ_and_of_the_same_do_not() -> None:
     assert jnp.array_equal(a, b) and not jnp.array_equal(a, c)
 
 
+OWN = {  # keywords that only some have
+    "RNN": set(),
+    "LSTM": {"forget_bias"},
+    "GRU": {"reset_after"},
+    "RHN": {"depth", "coupled", "transform_bias"},
+    "DTRNN": {"depth"},
+    "DTSRNN": {"depth"},
+}
+
+
+@pytest.mark.parametrize("name", [f"{name}{end}" for name in NAMES for end in ("", "Cell")])
+def test_a_class_shows_what_its_cell_takes(name: str) -> None:
+    cls, plain = getattr(rnnx, name), name.removeprefix("MI")
+    kind = plain.removesuffix("Cell")
+    signature = inspect.signature(cls).parameters
+    common = {"in_features", "hidden_features", "integration", "mi_init", "init_scale"}
+    assert signature.keys() == common | {"input_scale", "dtype", "rngs"} | OWN[kind]
+    assert signature["integration"].default == ("mi" if name.startswith("MI") else "additive")
+    module = cls(3, 4, integration="mi_simple", rngs=nnx.Rngs(0))
+    assert module.cell == rnnx.Cell(kind.lower(), "mi_simple")
+    assert cls.__module__ == "rnnx.layers" and isinstance(module, getattr(rnnx, plain))
+    assert all(f"  {keyword}: " in cls.__init__.__doc__ for keyword in OWN[kind])
+    assert "= " in cls.__doc__  # an equation
+
+
+def test_keywords_of_a_class_reach_its_cell_and_its_parameters() -> None:
+    rhn = rnnx.MIRHN(
+        3, 4, depth=2, coupled=False, transform_bias=-3.0, mi_init=(2.0, 3.0, 4.0), init_scale=0.1,
+        input_scale=0.0, dtype=jnp.bfloat16, rngs=nnx.Rngs(0),
+    )  # fmt: skip
+    assert rhn.cell == rnnx.Cell("rhn", "mi", depth=2, coupled=False)
+    block = rhn.params[1]
+    assert rhn.dtype == jnp.bfloat16 and (block["b"][4:8] == -3).all()
+    assert (rhn.params[0]["beta1"] == 3).all() and not rhn.params[0]["W"].any()
+    assert 0.05 < jnp.abs(block["U"]).max() <= 0.1
+    assert rnnx.GRU(3, 4, reset_after=True, rngs=nnx.Rngs(0)).cell.reset_after
+    lstm = rnnx.LSTMCell(3, 4, forget_bias=2.5, rngs=nnx.Rngs(0))
+    assert (lstm.params[0]["b"][4:8] == 2.5).all()
+
+
+@pytest.mark.parametrize(
+    "name, options, error, message",
+    [
+        ("LSTM", {"depth": 2}, TypeError, "LSTM: got an unexpected keyword argument 'depth'"),
+        ("MIGRUCell", {"coupled": True}, TypeError, "MIGRUCell: got an unexpected"),
+        ("RHN", {"depth": 0}, ValueError, "depth must be at least 1"),
+        ("RNN", {"integration": "im"}, ValueError, "unknown integration"),
+    ],
+)
+def test_what_a_cell_does_not_have_is_refused(name, options, error, message) -> None:
+    with pytest.raises(error, match=message):
+        getattr(rnnx, name)(3, 4, rngs=nnx.Rngs(0), **options)
+
+
+def test_modules_pickle_and_split() -> None:
+    layer = build("MIRHN")
+    stored = pickle.loads(pickle.dumps(layer))
+    merged = nnx.merge(*nnx.split(layer))
+    assert type(stored) is type(merged) is rnnx.MIRHN
+    for other in (stored, merged):
+        assert jax.tree.all(jax.tree.map(np.array_equal, other.params, layer.params))
+    # A reader's subclass has the signature of its own.
+    mine = type("Mine", (rnnx.RNN,), {"__init__": lambda self, width: None})
+    assert list(inspect.signature(mine).parameters) == ["width"]
+    assert "lengths" in inspect.signature(layer).parameters
+
+
 def test_everything_public_is_there() -> None:
+    assert {*NAMES, *(f"{name}Cell" for name in NAMES), "Stack", "heads"} <= {*rnnx.__all__}
+    assert {*rnnx.__all__} <= {*dir(rnnx)}
     for name in rnnx.__all__:
         assert getattr(rnnx, name) is not None
     with pytest.raises(AttributeError):

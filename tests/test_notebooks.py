@@ -1,4 +1,4 @@
-"""Every notebook runs as it is, in a minute, and is committed with what it prints."""
+"""Every notebook runs as it is, in a minute (long), and is committed with what it prints."""
 
 import json
 import sys
@@ -18,6 +18,7 @@ def test_there_are_notebooks() -> None:
     assert names >= {"01_cells", "02_own_model", "03_analysis", "reproduce_tables"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XLA_FLAGS", "NPROC"):

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from conftest import run_module, small, train
+from conftest import call_module, run_module, small, train
 
 from rnnx import config as configs
 from rnnx.errors import UserError
@@ -200,7 +200,7 @@ def test_the_command(text: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "bits per character" in done.stdout and "Measured on" in done.stdout
     assert (tmp_path / "runs" / "report" / "curves.png").exists()
-    again = run_module("report", f"--workdir={tmp_path / 'd.json'}", f"--out={tmp_path / 'out'}")
+    again = call_module("report", f"--workdir={tmp_path / 'd.json'}", f"--out={tmp_path / 'out'}")
     assert again.returncode == 0 and (tmp_path / "out" / "table.csv").exists()
     for args, told in (
         ([f"--workdir={tmp_path / 'nosuch'}"], "neither a folder nor a data file"),
@@ -208,6 +208,6 @@ def test_the_command(text: Path, tmp_path: Path) -> None:
         ([f"--workdir={tmp_path / 'runs'}", "--table=rhn_depth"], "leave --table out"),
         ([], "workdir"),
     ):
-        failed = run_module("report", *args)
+        failed = call_module("report", *args)
         assert failed.returncode == 2 and told in failed.stderr, failed.stderr
         assert failed.stderr.count("\n") == 1

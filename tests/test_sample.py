@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import VOCAB, language_model, run_module
+from conftest import VOCAB, call_module, language_model, run_module
 from test_evaluate import trained  # noqa: F401 - a fixture
 
 from rnnx import model, sample
@@ -62,19 +62,18 @@ def test_a_text_starts_at_a_line_s_end_where_there_is_one() -> None:
 
 
 def test_the_command(trained: Path) -> None:  # noqa: F811
-    first, again, greedy = (
-        run_module("sample", f"--workdir={trained}", "--prompt=the ", "--length=50", *more)
-        for more in ((), (), ("--temperature=0",))
-    )
+    command = "sample", f"--workdir={trained}", "--prompt=the ", "--length=50"
+    first, again = run_module(*command), call_module(*command)
+    greedy = call_module(*command, "--temperature=0")
     assert first.returncode == 0, first.stderr
     assert first.stdout == again.stdout != greedy.stdout
     assert first.stdout.startswith("the ") and len(first.stdout) == 4 + 50 + 1
-    unknown = run_module("sample", f"--workdir={trained}", "--prompt=the ÿ")
+    unknown = call_module("sample", f"--workdir={trained}", "--prompt=the ÿ")
     assert unknown.returncode == 2 and "ÿ" in unknown.stderr
     assert "Traceback" not in unknown.stderr
 
 
 @pytest.mark.parametrize("flag", ["--length=0", "--temperature=-1", "--top_k=-2"])
 def test_impossible_flags_are_refused(flag: str) -> None:
-    done = run_module("sample", "--workdir=nowhere", flag)
+    done = call_module("sample", "--workdir=nowhere", flag)
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from conftest import ROOT, one_device, run_module
+from conftest import ROOT, call_module, one_device, run_module
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
@@ -343,7 +343,7 @@ def test_a_sweep_records_what_fails_and_goes_on(config_file: Path, tmp_path: Pat
         "--grid=cell=rhn,lstm;depth=2", "--config.epochs=1", "--seeds=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 trials over" in done.stdout and "no transition depth" in done.stdout
+    assert "2 of 2 trials ended" in done.stdout and "no transition depth" in done.stdout
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's' / 'sweep.db'}")
     states = {t.user_attrs["point"]["cell"]: t for t in study.trials}
     assert states["rhn"].state == TrialState.COMPLETE
@@ -362,7 +362,7 @@ def states(folder: Path) -> list[TrialState]:
 
 def test_what_is_the_machine_s_fault_is_tried_again(config_file: Path, tmp_path: Path) -> None:
     """A process in the way of a trial: it does not count as tried. In the way of two in a row, as
-    a full disk would be, no other is begun to meet the same."""
+    a full disk would be, no other is begun to meet the same; in the way of one, the next is."""
     command = [f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--config.epochs=1"]
     command.append("--grid=depth=1,2,3")
     trials = tmp_path / "s" / "trials"
@@ -371,10 +371,11 @@ def test_what_is_the_machine_s_fault_is_tried_again(config_file: Path, tmp_path:
     assert done.returncode == os.EX_TEMPFAIL, done.stderr
     assert "000,depth=1 at step 0 (rnnx.train: error: another process is training" in done.stderr
     assert states(tmp_path / "s") == [TrialState.RUNNING] * 2 + [TrialState.WAITING]
-    with workdir.locked(trials / "000,depth=1"):
+    with workdir.locked(trials / "000,depth=1"), workdir.locked(trials / "002,depth=3"):
         done = run_module("sweep", *command)
     assert done.returncode == os.EX_TEMPFAIL, done.stderr
-    assert states(tmp_path / "s") == [TrialState.RUNNING] + [TrialState.COMPLETE] * 2
+    cut, over = TrialState.RUNNING, TrialState.COMPLETE
+    assert states(tmp_path / "s") == [cut, over, cut]
 
 
 def begun(folder: Path, *command: str) -> subprocess.Popen:
@@ -388,6 +389,13 @@ def begun(folder: Path, *command: str) -> subprocess.Popen:
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()
         time.sleep(0.05)
     return process
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True)
+    pairs = (map(int, line.split()) for line in found.stdout.splitlines())
+    return [child for child, parent in pairs if parent == pid]
 
 
 def test_a_study_out_of_reach_leaves_no_run_behind(config_file: Path, tmp_path: Path) -> None:
@@ -415,8 +423,8 @@ def test_a_killed_sweep_goes_on_to_the_same_numbers(
     folder = tmp_path / "s"
     process = begun(folder, *command, f"--workdir={folder}")
     if whom == "worker":
-        pattern = f"rnnx.train.*--workdir={folder}"
-        subprocess.run(["pkill", "-9", "-f", pattern], check=True)
+        (worker,) = children(process.pid)
+        os.kill(worker, signal.SIGKILL)
         _, told = process.communicate(timeout=120)
         assert process.returncode == 75 and "cut from outside" in told and "SIGKILL" in told
         assert len(scores(folder)) == 1, "the sweep did not go on with the other trial"
@@ -427,29 +435,70 @@ def test_a_killed_sweep_goes_on_to_the_same_numbers(
         assert whom == "sweep" or not scores(folder)
     done = run_module("sweep", *command, f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 trials over" in done.stdout
+    assert "2 of 2 trials ended" in done.stdout
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder / 'sweep.db'}")
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 2
     for trial in folder.glob("trials/*"):
         steps = steps_of(trial)
         assert steps == list(range(1, len(steps) + 1)), "a step is missing, or there twice"
-    # As ordinary runs of the same configs, never cut.
-    for name, nll in scores(folder).items():
+    if whom == "sweep":  # the cut trial is an ordinary run of that config, never cut
+        name, nll = next(iter(scores(folder).items()))
         again = tmp_path / "whole" / name
         depth = f"--config.depth={workdir.read_config(folder / 'trials' / name).depth}"
         assert run_module("train", *command, depth, f"--workdir={again}").returncode == 0
         assert workdir.read_json(again / "result.json")["valid"]["nll"] == nll
-        if whom != "sweep":
-            break  # one is enough to see it
 
 
+# In place of a run: trials 0 to 3 score 1.0, trial 4 scores less, and trial 5 scores more and waits
+# to be stopped.
+TRIAL = """#!{python}
+import json, pathlib, signal, sys, time
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+folder = pathlib.Path(next(a for a in sys.argv if a.startswith("--workdir=")).partition("=")[2])
+folder.mkdir(parents=True)
+number = int(folder.name[:3])
+score = {{4: 0.5, 5: 2.0}}.get(number, 1.0)
+with open(folder / "metrics.jsonl", "w") as file:
+    for epoch in range(3):
+        line = {{"kind": "epoch", "step": epoch + 1, "epoch": epoch, "valid_batched_nll": score}}
+        print(json.dumps(line), file=file, flush=True)
+if number == 5:
+    time.sleep(60)
+result = {{"format": 1, "valid": {{"nll": score}}, "seconds": 1.0}}
+(folder / "result.json").write_text(json.dumps(result))
+"""
+
+
+def test_a_hopeless_trial_is_stopped_and_the_best_is_kept(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = tmp_path / "trial"
+    trial.write_text(TRIAL.format(python=sys.executable))
+    trial.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(trial))
+    done = call_module(
+        "sweep", f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--trials=6",
+        "--search=learning_rate=log:1e-9..1", "--workers=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 trials over" in done.stdout
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's' / 'sweep.db'}")
+    assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED]
+    assert study.best_value == 0.5 and study.best_trial.number == 4
+    assert study.trials[4].intermediate_values == {0: 0.5, 1: 0.5, 2: 0.5}
+    assert 0 < len(study.trials[5].intermediate_values) <= 3
+    assert len(list((tmp_path / "s" / "trials").glob("*/result.json"))) == 5
+
+
+@pytest.mark.long
 def test_a_search_prunes_what_is_hopeless(config_file: Path, tmp_path: Path) -> None:
     done = run_module(
         "sweep", f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--trials=7",
         "--search=learning_rate=log:1e-9..1", "--workers=2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "7 of 7 trials over" in done.stdout
+    assert "7 of 7 trials ended" in done.stdout
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's' / 'sweep.db'}")
     states = [t.state for t in study.trials]
     assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
@@ -477,13 +526,13 @@ def test_bad_sweeps_are_refused_in_one_line(
     args: list[str], told: str, config_file: Path, tmp_path: Path
 ) -> None:
     args = [arg.format(tmp=tmp_path) for arg in args]
-    done = run_module("sweep", f"--config={config_file}", *args)
+    done = call_module("sweep", f"--config={config_file}", *args)
     assert done.returncode == 2 and told in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "s").exists()
 
 
 def test_help_names_every_flag() -> None:
-    done = run_module("sweep", "--help", PATH=os.environ["PATH"])
+    done = call_module("sweep", "--help")
     assert done.returncode == 0
     for name in ("grid", "search", "trials", "seeds", "param_budget", "workers", "storage"):
         assert f"--{name}:" in done.stdout

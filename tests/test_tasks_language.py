@@ -119,12 +119,17 @@ def test_mc_averages_probabilities_over_masks_held_for_a_whole_pass() -> None:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0x6D63), 0)
     net = model.merge(graphdef, params)
     x, y = TOKENS[:-1].astype(int), TOKENS[1:].astype(int)
+
+    @jax.jit
+    def one_pass(row):
+        masks = dropout.draw(key, Rates(0.2, 0.3, 0.2, 0.3), net.stack, row, VOCAB)
+        masks = dropout.look_up_draws(masks, jnp.asarray(x)[:, None])
+        return masks.x, net.nll(x[:, None], y[:, None], net.stack.zero_carry(1), masks)[0]
+
     p = 0.0
     for k in range(samples):
-        masks = dropout.draw(key, Rates(0.2, 0.3, 0.2, 0.3), net.stack, jnp.array([k]), VOCAB)
-        masks = dropout.look_up_draws(masks, jnp.asarray(x)[:, None])
-        assert len(np.unique(np.asarray(masks.x)[x == 5])) == 1  # one draw a word and pass
-        nll, _ = net.nll(x[:, None], y[:, None], net.stack.zero_carry(1), masks)
+        mask, nll = one_pass(jnp.array([k]))
+        assert len(np.unique(np.asarray(mask)[x == 5])) == 1  # one draw a word and pass
         p = p + np.exp(-np.float64(nll[:, 0]))
     expected = -np.log(p / samples).sum()
     nats, _ = mc(config, graphdef, params, samples=samples)
@@ -158,7 +163,7 @@ def test_dynamic_follows_the_rule_of_the_paper() -> None:
         nll, carries = model.merge(graphdef, p).nll(x.T, y.T, carries)
         return nll.mean(), (nll.sum(), carries)
 
-    gradient = jax.grad(loss, has_aux=True)
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
     net = model.merge(graphdef, params)
     streams = TOKENS.reshape(4, -1).astype(int)
     squares, carries = [], net.stack.zero_carry(4)

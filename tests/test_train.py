@@ -11,7 +11,9 @@ import pytest
 from conftest import ROOT, lines_of, one_device, outcome, run_module
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
+)
 def test_a_killed_process_resumes_to_the_same_bits(
     number: signal.Signals, text: Path, tmp_path: Path
 ) -> None:

@@ -1,11 +1,11 @@
 """Looks inside trained networks.
 
 trace.py        states and gates, step by step
-jacobian.py     Jacobians of whole transitions, eigenvalues, Gersgorin discs, closed forms
+jacobian.py     Jacobians of whole transitions, eigenvalues, Gersgorin discs
 gates.py        gates over a text
-lesions.py      what a depth or a group of units is worth
+lesions.py      the rise of the loss without a depth or a group of units
 memory.py       gradients through time, saturation, effective memory
-numbers.py      all of it for one run, as JSON
-pictures.py     drawn from the numbers
-page.py         one HTML page
+numbers.py      all numbers about one run, as JSON
+pictures.py     figures drawn from the numbers
+page.py         one HTML page of the pictures
 """

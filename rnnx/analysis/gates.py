@@ -1,4 +1,4 @@
-"""Gates over a text: how open each depth is, which units carry long, which tokens open them."""
+"""Gate activity over a text: by time, by unit and by token, and how long units keep their state."""
 
 from typing import Any, NamedTuple
 
@@ -10,11 +10,11 @@ from rnnx import model
 from rnnx.analysis import trace
 from rnnx.cells import Cell
 
-_CHUNK = 64  # time steps whose insides are held at once
+_CHUNK = 64  # time steps whose gates are held in memory at once
 
 
 class Gate(NamedTuple):
-    """A gate's activity at one place: layer, block (a depth l of deep cells), letter."""
+    """The activity of one gate of one block (of deep cells: one depth) of one layer."""
 
     layer: int
     block: int
@@ -31,9 +31,9 @@ def over_text(
     """Every gate's activity while a text (N,) is read from the zero state.
 
     Returns:
-      The gates, none for cells that have none, and each layer's share of the state that a unit
-      carries over a step (n,): the product over depths of 1 - t or c, the forget or update gate;
-      an empty array for the others. Memory grows with n, not with N times n.
+      The gates, if the cell has any, and for each layer the mean share of its state that a unit
+      keeps over a step (n,): of an RHN the product over depths of 1 - t (or c), of an LSTM or GRU
+      the forget or update gate. For other cells that array is empty.
     """
     net = model.merge(graphdef, params)
     carries = net.stack.zero_carry(1)
@@ -72,7 +72,7 @@ def over_text(
 
 
 def _carried(cell: Cell, inside: trace.Layer) -> np.ndarray | None:
-    """How much of a unit's state one step hands on by itself, (T, B, n)."""
+    """The share of a unit's state kept over each step, (T, B, n); None for cells without gates."""
     if cell.kind == "rhn":
         blocks = (b["c"] if "c" in b else 1 - b["t"] for b in inside.gates)
         return np.prod(np.stack(list(blocks)).astype(np.float64), axis=0)
@@ -81,5 +81,5 @@ def _carried(cell: Cell, inside: trace.Layer) -> np.ndarray | None:
 
 
 def memory_length(carried: np.ndarray) -> np.ndarray:
-    """Steps after which 1 / e of a unit's state is left, were only its gate at work."""
+    """Steps after which 1 / e of a unit's state is left if only its mean gate acts."""
     return -1 / np.log(np.clip(carried, 1e-12, 1 - 1e-9))

@@ -1,10 +1,10 @@
 """Jacobians of whole transitions, their eigenvalues and their Gersgorin discs.
 
 Every eigenvalue of a matrix A lies in the union over i of the discs with centre a_ii and radius
-sum_{j != i} |a_ij|. Of a transition's Jacobian J_ij = d s'_i / d s_j, from one time to the next,
-they tell how a small change of the state, and backward a gradient, grows or shrinks: eigenvalues
-at 1 keep it, inside the unit circle lose it, outside let it explode. RHN paper, section 4. Of the
-LSTM the state is h and c side by side.
+sum_{j != i} |a_ij|. The eigenvalues of a transition's Jacobian J_ij = d s'_i / d s_j from one time
+step to the next say how a small change of the state, or a gradient on its way back, grows or
+shrinks: it keeps its size at modulus 1, vanishes below and explodes above. The state of the LSTM is
+h and c, concatenated. RHN paper, section 4.
 """
 
 import math
@@ -29,10 +29,13 @@ class Discs(NamedTuple):
 def transition_jacobian(
     cell: Cell, params: Params, carry: Carry, wx: tuple[Array | None, ...]
 ) -> Array:
-    """J (N, N) of one whole transition at a state, each (n,), and its input terms, each (G n,).
+    """The Jacobian J (N, N) of one whole transition, of all L blocks in deep cells.
 
-    N = n times the number of states. Forward mode, column by column at once: for deep cells the
-    whole chain of L blocks.
+    N is n times the number of states. Computed in forward mode.
+
+    Args:
+      carry: the state before the transition, arrays (n,).
+      wx: the input term of each block, (G n,) or None.
     """
     n = carry[0].shape[-1]
 
@@ -44,19 +47,19 @@ def transition_jacobian(
 
 
 def discs(jacobian: np.ndarray) -> Discs:
-    """The discs of a matrix, by rows."""
+    """Gersgorin's discs of a matrix (N, N), by rows."""
     centres = np.diagonal(jacobian)
     return Discs(centres, np.abs(jacobian).sum(axis=1) - np.abs(centres))
 
 
 def eigenvalues(jacobian: np.ndarray) -> np.ndarray:
-    """All eigenvalues, complex, the largest in modulus first."""
+    """All eigenvalues of a matrix (N, N), the largest in modulus first."""
     values = np.linalg.eigvals(jacobian.astype(np.float64))
     return values[np.argsort(-np.abs(values))]
 
 
 def outside(values: np.ndarray, found: Discs) -> float:
-    """How far the farthest value lies outside the union of the discs; 0 if none does."""
+    """The largest distance of a value from the union of the discs; 0 if all lie in it."""
     distances = np.abs(values[:, None] - found.centres) - found.radii  # (values, discs)
     return max(float(distances.min(axis=1).max()), 0.0)
 

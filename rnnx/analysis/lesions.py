@@ -1,4 +1,4 @@
-"""Lesions: what a depth, or a group of units, is worth, by the loss without it."""
+"""Lesions: the rise of the loss when a depth or a group of units is disabled."""
 
 import math
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from rnnx import model
 from rnnx.data.batches import ScoringWindows
 from rnnx.dropout import Masks
 
-_CLOSED = 1e4  # a bias behind which a sigmoid is 0 or 1 exactly
+_CLOSED = 1e4  # a bias so large that a sigmoid is exactly 0 or 1
 
 
 class Lesion(NamedTuple):
@@ -26,16 +26,16 @@ class Lesion(NamedTuple):
 
 
 def closed(params: dict[str, Array], config: ConfigDict, layer: int, depth: int) -> dict:
-    """The parameters with the transform gate of one depth closed: s_l = s_{l-1}, whatever enters.
+    """The parameters with the transform gate of one depth closed: s_l = s_{l-1} for any input.
 
-    As in the RHN paper, by its bias; an uncoupled carry gate is opened.
+    The bias closes the gate, as in the RHN paper; an uncoupled carry gate is opened.
     """
     n, name = config.hidden_size, f"stack.layers.{layer}.blocks.{depth}.b"
     bias = params[name].at[n : 2 * n].set(-_CLOSED)
     if not config.coupled:
         bias = bias.at[2 * n :].set(_CLOSED)
     cut = params | {name: bias}
-    # General MI multiplies what would outweigh the bias: nothing of it is left.
+    # The products of general MI could outweigh the bias, so they are removed.
     for vector in ("alpha", "beta1", "beta2"):
         key = name.removesuffix("b") + vector
         if key in params:
@@ -59,10 +59,11 @@ def measure(
     """The rise of the loss with each depth of an RHN closed, or with each group of units silent.
 
     Args:
-      tokens: (N,), read as so many segments side by side, each from the zero state; the interval
-        is Student's over their paired differences.
-      groups: of equally many units; a silent unit is zero in every product and in the output.
-      progress: called with the number of lesions done.
+      tokens: (N,), split into `segments` rows, each read from the zero state. The interval is
+        Student's, over the rows' paired differences.
+      groups: the number of groups, of equally many units. A silent unit is zero in every product
+        and in the output.
+      progress: called with the number of lesions done so far.
     """
     losses = _segment_losses(graphdef, tokens, segments)
     whole, found = losses(params, Masks()), []
@@ -96,7 +97,7 @@ def measure(
 
 
 def count(config: ConfigDict, groups: int = 8) -> int:
-    """How many lesions `measure` makes."""
+    """The number of lesions that `measure` makes."""
     depths = config.depth if config.cell == "rhn" else 0
     return config.num_layers * (depths + min(groups, config.hidden_size))
 

@@ -1,4 +1,8 @@
-"""How far back a network learns and remembers: gradients, saturation, changed tokens."""
+"""How far back a network learns and remembers: gradients, saturation, changed tokens.
+
+Gradients and divergences are computed in float64. In float32, gradients underflow after some forty
+steps, and divergences below 1e-7 nats are rounding.
+"""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,15 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rnnx import cells, model
+from rnnx import cells, heads, model
 from rnnx.analysis import trace
 from rnnx.model import SequenceModel
 
 SATURATED = 0.9  # |tanh| from which an activation counts as saturated
+SMALLEST = 1e-300  # norm of a gradient; smaller ones and zeros are shown as this
+ROUNDING = 1e-30  # nats; smaller divergences are rounding, also in float64
 
 
 class Gradients(NamedTuple):
-    """log10 ||dC / dh_t|| by the distance from the loss, a layer each."""
+    """log10 ||dC / dh_t|| of each layer, by the number of steps before the loss."""
 
     mean: np.ndarray  # (layers, T), mean over windows
     spread: np.ndarray  # (layers, T), standard deviation over windows
@@ -36,47 +42,60 @@ def gradients(
     starts = np.linspace(0, len(tokens) - num_steps - 1, windows).astype(int)
     at = starts[:, None] + np.arange(num_steps + 1)
     text = np.asarray(tokens[at], np.int32).T  # (T + 1, B)
-    norms = np.asarray(_gradient_norms(graphdef, params, text[:-1], text[-1]), np.float64)
-    logs = np.log10(np.maximum(norms, 1e-45))[:, ::-1]  # (layers, T, B), nearest first
+    with jax.enable_x64(True):
+        norms = np.asarray(_gradient_norms(graphdef, params, text[:-1], text[-1]))
+    logs = np.log10(np.maximum(norms, SMALLEST))[:, ::-1]  # (layers, T, B), nearest first
     return Gradients(logs.mean(axis=-1), logs.std(axis=-1))
 
 
 @partial(jax.jit, static_argnames="graphdef")
 def _gradient_norms(graphdef: Any, params: dict[str, Array], x: Array, target: Array) -> Array:
     net = model.merge(graphdef, params)
-    steps, rows = x.shape
 
     def loss(nudges: list[Array]) -> Array:
-        ys = net.read(x)
-        for layer, nudge in zip(net.stack.layers, nudges, strict=True):
-            ys = _nudged(layer, ys, nudge)
-        return jnp.sum(net.loss(ys[-1:], target[None]))
+        ys = _read(net, x, nudges)
+        return jnp.sum(heads.softmax(net.logits(ys[-1:]), target[None]))
 
-    zeros = [jnp.zeros((steps, rows, layer.hidden_features)) for layer in net.stack.layers]
-    return jnp.stack([jnp.linalg.norm(g, axis=-1) for g in jax.grad(loss)(zeros)])
+    zeros = [jnp.zeros((*x.shape, layer.hidden_features)) for layer in net.stack.layers]
+    return jnp.stack([_norm(g) for g in jax.grad(loss)(zeros)])
 
 
-def _nudged(layer: Any, xs: Array, nudge: Array) -> Array:
-    """A layer over time with something added to each h_t: what dC / dh_t is taken by."""
-    cell, params = layer.cell, layer.params
-    wx = cells.project(params, xs)
+def _norm(g: Array) -> Array:
+    """Norms over the last axis; squares alone would underflow from 1e-154 on."""
+    largest = jnp.max(jnp.abs(g), axis=-1)
+    scaled = g / jnp.where(largest > 0, largest, 1.0)[..., None]
+    return largest * jnp.linalg.norm(scaled, axis=-1)
 
-    def body(carry, at):
-        wx, nudge = at
-        h, *rest = cells.step(cell, params, carry, wx)
-        return (h + nudge, *rest), h + nudge
 
-    zero = cells.zero_carry(cell, xs.shape[1], layer.hidden_features)
-    return lax.scan(body, zero, (wx, nudge))[1]
+def _read(net: SequenceModel, x: Array, nudges: list[Array] | None = None) -> Array:
+    """Outputs (T, B, n) of the stack in float64 for inputs x (T, B), from the zero state.
+
+    Args:
+      nudges: added to each h_t of each layer, (T, B, n): what dC / dh_t is taken by.
+    """
+    ys = net.read(x).astype(jnp.float64)
+    for i, layer in enumerate(net.stack.layers):
+
+        def body(carry, at, layer=layer):
+            wx, nudge = at
+            h, *rest = cells.step(layer.cell, layer.params, carry, wx)
+            return (h + nudge, *rest), h + nudge
+
+        zero = cells.zero_carry(layer.cell, x.shape[1], layer.hidden_features)
+        zero = tuple(state.astype(jnp.float64) for state in zero)
+        nudge = jnp.zeros(len(x)) if nudges is None else nudges[i]
+        ys = lax.scan(body, zero, (cells.project(layer.params, ys), nudge))[1]
+    return ys
 
 
 def activations(
     graphdef: Any, params: dict[str, Array], tokens: np.ndarray, *, bins: int = 81
 ) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """How often each value of each layer's tanh candidates occurs while a text is read.
+    """The distribution of each layer's tanh candidates while a text (N,) is read.
 
     Returns:
-      The bins' edges, densities (layers, bins), and each layer's share of saturated ones.
+      The bins' edges (bins + 1,), densities (layers, bins), and each layer's share of saturated
+      activations.
     """
     net = model.merge(graphdef, params)
     carries = net.stack.zero_carry(1)
@@ -107,9 +126,19 @@ def changed_token(
     num_steps: int,
     seed: int = 0,
 ) -> np.ndarray:
-    """How much a changed token moves the prediction d steps later: the mean over windows of
-    KL(p || p') in nats, for d = 0 .. num_steps - 1; p' with one token exchanged for another of the
-    text."""
+    """How much one changed token moves the predictions after it.
+
+        KL(p_d || p'_d) in nats, d = 0 .. num_steps - 1, mean over windows
+
+    p_d predicts from the text up to d steps after the changed token, p'_d from the text with that
+    token exchanged for another one of the text.
+
+    Args:
+      tokens: (N,); windows are taken from it at equal distances.
+
+    Returns:
+      (num_steps,); values below ROUNDING mean nothing.
+    """
     rng = np.random.default_rng(seed)
     warm = min(32, len(tokens) // 4)  # read before the change
     starts = np.linspace(0, len(tokens) - warm - num_steps, windows).astype(int)
@@ -118,18 +147,25 @@ def changed_token(
     for row in range(windows):
         others = tokens[tokens != text[warm, row]]
         changed[warm, row] = rng.choice(others) if len(others) else text[warm, row]
-    return np.asarray(_divergence(graphdef, params, text, changed, warm), np.float64)
+    with jax.enable_x64(True):
+        return np.asarray(_divergence(graphdef, params, text, changed, warm))
 
 
 @partial(jax.jit, static_argnames=("graphdef", "warm"))
 def _divergence(
     graphdef: Any, params: dict[str, Array], text: Array, changed: Array, warm: int
 ) -> Array:
-    net: SequenceModel = model.merge(graphdef, params)
+    """KL(p || q) = sum_v p_v (exp(d_v) - 1 - d_v) with d = log q - log p: as q sums to 1, that is
+    sum_v p_v (-d_v), but of terms that are all positive, so that small values are not rounding."""
+    net = model.merge(graphdef, params)
+    tied = net.softmax_weights is None
+    weights = net.embedding[...].T if tied else net.softmax_weights[...]
 
     def log_p(x: Array) -> Array:
-        ys, _ = net.outputs(x, net.stack.zero_carry(x.shape[1]))
-        return jax.nn.log_softmax(net.logits(ys[warm:]))
+        # As net.logits, which computes in float32.
+        logits = cells.matmul(_read(net, x)[warm:], weights) + net.softmax_bias[...]
+        return jax.nn.log_softmax(logits)
 
-    p, q = log_p(text), log_p(changed)
-    return jnp.mean(jnp.sum(jnp.exp(p) * (p - q), axis=-1), axis=1)
+    p, d = log_p(text), log_p(changed) - log_p(text)
+    terms = jnp.where(jnp.abs(d) < 1e-4, d**2 / 2 + d**3 / 6 + d**4 / 24, jnp.expm1(d) - d)
+    return jnp.mean(jnp.sum(jnp.exp(p) * terms, axis=-1), axis=1)

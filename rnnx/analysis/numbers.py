@@ -1,4 +1,4 @@
-"""All numbers of an analysis, as JSON can hold them: measured once, drawn by `pictures.py`."""
+"""All numbers of an analysis, in types that JSON has; `pictures.py` draws them."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,15 +17,15 @@ from rnnx.display import Display
 from rnnx.tasks import network
 from rnnx.trained import open_run
 
-TIMES = 6  # states of the text at which Jacobians are taken
-SHOWN = 80  # steps of the text in the heat map
-STATISTICS = 2_000  # steps that averages of gates and activations are taken over
-LESIONED = 20_000  # targets that a lesion is measured on
-WINDOWS, DISTANCE = 32, 60  # windows and steps back of gradients and changed tokens
+TIMES = 6  # time steps at which Jacobians are computed
+SHOWN = 80  # time steps in the heat map
+STATISTICS = 2_000  # time steps that gates and activations are averaged over
+LESIONED = 20_000  # targets that lesions are measured on
+WINDOWS, DISTANCE = 32, 60  # of gradients and changed tokens: windows and their time steps
 
 
 class Subject:
-    """A run and the text it is looked at with."""
+    """A run and the text that it reads in the analysis."""
 
     def __init__(self, folder: Path, tokens: np.ndarray):
         """tokens: (N,) ids of a split.
@@ -45,13 +45,13 @@ class Subject:
         return model.split(network.build(self.config, self.vocabulary))[1]
 
     def over_training(self) -> list[tuple[str, dict[str, Array]]]:
-        """Fresh parameters, those of the epochs that the run keeps, and the best, with names."""
+        """Names and parameters of all stages: fresh, the epochs that the run kept, best."""
         kept = checkpoint.read_epochs(self.folder, self.params)
         epochs = [(f"epoch {info['epoch'] + 1}", params) for params, info in kept]
         return [("fresh", self.fresh), *epochs, ("best", self.params)]
 
     def words(self, tokens: np.ndarray) -> list[str]:
-        """Tokens as labels: one symbol each, white space made visible."""
+        """A label for each token; white space is made visible."""
         symbols = (self.vocabulary.symbols[int(token)] for token in tokens)
         if self.vocabulary.level == "byte":
             symbols = (chr(s) if 32 <= s < 127 else f"{s:02x}" for s in symbols)
@@ -60,7 +60,7 @@ class Subject:
 
 
 def of_run(subject: Subject, beside: Subject | None, display: Display) -> dict[str, Any]:
-    """Everything about one run, and gradients and memory of another beside it."""
+    """Everything about one run, and gradients, activations and memory of both runs."""
     found: dict[str, Any] = {
         "run": subject.name,
         "config": subject.config.to_dict(),
@@ -87,14 +87,14 @@ def of_run(subject: Subject, beside: Subject | None, display: Display) -> dict[s
 def _jacobians(
     graphdef: Any, params: dict[str, Array], tokens: np.ndarray, times: np.ndarray
 ) -> Iterator[list[np.ndarray]]:
-    """Every layer's Jacobian at a time of the text, one time after the other."""
+    """Every layer's Jacobian at each of some time steps, in order."""
     net = model.merge(graphdef, params)
     layers = net.stack.layers
     at = jax.jit(partial(jacobian.transition_jacobian, layers[0].cell))
     tokens = tokens[: int(times[-1]) + 1].astype(np.int32)[:, None]
     carries, start = net.stack.zero_carry(1), 0
     for time in times.tolist():
-        # By parts: the insides of all steps before it would not fit for long texts.
+        # In parts: the gates of a long text would not fit into memory.
         for a in range(start, time, 64):
             part = tokens[a : min(a + 64, time)]
             carries, _ = trace.read(graphdef, params, part, carries)
@@ -107,7 +107,7 @@ def _jacobians(
 
 
 def _discs(subject: Subject, display: Display) -> list[dict]:
-    """Discs of each layer over training: summaries at every stage, all for the first and last."""
+    """Discs of each layer over training: summaries of every stage, all discs of two of them."""
     text = subject.tokens
     times = np.linspace(min(20, len(text) // 2), min(400, len(text) - 2), TIMES).astype(int)
     stages, layers = subject.over_training(), subject.config.num_layers
@@ -147,7 +147,7 @@ def _summary(discs: list[jacobian.Discs]) -> dict[str, list[float]]:
 
 
 def _initial_radii(subject: Subject) -> list[dict]:
-    """Radii of the recurrent matrices' own discs at the start, gate by gate, beside theory."""
+    """Radii of the fresh recurrent matrices' discs, for each gate, and what theory expects."""
     n, scale = subject.config.hidden_size, subject.config.init_scale
     mean, deviation = jacobian.uniform_radius(n, scale)
     # A Gaussian of the same variance, for comparison.
@@ -169,7 +169,7 @@ def _initial_radii(subject: Subject) -> list[dict]:
 
 
 def _fresh_networks(subject: Subject, display: Display) -> tuple[list[dict], list[dict]]:
-    """Discs of fresh networks of the run's width: by depth L, and by the transform bias."""
+    """Discs of fresh networks as wide as the run's, by depth L and by transform bias."""
 
     time = np.array([min(64, len(subject.tokens) - 2)])
 
@@ -265,7 +265,7 @@ def _changed(subject: Subject) -> list[float]:
 
 
 def _vectors(subject: Subject) -> list[dict]:
-    """General MI's vectors, a gate each: values after training, and what they began at."""
+    """General MI's vectors for each gate: initial value, and values after training."""
     n, found = subject.config.hidden_size, []
     initial = dict(zip(("alpha", "beta1", "beta2"), subject.config.mi_init, strict=True))
     for layer in range(subject.config.num_layers):
@@ -285,7 +285,7 @@ def _vectors(subject: Subject) -> list[dict]:
 
 
 def _round(values: Any) -> list:
-    """Five digits: what a picture shows, in a file of readable size."""
+    """Values of five digits, which pictures need, to keep the file small."""
     values = np.asarray(values, np.float64)
     if values.ndim > 1:
         return [_round(row) for row in values]

@@ -1,4 +1,4 @@
-"""One HTML page that holds everything and opens without a network."""
+"""One HTML page with everything in it, which opens without a network."""
 
 import base64
 import html
@@ -24,7 +24,7 @@ def png(picture: Picture) -> bytes:
 
 
 def page(title: str, about: str, parts: Sequence[tuple[Picture, bytes] | str]) -> str:
-    """The page: pictures with their PNG inside it, or a line where there is none."""
+    """The page: embedded PNGs with captions, or a line of text in place of a picture."""
     body = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(about)}</p>"]
     for part in parts:
         if isinstance(part, str):

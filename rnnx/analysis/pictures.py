@@ -1,4 +1,4 @@
-"""The pictures of an analysis, each drawn from its numbers alone, with how to read it."""
+"""The pictures of an analysis, drawn from its numbers, with captions that explain them."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+from rnnx.analysis.memory import ROUNDING
 
 _BLUE, _RED, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
@@ -23,7 +25,7 @@ class Picture(NamedTuple):
 
 
 def of(numbers: dict[str, Any]) -> Iterator[Picture | str]:
-    """All pictures that the numbers allow, and in place of others a word on why not."""
+    """All pictures of the numbers; a line of text in place of those that do not apply."""
     yield _discs(numbers["discs"])
     if len(numbers["discs"]) > 1:
         yield _discs_over_training(numbers["discs"])
@@ -32,7 +34,7 @@ def of(numbers: dict[str, Any]) -> Iterator[Picture | str]:
     if "discs_by_depth" in numbers:
         yield _fresh_networks(numbers["discs_by_depth"], numbers["discs_by_bias"])
     else:
-        yield "Discs by transition depth and transform bias: of one RHN layer only."
+        yield "Discs by transition depth and transform bias: only for RHNs."
     gates = numbers["gates"]
     if gates["places"]:
         yield _gates_over_text(gates)
@@ -88,9 +90,9 @@ def _discs(entries: list[dict]) -> Picture:
         "discs",
         "Gersgorin discs of the transition's Jacobian",
         f"Each blue circle is a disc of a layer's Jacobian at step {drawn[0]['at']} of the text, "
-        "and every eigenvalue (red) lies in their union; mind the scales. Eigenvalues outside the "
-        "unit circle (black) let gradients grow, those deep inside let them vanish, those near 1 "
-        "keep them.",
+        "and every eigenvalue (red) lies in their union; note the different scales. Eigenvalues "
+        "outside the unit circle (black) let gradients grow, those far inside let them vanish, "
+        "those near 1 keep them.",
         figure,
     )
 
@@ -167,8 +169,8 @@ def _fresh_networks(by_depth: list[dict], by_bias: list[dict]) -> Picture:
     return Picture(
         "discs_fresh",
         "Discs of fresh networks",
-        "The same for untrained networks of this width, as the depth or the transform bias alone "
-        "is changed: a lower bias moves the centres towards 1, which keeps gradients alive.",
+        "Centres and radii for untrained networks of this width, with another depth or another "
+        "transform bias: a lower bias moves the centres towards 1, which keeps gradients alive.",
         figure,
     )
 
@@ -247,9 +249,9 @@ def _memory_lengths(gates: dict) -> Picture:
     units = ", ".join(map(str, gates["longest_units"][0][:5]))
     return Picture(
         "units",
-        "Which units carry long",
-        "For how many steps a unit would hold on to its state, were its mean carry the only thing "
-        f"at work. Those of layer 1 that carry longest: {units} (counted from 0).",
+        "Which units remember longest",
+        "After how many steps 1 / e of a unit's state would be left if only its mean gate acted. "
+        f"The units of layer 1 with the longest memory: {units} (counted from 0).",
         figure,
     )
 
@@ -266,8 +268,8 @@ def _lesions(entries: list[dict]) -> Picture:
     return Picture(
         "lesions",
         "Lesions",
-        "What each depth is worth (blue: its transform gate closed) and each group of units (grey: "
-        "silent): the rise of the loss without it, with 95 % intervals over segments of the text.",
+        "The rise of the loss with the transform gate of one depth closed (blue), or with a group "
+        "of units silent (grey), with 95 % intervals over segments of the text.",
         figure,
     )
 
@@ -299,9 +301,9 @@ def _gradients(runs: list[dict]) -> Picture:
     return Picture(
         "gradients",
         "Gradients through time",
-        "How strong the gradient of one step's loss still is so many steps back: a line that falls "
-        "fast means that nothing is learned over that distance. Band: s.d. over windows, of the "
-        "last line.",
+        "The norm of the gradient of one step's loss C with respect to the state h so many steps "
+        "before it: where a line has fallen far, nothing is learned over that distance. Computed "
+        "in float64. Band: s.d. over windows, for the last line.",
         figure,
     )
 
@@ -325,8 +327,8 @@ def _activations(runs: list[dict]) -> Picture:
     return Picture(
         "activations",
         "Activations",
-        "How often the candidates take each value: heaps at -1 and 1 are saturated (beyond 0.9), "
-        "where tanh passes hardly any gradient.",
+        "How often the candidates take each value. Those beyond 0.9 in modulus are saturated: "
+        "there tanh passes hardly any gradient.",
         figure,
     )
 
@@ -335,17 +337,19 @@ def _memory(runs: list[dict]) -> Picture:
     figure, axes = _figure(height=3.2)
     for i, run in enumerate(runs):
         style = {"color": (_BLUE, _RED)[i % 2], "linestyle": ("-", "--")[i % 2]}
-        values = np.maximum(np.asarray(run["kl"]), 1e-12)
+        values = np.asarray(run["kl"])
+        values = np.where(values < ROUNDING, np.nan, values)
         axes[0, 0].plot(np.arange(len(values)), values, label=run["run"], **style)
     axes[0, 0].set_yscale("log")
-    axes[0, 0].set_xlabel("steps behind the changed token")
+    axes[0, 0].set_xlabel("steps after the changed token")
     axes[0, 0].set_ylabel("KL (nats)")
     axes[0, 0].legend(frameon=False)
     return Picture(
         "memory",
         "Effective memory",
-        "One token of the text is exchanged for another: how much that still moves the prediction "
-        "so many steps later (mean KL divergence).",
+        "One token of the text is exchanged for another: how much that still changes the "
+        "prediction so many steps later (mean KL divergence). Computed in float64; a line ends "
+        f"where it falls below {ROUNDING:g} nats, as smaller values are rounding.",
         figure,
     )
 
@@ -369,7 +373,8 @@ def _vectors(entries: list[dict]) -> Picture:
     return Picture(
         "mi_vectors",
         "Multiplicative Integration's vectors",
-        "Values after training, a gate each; dashed: where they began. alpha weighs the product "
-        "W x * U h, beta1 U h and beta2 W x: alpha near 0 would mean that the product is not used.",
+        "Values after training, a row for each gate; dashed: the initial value. alpha weighs the "
+        "product W x * U h, beta1 U h and beta2 W x: alpha near 0 would mean that the product is "
+        "not used.",
         figure,
     )

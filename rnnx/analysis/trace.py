@@ -1,4 +1,4 @@
-"""What happens inside a network while it reads: states and gates, time step by time step."""
+"""States and gates of a network at every time step."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from rnnx import cells, model
 from rnnx.cells import CELLS, Carry, Cell, Params
 from rnnx.model import SequenceModel
 
-# What a letter of a block's name stands for; candidates go through tanh, gates through sigmoid.
+# The gates, by cell and letter in a block's name; other letters are candidates, through tanh.
 GATES = {
     ("rhn", "t"): "transform gate",
     ("rhn", "c"): "carry gate",
@@ -24,7 +24,7 @@ GATES = {
 
 
 class Layer(NamedTuple):
-    """One layer's inside over T steps of B rows."""
+    """States, input terms and gates of one layer over T steps of B rows."""
 
     before: Carry  # the state before each step, (T, B, n) each
     wx: tuple[Array | None, ...]  # each block's input term, (T, B, G n)
@@ -34,7 +34,7 @@ class Layer(NamedTuple):
 def through_layer(
     cell: Cell, params: Params, xs: Array, carry: Carry
 ) -> tuple[Array, Carry, Layer]:
-    """xs (T, B, m) and the state before them to ys (T, B, n), the state after, and the inside."""
+    """Outputs ys (T, B, n) for inputs xs (T, B, m) from a state, the last state, and the trace."""
     wx = cells.project(params, xs)
 
     def body(carry: Carry, wx: tuple[Array | None, ...]) -> tuple[Carry, Any]:
@@ -64,7 +64,7 @@ def _activation(cell: Cell, letter: str) -> Any:
 def through(
     net: SequenceModel, inputs: Array, carries: tuple[Carry, ...]
 ) -> tuple[Array, tuple[Carry, ...], tuple[Layer, ...]]:
-    """The whole stack on inputs (T, B, ...): outputs of the last layer, states, all insides."""
+    """The last layer's outputs for inputs (T, B, ...), the last states, and every layer's trace."""
     ys, after, insides = net.read(inputs), [], []
     for layer, carry in zip(net.stack.layers, carries, strict=True):
         ys, carry, inside = through_layer(layer.cell, layer.params, ys, carry)
@@ -77,6 +77,6 @@ def through(
 def read(
     graphdef: Any, params: dict[str, Array], inputs: Array, carries: tuple[Carry, ...]
 ) -> tuple[tuple[Carry, ...], tuple[Layer, ...]]:
-    """`through` of a model in its split form, compiled: states after, and all insides."""
+    """Compiled `through` of a split model: the last states, and every layer's trace."""
     _, carries, insides = through(model.merge(graphdef, params), inputs, carries)
     return carries, insides

@@ -52,7 +52,7 @@ def processor() -> str:
 
 
 class Rates:
-    """What the machine can do, measured beside every case: it changes under other people's work."""
+    """The machine's speed, measured again with every case: other work on it changes it."""
 
     SIZE, FLOATS = 2048, 1 << 26
 
@@ -65,7 +65,7 @@ class Rates:
             rival.turn()
 
     def begin(self) -> None:
-        """Forgets what was measured beside the case before."""
+        """Discards the measurements of the case before."""
         for rival in self._both:
             rival.seconds.clear()
 
@@ -89,7 +89,7 @@ class Rates:
 
 
 def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
-    """All that can do a case's work, ours first."""
+    """All implementations of a case's work, ours first."""
     name = f"rnnx.bench.ours.{case.kind}"
     if case.kind != "train":
         yield Rival("rnnx", name, case)
@@ -115,7 +115,7 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
 
 
 def windows_together(seconds: float) -> int:
-    """How many windows a call `rnnx.train` would settle on for an update of so many seconds."""
+    """How many windows a call `rnnx.train` would choose for an update of so many seconds."""
     windows = 1
     while windows < 32 and windows * seconds < 1.0:
         windows *= 2
@@ -128,7 +128,7 @@ def compete(case: Case, rates: Rates, turns: int, display: Display) -> list[dict
     rivals = []
     try:
         for rival in rivals_of(case, about, turns < 3):
-            # One after the other: compilers would disturb each other, and memory may be short.
+            # One at a time: compilers would slow each other down, and need memory.
             display.start(f"{case.label}: {rival.name} compiles", 1)
             rival.await_ready()
             rivals.append(rival)
@@ -156,7 +156,7 @@ def compete(case: Case, rates: Rates, turns: int, display: Display) -> list[dict
 
 
 def row_of(rival: Rival, case: Case, rates: Rates) -> dict:
-    """What the JSON holds of a rival."""
+    """A rival's row in the JSON."""
     bound = cases.bound(case, rates.flops, rates.bytes)
     row = {"case": case.name, "label": case.label, "rival": rival.name, "cpu": processor()}
     row["failed"] = rival.failed
@@ -181,9 +181,9 @@ def row_of(rival: Rival, case: Case, rates: Rates) -> dict:
 
 
 def same_work(rows: list[dict], case: Case) -> None:
-    """Marks as failed whose losses, logits or tokens are not ours: it did other work.
+    """Marks rivals as failed whose losses, logits or tokens differ from ours: they did other work.
 
-    The additive nn.LSTM or nn.GRU beside an MI cell is let pass: it is known to do less.
+    The additive nn.LSTM or nn.GRU may differ from an MI cell: it is known to do less.
     """
     ours = rows[0]
     for row in rows[1:]:
@@ -195,7 +195,7 @@ def same_work(rows: list[dict], case: Case) -> None:
 
 
 def table_of(case: Case, rows: list[dict]) -> Table:
-    """A case's rivals; `ours is` says how many times faster rnnx is than each."""
+    """A case's rows; `ours is` says how many times faster rnnx is than each rival."""
     unit = {"train": "update", "token": "token"}.get(case.kind, f"{case.tokens} tokens")
     table = Table(title=case.label, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column(f"ms for: {unit}", width=18)
@@ -277,9 +277,9 @@ def scaling(case: Case, turns: int, display: Display) -> list[dict]:
 
 
 def define_flags() -> None:
-    flags.DEFINE_bool("quick", False, "tiny sizes, under a minute: to see that it works")
+    flags.DEFINE_bool("quick", False, "tiny sizes in under a minute, to check that it works")
     flags.DEFINE_list("cases", [], f"only some of {', '.join(case.name for case in CASES)}")
-    flags.DEFINE_integer("turns", 9, "of each rival; the median is shown", lower_bound=1)
+    flags.DEFINE_integer("turns", 9, "of each rival; the table shows medians", lower_bound=1)
     flags.DEFINE_string("out", None, "a JSON file to write")
 
 
@@ -288,7 +288,7 @@ def main() -> None:
     if unknown := set(FLAGS.cases) - {case.name for case in chosen}:
         known = ", ".join(case.name for case in chosen)
         raise UserError(f"unknown case {sorted(unknown)[0]!r}: one of {known}")
-    # Nothing is computed here: the rivals' processes need the accelerator's memory.
+    # This process computes nothing: the rivals' processes need the accelerator's memory.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     turns, display = (2 if FLAGS.quick else FLAGS.turns), Display()
     about = workdir.machine()

@@ -105,7 +105,7 @@ LONG = _case(
 
 
 class Phase(NamedTuple):
-    """A part of the work whose parts can overlap, but not with another phase."""
+    """A part of the work; arithmetic and memory traffic overlap within it, phases do not."""
 
     name: str
     flops: float  # of matrix products, two a multiply-add

@@ -1,8 +1,8 @@
-"""PyTorch on the bench: `nn.LSTM`, `nn.GRU`, and by hand what it does not have.
+"""PyTorch on the bench: `nn.LSTM`, `nn.GRU`, and hand-written steps for the other cells.
 
-The hand-written step takes input terms for the whole window at once and is what one would write
-with some care: `addmm` or `linear`, in place of a loop over gates. Parameters are those of rnnx,
-so that the first losses must agree.
+The hand-written step computes input terms for the whole window at once, and all gates in one
+`addmm` or `linear`, as careful users would. Parameters are those of rnnx, so the first losses must
+agree.
 """
 
 from collections.abc import Callable
@@ -162,7 +162,7 @@ def train(case: Case, form: str, compiled: bool = False) -> Callable[[], list[fl
 
 
 def token(case: Case, form: str, compiled: bool = False) -> Callable[[], list[float]]:
-    """One token in, its successor's logits out."""
+    """Reads one token and returns the next one's logits."""
     net = Network(case, form, compiled).to(DEVICE)
     carry = net.zero_carry(1, case.config.hidden_size)
     first = torch.ones(1, 1, dtype=torch.long, device=DEVICE)
@@ -177,7 +177,7 @@ def token(case: Case, form: str, compiled: bool = False) -> Callable[[], list[fl
 
 
 def write(case: Case, form: str, compiled: bool = False) -> Callable[[], list[float]]:
-    """Text of some tokens behind one, each the likeliest."""
+    """Writes TEXT_STEPS tokens after the first one, always the likeliest."""
     net = Network(case, form, compiled).to(DEVICE)
     zero = net.zero_carry(1, case.config.hidden_size)
 

@@ -1,4 +1,4 @@
-"""rnnx on the bench: what training, a loop over tokens, sampling and evaluation run.
+"""rnnx on the bench: the programs of training, single tokens, sampling and evaluation.
 
 Each function builds the work and returns the call to time, which gives numbers to compare.
 """
@@ -19,7 +19,7 @@ RATE = 0.1  # of learning
 
 
 def window_of(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """The random window that every rival learns again and again: x, y, both (B, T)."""
+    """The random window x, y, both (B, T), that every rival trains on repeatedly."""
     config = case.config
     shape = config.batch_size, config.num_steps + 1
     both = np.random.default_rng(0).integers(0, case.vocab_size, shape).astype(np.int32)
@@ -54,7 +54,7 @@ def train(case: Case, windows: int = 1) -> Callable[[], list[float]]:
 
 
 def token(case: Case) -> Callable[[], list[float]]:
-    """One token in, its successor's logits out on the host."""
+    """Reads one token and returns the next one's logits to the host."""
     graphdef, params = model.split(network.build(case.config, case.vocabulary))
 
     @jax.jit
@@ -74,7 +74,7 @@ def token(case: Case) -> Callable[[], list[float]]:
 
 
 def write(case: Case) -> Callable[[], list[float]]:
-    """Text of some tokens behind one, each the likeliest."""
+    """Writes TEXT_STEPS tokens after the first one, always the likeliest."""
     graphdef, params = model.split(network.build(case.config, case.vocabulary))
     prompt, key = jnp.ones(1, jnp.int32), jax.random.key(0)
 

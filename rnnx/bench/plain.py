@@ -1,6 +1,6 @@
 """Textbook JAX: one `lax.scan` over a stacked weight array, differentiated by JAX.
 
-The equations are those of `cells.py`; everything that `scan.py` does for speed is left out.
+The equations are those of `cells.py`, without the optimizations of `scan.py`.
 """
 
 from collections.abc import Callable

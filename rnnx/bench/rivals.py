@@ -1,7 +1,7 @@
-"""Rivals in processes of their own, that take turns.
+"""Rivals run in processes of their own and take turns.
 
-Each keeps its own threads, memory and compiler, and sleeps while another works; a turn each, round
-after round, lets a noisy machine disturb all alike.
+Each has its own threads, memory and compiler, and sleeps while another works. With one turn each,
+round after round, noise of the machine affects all alike.
 """
 
 import importlib
@@ -23,8 +23,8 @@ class Rival:
     Attributes:
       name: for the table.
       failed: why it can't take part, or None.
-      first_seconds: from nothing but imports to the end of the first call: building, compiling.
-      told: the first numbers that its calls gave, to compare: losses, logits, tokens.
+      first_seconds: of building, compiling and the first call, after imports.
+      told: the first numbers that its calls returned, to compare: losses, logits, tokens.
       seconds: per unit of work, one value a turn.
       peak_bytes: most memory held; known once closed.
     """

@@ -16,6 +16,8 @@ vocabulary.py   symbols and their ids
 store.py        prepared records
 scratch.py      folders to work in unseen
 corpus.py       a corpus by name
+batches.py      windows of a text or of piano rolls
+sequences.py    sequences of unequal length, padded and bucketed
 __main__.py     the command
 """
 

@@ -1,4 +1,4 @@
-"""Plots of runs: legible at page width, in colours that most eyes can tell apart."""
+"""Plots of runs: legible at page width, in colours safe for colour-blind readers."""
 
 import statistics
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from rnnx.report.runs import (
     named,
 )
 
-# Okabe and Ito's colours, the yellow left out.
+# The colours of Okabe and Ito, without yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = "osD^vPX"
 _LINES = ("-", "--", ":", "-.")
@@ -28,7 +28,7 @@ _MOST = 14  # curves in one plot
 
 
 def learning_curves(runs: Sequence[Run]) -> Figure:
-    """Valid score against epochs: the mean over seeds, and their range as a band."""
+    """Valid score by epoch: the mean over seeds, and their range as a band."""
     figure, axes = _figure()
     groups = _best([g for g in grouped(runs) if g.runs[0].valid])
     for group, label, style in _styled(groups):
@@ -45,7 +45,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 
 
 def against_seconds(runs: Sequence[Run]) -> Figure:
-    """The best valid score so far against seconds of training, of each group's first run."""
+    """The best valid score so far by training time, of each group's first run."""
     figure, axes = _figure()
     groups = _best([g for g in grouped(runs) if g.runs[0].valid])
     for group, label, style in _styled(groups):
@@ -57,7 +57,7 @@ def against_seconds(runs: Sequence[Run]) -> Figure:
 
 
 def against_parameters(runs: Sequence[Run]) -> Figure | None:
-    """Test score of complete runs against the number of parameters; None where all have as many."""
+    """Test score of complete runs by number of parameters; None if all have the same number."""
     groups = _best([g for g in grouped(runs) if g.values("test")])
     sizes = [group.runs[0].params for group in groups]
     if not sizes or max(sizes) < 1.1 * min(sizes):
@@ -72,10 +72,10 @@ def against_parameters(runs: Sequence[Run]) -> Figure | None:
 
 
 def against_field(runs: Sequence[Run]) -> Figure | None:
-    """Score against the one number that was swept, a line for each of the other choices.
+    """Score by the one number that was swept, a line for each other choice.
 
-    Points are runs, the line joins their means; with a search's many runs, their best. None when
-    no number, or more than one, was swept.
+    Points are runs, the line joins their means. None when no number, or more than one, was
+    swept.
     """
     groups = [g for g in grouped(runs) if g.values("valid")]
     names = differing(groups)
@@ -174,7 +174,7 @@ def _style(i: int) -> dict:
 
 
 def _best(groups: list[Group]) -> list[Group]:
-    """The groups to draw: all, or the best by valid score where lines would hide each other."""
+    """The groups to draw: all, or the best by valid score where there are too many lines."""
     if len(groups) <= _MOST:
         return groups
     sign = 1 if groups[0].task.lower_is_better else -1
@@ -185,8 +185,8 @@ def _best(groups: list[Group]) -> list[Group]:
 def _styled(groups: Sequence[Group]) -> list[tuple[Group, str, dict]]:
     """Each group with its label and style.
 
-    Where a single number was swept, colours follow a map; where several fields were, the first
-    decides colour and marker and the second the line, if that tells all of them apart.
+    If a single number was swept, colours follow a colour map. If several fields were, the first
+    decides colour and marker and the second the line style, if that distinguishes all groups.
     """
     names = differing(groups)
     styles = [_style(i) for i in range(len(groups))]

@@ -1,4 +1,4 @@
-"""Runs as the tables and plots take them: read from workdirs, or from a data file of them."""
+"""Runs for tables and plots, read from workdirs or from data files."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from rnnx.errors import UserError
 from rnnx.tasks.task import Task, Unit
 
 FORMAT = 1  # of a data file
-# Where a run's data lie, how far it was to go, and how it was computed: not what was tried.
+# Fields that do not distinguish experiments: seeds, places, and how a run was computed.
 _SAME_RUN = ("seed", "data_dir", "checkpoint_every", "snapshot_every")
 _NOT_TRIED = (*_SAME_RUN, "eval_tokens", "dtype", "remat", "embed_size")
 
@@ -26,7 +26,7 @@ INTEGRATION_NAMES = {"additive": "additive", "mi_simple": "simple MI", "mi": "ge
 
 @dataclass
 class Run:
-    """One run: its config, its curve over epochs, and its scores if it is complete."""
+    """One run: config, learning curve, and scores if it is complete."""
 
     name: str
     config: dict[str, Any]
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def unit(self) -> Unit:
-        """How its scores are shown."""
+        """The unit of its scores."""
         return self.task.unit(self.config)
 
     def shown(self, scores: Iterable[float]) -> list[float]:
@@ -98,7 +98,7 @@ def _read(folder: Path) -> Run:
         try:
             values = json.loads(line)
         except ValueError:
-            continue  # the last line of a run that is being written
+            continue  # the last line of a run still being written
         run.epoch.append(values["epoch"] + 1)
         run.train.append(values[f"train_{primary}"])
         run.valid.append(values[f"valid_batched_{primary}"])
@@ -113,8 +113,8 @@ def _read(folder: Path) -> Run:
 
 
 def to_file(runs: Sequence[Run], path: Path) -> None:
-    """Writes a data file: of a run's config what differs from the defaults, numbers in 5 digits,
-    and its command with a workdir of its own name."""
+    """Writes a data file: of each run the config fields that differ from the defaults, numbers to
+    5 digits, and the command with a workdir of the run's name."""
     records = []
     for run in runs:
         record = asdict(run)
@@ -145,14 +145,15 @@ def from_file(path: Path) -> list[Run]:
     except TypeError as error:
         raise UserError(f"{path} is no data file of runs: {error}") from None
     for run in runs:
-        config = configs.from_json({"format": configs.FORMAT, **run.config}, str(path))
+        fields = {"format": configs.FORMAT, **run.config}
+        config = tasks.config_from_json(fields, str(path))
         run.config = config.to_dict()
     return runs
 
 
 @dataclass
 class Group:
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     runs: list[Run]
 
@@ -187,7 +188,7 @@ class Group:
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
-    """Runs of equal config but for the seed, in the order of their first."""
+    """Groups runs that differ only in their seed, in order of first appearance."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         key = {k: v for k, v in run.config.items() if k not in _SAME_RUN}
@@ -204,8 +205,8 @@ def differing(groups: Sequence[Group]) -> list[str]:
 
 
 def labels(groups: Sequence[Group]) -> list[str]:
-    """What tells each group from the others: `RHN L=5 general MI`, `learning_rate=0.1`; or the
-    name of its first run."""
+    """What distinguishes each group: `RHN L=5 general MI`, `learning_rate=0.1`; or the name of its
+    first run."""
     names = differing(groups)
     return [
         " ".join(filter(None, (named(group.config, name) for name in names))) or group.runs[0].name
@@ -214,7 +215,7 @@ def labels(groups: Sequence[Group]) -> list[str]:
 
 
 def named(config: dict[str, Any], name: str) -> str:
-    """A field's value with what it is: `RHN`, `general MI`, `L=5`, `learning_rate=0.1`."""
+    """A field's value as a label: `RHN`, `general MI`, `L=5`, `learning_rate=0.1`."""
     if name == "cell":
         return CELLS[config[name]].name
     if name == "integration":

@@ -1,4 +1,4 @@
-"""Tables of runs. What we measured and what was published stand in columns of their own."""
+"""Tables of runs, with published numbers in columns of their own."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ _SHOWN = ("epochs", "hidden_size")  # in columns of their own
 
 
 class Table(NamedTuple):
-    """A title, headings, rows of text, and a line of what to know about them."""
+    """A title, headings, rows of text, and a note."""
 
     title: str
     headings: tuple[str, ...]
@@ -55,7 +55,7 @@ class Table(NamedTuple):
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
-    """One row for runs that differ in their seed alone, best valid score first."""
+    """One row for runs that differ only in their seed, best valid score first."""
     groups = grouped(runs)
     names = differing(groups)
     unit, digits = runs[0].unit, _digits(runs[0])
@@ -78,7 +78,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
 
 def rhn_depth(runs: Sequence[Run]) -> Table:
-    """Transition depth against perplexity, beside the table of the RHN paper.
+    """Perplexity by transition depth, beside the table of the RHN paper.
 
     Raises:
       UserError: when no run is of Penn Treebank words.
@@ -144,7 +144,7 @@ def mi_char(runs: Sequence[Run]) -> Table:
 
 
 def mi_range(runs: Sequence[Run]) -> Table:
-    """The range r of W ~ U(-r, r) against bits per character, with the paper's table beside.
+    """Bits per character by the range r of W ~ U(-r, r), beside the paper's table.
 
     Raises:
       UserError: when no run is of Penn Treebank characters.
@@ -169,7 +169,7 @@ def mi_range(runs: Sequence[Run]) -> Table:
 
 
 def optimization(runs: Sequence[Run]) -> Table:
-    """What a search found for each cell at each transition depth: does it still train when deep?
+    """The best of a search for each cell and transition depth: does it still train when deep?
 
     Train is the best of a run's epochs; valid and test are those of the run with the best valid
     score.
@@ -219,8 +219,8 @@ def _cell(config: dict) -> tuple[str, str]:
 
 
 def _told_apart(groups: Sequence[Group], key: Callable[[dict], Hashable]) -> list[str]:
-    """For each group what to put behind its name: where several have the same key, what they
-    differ in otherwise, else nothing."""
+    """For each group a suffix to its name: the other fields in which groups of the same key
+    differ, or nothing."""
     keys = [key(group.config) for group in groups]
     behind = []
     for group, own in zip(groups, keys, strict=True):
@@ -247,12 +247,12 @@ def _range(config: dict) -> float:
 
 def _only(runs: Sequence[Run], corpus: str) -> list[Run]:
     if not (found := [run for run in runs if run.config["corpus"] == corpus]):
-        raise UserError(f"this table is of {corpus}, and no run is: leave --table out")
+        raise UserError(f"this table shows runs on {corpus}, and there are none: leave --table out")
     return found
 
 
 def _ours(group: Group, digits: int) -> tuple[str, str, str]:
-    """Our valid and test scores, and over how many seeds."""
+    """Our valid and test scores, and the number of seeds."""
     return group.show("valid", digits), group.show("test", digits), str(len(group.values("test")))
 
 
@@ -262,7 +262,7 @@ def _difference(group: Group, theirs: float, digits: int) -> str:
 
 
 def _done(group: Group) -> str:
-    """Epochs done, of how many: `8` when all runs are complete."""
+    """Epochs done: `8`, or `3 of 500` when runs are not complete."""
     done = min(len(run.valid) for run in group.runs)
     asked = group.config["epochs"]
     return f"{done:,}" if done >= asked else f"{done:,} of {asked:,}"

@@ -1,4 +1,4 @@
-"""Which trials there are, who runs which, and what came of them."""
+"""The trials of a sweep: who runs which, and how they ended."""
 
 import contextlib
 import fcntl
@@ -23,8 +23,8 @@ from rnnx.sweep import space
 from rnnx.sweep.space import Overrides
 from rnnx.tasks.task import Task
 
-FORMAT = 1  # of sweep.json, and of what the study holds
-_UNSIGNED = 60.0  # seconds after which a trial that nobody signed is taken over
+FORMAT = 1  # of sweep.json and of the study
+_UNSIGNED = 60.0  # seconds after which a trial without an owner is taken over
 _ENDED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
@@ -36,17 +36,17 @@ def in_reach(folder: Path) -> Iterator[None]:
     except (OSError, StorageInternalError, SQLAlchemyError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise Outage(
-            f"cannot keep the study of {folder} ({reason}): mend that, and the same command "
+            f"cannot keep the study of {folder} ({reason}): fix that, and the same command "
             "continues"
         ) from error
 
 
 @dataclass
 class Plan:
-    """What is to be run: all the points of a grid, or so many trials of a search."""
+    """What is to be run: all points of a grid, or a number of trials of a search."""
 
     config: ConfigDict
-    arguments: list[str]  # that make rnnx.train's config
+    arguments: list[str]  # of rnnx.train, for the config
     points: list[Overrides] = field(default_factory=list)
     space: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
@@ -59,31 +59,31 @@ class Plan:
 
 @dataclass
 class Claim:
-    """A trial in the hands of this process."""
+    """A trial that this process runs."""
 
     trial: optuna.Trial
     point: Overrides
     folder: Path
-    log: IO  # holds the trial's lock, here and in the process that trains
-    reported: int  # epochs that the study knows
+    log: IO  # carries the trial's lock, here and in the training process
+    reported: int  # epochs reported to the study
 
 
 class Ledger:
-    """Who runs which trial, and what came of it: an Optuna study, and locks in the folder.
+    """Assigns trials and records their results: an Optuna study, and locks in the folder.
 
-    A trial is RUNNING in the study from the moment it is given out, and is held by a lock on its
-    log file, which the training process inherits. RUNNING and not locked means cut.
+    A trial is RUNNING in the study once it is assigned, and its log file is locked; the training
+    process inherits the lock. A trial that is RUNNING but not locked was interrupted.
     """
 
     def __init__(self, folder: Path, plan: Plan, storage: str = ""):
-        """Opens or makes the study, and enters the points it does not have yet.
+        """Opens or creates the study, and adds the points it lacks.
 
         Raises:
           UserError: when storage can't be used, or holds a sweep of another config.
           Outage: when folder can't be written.
         """
         self.folder, self.plan = folder, plan
-        self.given_up: set[int] = set()  # trials that were killed in our hands
+        self.given_up: set[int] = set()  # trials that were interrupted while this process ran them
         with writing(folder):
             for part in ("trials", "logs"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class Ledger:
                 self._enter()
 
     def claim(self) -> Claim | None:
-        """A trial to run: one that was cut here, else a new one; None when none is left."""
+        """A trial to run: one that was interrupted here, else a new one; None when none is left."""
         with self._claiming():
             for trial in self._trials(TrialState.RUNNING):
                 if (claim := self._take_over(trial)) is not None:
@@ -106,23 +106,23 @@ class Ledger:
     def tell(
         self, claim: Claim, state: TrialState, value: float | None = None, why: str = ""
     ) -> None:
-        """Records the end of a trial, and lets go of it."""
+        """Records the end of a trial and releases it."""
         if why:
             claim.trial.set_user_attr("reason", why)
         self.study.tell(claim.trial.number, value, state=state, skip_if_finished=True)
         claim.log.close()
 
     def leave(self, claim: Claim) -> None:
-        """Lets go of a trial that was cut; a later process goes on with it, this one does not."""
+        """Releases an interrupted trial; another process may resume it, this one will not."""
         self.given_up.add(claim.trial.number)
         claim.log.close()
 
     def ended(self) -> list[FrozenTrial]:
-        """Trials that are over, in their order."""
+        """Trials that have ended, in order."""
         return self._trials(*_ENDED)
 
     def elsewhere(self, ours: set[int]) -> list[FrozenTrial]:
-        """Trials in this folder in other hands: another sweep's, or of a run that lost its own."""
+        """Trials in this folder that another process runs, or whose sweep was killed."""
         running = self._trials(TrialState.RUNNING)
         return [
             t
@@ -133,11 +133,11 @@ class Ledger:
 
     @property
     def total(self) -> int:
-        """How many trials there are to be."""
+        """The number of trials planned."""
         return self.plan.trials or len(self._trials())
 
     def point(self, trial: FrozenTrial | optuna.Trial) -> Overrides:
-        """What a trial sets; lists that come from JSON are the config's tuples."""
+        """The config fields a trial sets; lists from JSON become tuples."""
         values = trial.user_attrs.get("point") or trial.params
         return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
@@ -146,11 +146,11 @@ class Ledger:
         return [t for t in trials if "surplus" not in t.user_attrs and self._asked_for(t)]
 
     def _asked_for(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is of this plan: a grid may have been cut down since."""
+        """Whether a trial belongs to this plan: the grid may have become smaller."""
         return not self.plan.points or self.point(trial) in self.plan.points
 
     def _read_home(self) -> str:
-        """This folder's own name in a study that others share."""
+        """An identifier of this folder, in a study that several folders share."""
         path = self.folder / "sweep.json"
         if not path.exists():
             workdir.write_json(path, {"format": FORMAT, "home": uuid.uuid4().hex})
@@ -167,7 +167,7 @@ class Ledger:
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
             )
         except (OperationalError, StorageInternalError):
-            raise  # it is there, but not to be reached
+            raise  # it exists, but is out of reach
         except Exception as error:  # whatever the database's driver raises
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"cannot open the study in {storage}: {reason}") from error
@@ -178,11 +178,11 @@ class Ledger:
             study.set_user_attr("format", FORMAT)
             study.set_user_attr("config", ours)
             return study
-        if (found := study.user_attrs.get("format", 1)) != FORMAT:  # the first did not say
+        if (found := study.user_attrs.get("format", 1)) != FORMAT:
             raise UserError(
                 f"the study in {storage} has format {found!r}; this version reads format {FORMAT}"
             )
-        # A field younger than the sweep has its default there, as in a workdir.
+        # A field newer than the sweep has its default there, as in a workdir.
         theirs = json.loads(json.dumps(configs.default().to_dict())) | theirs
         if names := [name for name in ours if ours[name] != theirs[name]]:
             raise UserError(
@@ -195,7 +195,7 @@ class Ledger:
         return set(self.plan.space).union(*self.plan.points)
 
     def _enter(self) -> None:
-        """Puts the points that the study lacks in its queue."""
+        """Queues the points that the study lacks."""
         known = [self.point(t) for t in self._trials() if "point" in t.user_attrs]
         for point in self.plan.points:
             if point not in known:
@@ -207,14 +207,14 @@ class Ledger:
         return len(self._trials()) < self.plan.trials
 
     def _begin(self) -> Claim | None:
-        """Takes a new trial, unless another machine took the last one in the meantime."""
+        """Takes a new trial, unless another machine has just taken the last one."""
         seed = self.plan.config.seed + len(self.study.get_trials(deepcopy=False))
-        # A sampler that starts anew with every process would propose the same again.
+        # A sampler seeded alike in every process would propose the same again.
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         trial = self.study.ask()
         before = [t for t in self._trials() if t.number < trial.number]
         if self.plan.points:
-            # Entered twice, or of a larger grid that this one was cut down from.
+            # Added twice, or from a larger grid.
             point = self.point(trial)
             surplus = point not in self.plan.points or point in map(self.point, before)
         else:
@@ -227,7 +227,7 @@ class Ledger:
         return self._hold(trial)
 
     def _take_over(self, found: FrozenTrial) -> Claim | None:
-        """A trial that was cut in this folder; or one cut before it was signed."""
+        """Claims a trial that was interrupted in this folder, or before its owner was recorded."""
         home = found.user_attrs.get("home")
         if found.number in self.given_up:
             return None
@@ -243,7 +243,7 @@ class Ledger:
         return self._hold(trial, len(found.intermediate_values))
 
     def _hold(self, trial: optuna.Trial, reported: int = 0) -> Claim | None:
-        """A trial with its values drawn and its lock taken; None if another has that."""
+        """Draws a trial's values and takes its lock; None if another process holds the lock."""
         for name, distribution in self.plan.space.items():
             space.draw(trial, name, distribution)
         point = self.point(trial)
@@ -258,7 +258,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _claiming(self) -> Iterator[None]:
-        """One process at a time gives out the trials of this folder."""
+        """Lets one process at a time assign the trials of this folder."""
         with open(self.folder / "sweep.lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

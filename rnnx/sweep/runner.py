@@ -1,4 +1,4 @@
-"""Trains the trials: a process each, watched through the metrics that it writes."""
+"""Trains each trial in a process of its own, and follows the metrics that it writes."""
 
 import contextlib
 import json
@@ -22,8 +22,8 @@ from rnnx.sweep.ledger import Claim, Ledger
 from rnnx.sweep.screen import Progress, Screen
 from rnnx.tasks.task import Task
 
-_POLL = 0.5  # seconds between looks at the runs
-_OUTAGES = 2  # in a row, after which no more trials are begun
+_POLL = 0.5  # seconds between checks of the runs
+_OUTAGES = 2  # in a row, after which no more trials are started
 
 
 class Metrics:
@@ -33,7 +33,7 @@ class Metrics:
         self._folder, self._offset, self._rest = folder, 0, b""
         self._task, self._name = task, f"valid_batched_{task.primary}"
         self.step = self.updates = 0
-        self.first_step = 0  # what an earlier process had done
+        self.first_step = 0  # where this process resumed the run
         self._valid: dict[int, float] = {}  # primary scores, by epoch
 
     @property
@@ -42,11 +42,11 @@ class Metrics:
         return [self._valid[epoch] for epoch in sorted(self._valid)]
 
     def read(self) -> None:
-        """Takes in what was written since."""
+        """Reads what was written since."""
         path = self._folder / "metrics.jsonl"
         try:
             with open(path, "rb") as file:
-                if file.seek(0, os.SEEK_END) < self._offset:  # cut back to its checkpoint
+                if file.seek(0, os.SEEK_END) < self._offset:  # truncated to its checkpoint
                     self._offset, self._rest, self._valid = 0, b"", {}
                 file.seek(self._offset)
                 data = file.read()
@@ -59,7 +59,7 @@ class Metrics:
                 self.step = line["step"]
                 if line["kind"] == "epoch":
                     self._valid[line["epoch"]] = line[self._name]
-        except ValueError:  # cut back, and grown beyond the old end since: read it all again
+        except ValueError:  # truncated, and longer than before by now: read all of it again
             self._offset, self._rest, self._valid = 0, b"", {}
         if not self.updates:
             with contextlib.suppress(UserError):
@@ -71,7 +71,7 @@ class Metrics:
         return self._task.best(self.valid) if self.valid else None
 
     def share(self, step: int) -> float:
-        """How much of all updates a step is."""
+        """The share of all updates done at a step."""
         return min(step / self.updates, 1.0) if self.updates else 0.0
 
 
@@ -88,7 +88,7 @@ class Job:
 
     @property
     def progress(self) -> Progress:
-        """What the screen shows of it."""
+        """What the screen shows."""
         return Progress(
             self.claim.trial.number,
             self.claim.point,
@@ -101,7 +101,7 @@ class Job:
 
 
 class Runner:
-    """Runs a plan's trials, some at a time."""
+    """Runs a plan's trials, `workers` at a time."""
 
     def __init__(self, ledger: Ledger, workers: int, screen: Screen):
         self.ledger, self.workers, self.screen = ledger, workers, screen
@@ -119,7 +119,7 @@ class Runner:
         """
         with self.stop, self.screen, self._no_orphans():
             while not self.stop.number:
-                stuck = self.outages >= _OUTAGES  # what ended these would end each
+                stuck = self.outages >= _OUTAGES  # the next trial would end the same way
                 while not stuck and len(self.jobs) < self.workers:
                     if (claim := self.ledger.claim()) is None:
                         break
@@ -137,7 +137,7 @@ class Runner:
 
     @contextlib.contextmanager
     def _no_orphans(self) -> Iterator[None]:
-        """Whatever happens here, the runs save and end; their trials stay, to be continued."""
+        """However this process ends, its runs save and end; their trials can be resumed."""
         try:
             yield
         finally:
@@ -164,19 +164,19 @@ class Runner:
                 stdout=claim.log,
                 stderr=subprocess.STDOUT,
                 env=_environment(self.workers),
-                start_new_session=True,  # Ctrl-C is ours to pass on
+                start_new_session=True,  # this process passes Ctrl-C on
             )
         self.jobs.append(Job(claim, process, metrics, slot, time.monotonic()))
         self.screen.event(f"begun    {claim.folder.name}")
 
     def look(self) -> None:
-        """Takes in what the runs have done since."""
+        """Checks on all runs."""
         for job in list(self.jobs):
             self._look_at(job)
         self.screen.show([job.progress for job in self.jobs])
 
     def _look_at(self, job: Job) -> None:
-        """Passes on what a run's epochs gave, stops it when it is hopeless, notes its end."""
+        """Reports a run's new epochs, prunes it if it is hopeless, records its end."""
         code, claim = job.process.poll(), job.claim  # code first: then all metrics are written
         job.metrics.read()
         for epoch in range(claim.reported, len(job.metrics.valid)):
@@ -207,7 +207,7 @@ class Runner:
             why = _last_line(Path(claim.log.name))
             self.ledger.tell(claim, TrialState.FAIL, why=why)
             self.screen.event(f"failed   {name}: {why}", trouble=True)
-        else:  # by a signal or an outage: the trial stays as it is, to be continued
+        else:  # by a signal or an outage: the trial can be resumed
             self.ledger.leave(claim)
             how = _last_line(Path(claim.log.name)) if code == Outage.code else _ending(code)
             ending = f"{name} at step {job.metrics.step:,} ({how})"
@@ -227,7 +227,7 @@ class Runner:
 
 
 def _share(slot: int, workers: int) -> set[int]:
-    """The cores of one of several workers; none to be chosen for one, or where there are fewer."""
+    """The cores of one of several workers; empty for a single worker, or with too few cores."""
     if workers == 1 or not hasattr(os, "sched_getaffinity"):
         return set()
     return set(sorted(os.sched_getaffinity(0))[slot::workers])
@@ -248,8 +248,8 @@ def _on(cores: set[int]) -> Iterator[None]:
 
 
 def _environment(workers: int) -> dict[str, str]:
-    """This process's, and on a GPU a share of its memory: JAX would take three quarters at once."""
-    # Each trial is a run of its own, also where a launcher started several sweeps side by side.
+    """The environment of a run: on a GPU with its share of the memory, of which JAX takes 3/4."""
+    # Each trial is a run of its own, even if a launcher started several sweeps side by side.
     own = {name: value for name, value in os.environ.items() if name not in parallel.LAUNCHERS}
     chosen = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"} & own.keys()
     if workers == 1 or chosen:
@@ -258,7 +258,7 @@ def _environment(workers: int) -> dict[str, str]:
 
 
 def _last_line(log: Path) -> str:
-    """Why a run failed: the last line that it wrote."""
+    """The last line a run wrote: why it failed."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "it wrote nothing"
 

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep."""
+"""The display of a sweep."""
 
 import math
 import time
@@ -18,19 +18,19 @@ from rnnx.tasks.task import Unit
 
 
 class Progress(NamedTuple):
-    """How far a run is."""
+    """The progress of a run."""
 
     number: int
     point: Overrides
     epochs: int
     best: float | None  # valid score
     share: float  # of all its updates
-    first_share: float  # what was done before this process took it up
+    first_share: float  # done before this process resumed it
     seconds: float
 
 
 class Screen:
-    """A live table on a terminal; elsewhere a line for each event, and one a minute."""
+    """A live table on a terminal; elsewhere a line for each event, and a status line a minute."""
 
     STATUS_SECONDS = 60.0
     ROWS = 12  # best finished trials shown while others run
@@ -40,7 +40,7 @@ class Screen:
         self.console = console(stream, wide=True)
         self._live: Live | None = None
         self._begun = self._told = self._drawn = time.monotonic()
-        self._done: dict[int, float] = {}  # the share of each trial that was done here
+        self._done: dict[int, float] = {}  # the share of each trial done by this process
 
     def __enter__(self) -> "Screen":
         if self.console.is_terminal:
@@ -54,12 +54,12 @@ class Screen:
             self._live = None
 
     def event(self, line: str, trouble: bool = False) -> None:
-        """A line that stays; on a terminal the table tells all but trouble."""
+        """Prints a line; on a terminal only trouble, since the table shows the rest."""
         if trouble or not self._live:
             self.console.print(line, soft_wrap=True)
 
     def show(self, running: Sequence[Progress]) -> None:
-        """Redraws the table, once a second; elsewhere a line of status once a minute."""
+        """Redraws the table once a second; elsewhere prints a status line once a minute."""
         for run in running:
             self._done[run.number] = run.share - run.first_share
         now = time.monotonic()
@@ -71,7 +71,7 @@ class Screen:
             self.console.print(self._status(running), soft_wrap=True)
 
     def summary(self) -> None:
-        """The finished trials, best first, why others failed, and what to do next."""
+        """Prints the finished trials, best first, why others failed, and what to do next."""
         self.console.print(self._table((), all_rows=True), soft_wrap=True)
         for t in (t for t in self.ledger.ended() if t.state == TrialState.FAIL):
             reason = t.user_attrs.get("reason", "")
@@ -83,7 +83,7 @@ class Screen:
         ended, total = len(self.ledger.ended()), self.ledger.total
         shares = ", ".join(f"{run.number:03d} ({run.share:.0%})" for run in running)
         others = len(self.ledger.elsewhere({run.number for run in running}))
-        parts = [f"{ended} of {total} trials over"]
+        parts = [f"{ended} of {total} trials ended"]
         parts += [f"running {shares}"] if shares else []
         parts += [f"{others} run by other processes"] if others else []
         if running:

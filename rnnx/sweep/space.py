@@ -1,4 +1,4 @@
-"""What a sweep tries: grids, search spaces, and how a trial's values are written."""
+"""Grids and search spaces, as written on the command line and as Optuna takes them."""
 
 import itertools
 import math
@@ -43,7 +43,7 @@ def search(text: str) -> dict[str, BaseDistribution]:
 
 
 def draw(trial: Trial, name: str, distribution: BaseDistribution) -> None:
-    """Has the study's sampler propose a value, or recall the one it proposed before."""
+    """Lets the sampler propose a value, or recalls the one it proposed before."""
     if isinstance(distribution, CategoricalDistribution):
         trial.suggest_categorical(name, distribution.choices)
     elif isinstance(distribution, IntDistribution):
@@ -53,12 +53,12 @@ def draw(trial: Trial, name: str, distribution: BaseDistribution) -> None:
 
 
 def repeated(points: Sequence[Overrides], seeds: Sequence[int]) -> list[Overrides]:
-    """Every point with every seed, all points with the first seed first."""
+    """Every point with every seed; all points with the first seed come first."""
     return [{**point, "seed": seed} for seed in seeds for point in points]
 
 
 def checked(point: Overrides) -> Overrides:
-    """The point with its values in their fields' own types. Raises UserError for bad ones."""
+    """The point with values of their fields' types. Raises UserError for bad ones."""
     return {name: configs.converted(name, value) for name, value in point.items()}
 
 
@@ -91,7 +91,7 @@ def _fields(text: str) -> list[tuple[str, str]]:
 
 
 def _values(name: str, text: str) -> list[Any]:
-    """A list's values; commas within parentheses do not part them."""
+    """The values of a list; commas within parentheses do not separate them."""
     values = [_value(name, part) for part in re.split(r",(?![^(]*\))", text)]
     if len(set(values)) < len(values):
         raise UserError(f"{name}={text} names a value twice")
@@ -125,7 +125,7 @@ def _distribution(name: str, text: str) -> BaseDistribution:
     kind = type(configs.FIELDS[name].default)
     if not match or kind not in (int, float):
         if match:
-            raise UserError(f"{name} holds no number: name its values, parted by commas")
+            raise UserError(f"{name} holds no number: name its values, separated by commas")
         if kind is tuple:
             raise UserError(f"{name} can't be searched: give it to --grid")
         return CategoricalDistribution(_values(name, text))

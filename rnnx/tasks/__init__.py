@@ -11,7 +11,6 @@ commas: `RNNX_TASKS=mytask python -m rnnx.train --config=... --config.task=mytas
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -43,21 +42,6 @@ def register(name: str, task: "Task", fields: dict[str, Field] | None = None) ->
     configs.FIELDS.update(fields or {})
 
 
-def plug_in() -> None:
-    """Imports the modules that RNNX_TASKS names.
-
-    Raises:
-      UserError: when one can't be imported.
-    """
-    for module in filter(None, os.environ.get("RNNX_TASKS", "").split(",")):
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # a module is code: it may raise anything
-            raise UserError(
-                f"cannot import {module}, which RNNX_TASKS names: {type(error).__name__}: {error}"
-            ) from error
-
-
 def get(name: str) -> "Task":
     """A task by name. Raises UserError when there is none."""
     if name not in TASKS:
@@ -70,6 +54,16 @@ def get(name: str) -> "Task":
         module, _, kind = row.task.partition(":")
         TASKS[name] = row = row._replace(task=getattr(importlib.import_module(module), kind)())
     return row.task
+
+
+def config_from_json(fields: dict, where: str) -> ConfigDict:
+    """`config.from_json`, after a check that the task, whose fields it may hold, is known."""
+    if isinstance(name := fields.get("task"), str) and name:
+        try:
+            get(name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+    return configs.from_json(fields, where)
 
 
 def of(config: ConfigDict | dict) -> "Task":

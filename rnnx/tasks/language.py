@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax import numpy as jnp
 from ml_collections import ConfigDict
 
 from rnnx import data, dropout
@@ -19,7 +18,7 @@ from rnnx.errors import UserError
 from rnnx.model import LanguageModel, restarted
 from rnnx.tasks import dynamic, monte_carlo
 from rnnx.tasks.network import cell_of, stack_options
-from rnnx.tasks.task import Dataset, Scores, Sums, Task, Unit
+from rnnx.tasks.task import Dataset, Scores, Sums, Task, Unit, over_window
 
 FULL_STEPS = 256  # time steps a call at batch 1; the score does not depend on it
 
@@ -124,8 +123,8 @@ class Language(Task):
         """Cross-entropy summed over the window."""
         carries = restarted(carries, batch["fresh"])
         nll, carries = net.nll(batch["inputs"].T, batch["targets"].T, carries, masks)
-        costs = jnp.sum(nll * batch["weight"].T, axis=0)
-        return costs, carries, {"nll": (jnp.sum(costs), jnp.sum(batch["weight"]))}
+        costs, sums = over_window("nll", nll, batch["weight"])
+        return costs, carries, sums
 
     def batches(
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice

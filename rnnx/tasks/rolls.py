@@ -18,7 +18,7 @@ from rnnx.errors import UserError
 from rnnx.model import VectorModel, restarted
 from rnnx.tasks.language import FULL_STEPS
 from rnnx.tasks.network import cell_of, stack_options
-from rnnx.tasks.task import Dataset, Sums, Task, Unit
+from rnnx.tasks.task import Dataset, Sums, Task, Unit, over_window
 
 
 class Rolls(Task):
@@ -71,8 +71,8 @@ class Rolls(Task):
         carries = restarted(carries, batch["fresh"])
         inputs, targets = (jnp.swapaxes(batch[name], 0, 1) for name in ("inputs", "targets"))
         nll, carries = net.step_costs(heads.keys, inputs, targets, carries, masks)
-        costs = jnp.sum(nll * batch["weight"].T, axis=0)
-        return costs, carries, {"nll": (jnp.sum(costs), jnp.sum(batch["weight"]))}
+        costs, sums = over_window("nll", nll, batch["weight"])
+        return costs, carries, sums
 
     def batches(
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice

@@ -10,6 +10,7 @@ so a trained network is opened without the data.
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -44,6 +45,12 @@ class Unit(NamedTuple):
         return f"{self.of(score):,.{self.digits}f}"
 
 
+def over_window(name: str, costs: Array, weight: Array) -> tuple[Array, Sums]:
+    """Costs of steps (T, B), weights (B, T): the cost of each row (B,), and their sums."""
+    costs = jnp.sum(costs * weight.T, axis=0)
+    return costs, {name: (jnp.sum(costs), jnp.sum(weight))}
+
+
 class Dataset(NamedTuple):
     """What a task has loaded."""
 
@@ -72,7 +79,7 @@ class Task:
 
     primary = "nll"
     lower_is_better = True
-    counted = "count"
+    counted = "targets"
     spec_file = "spec.json"
     protocols: dict[str, Callable] = {}  # noqa: RUF012 - a table, never changed
 
