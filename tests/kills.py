@@ -20,40 +20,38 @@ import tempfile
 import time
 from pathlib import Path
 
-from conftest import QUIET, small, write_text
-from test_train import lines_of, outcome
+from conftest import lines_of, outcome, small, train, write_text
 
 from rnnx import cache
-from rnnx.train import Trainer
+from rnnx.experiment import Experiment
+from rnnx.trainer import Trainer
 
 EVENTS = {
-    "start": ("__init__", "announce"),
-    "update": ("settle",),
-    "checkpoint": ("save",),
-    "best": ("save_best",),
-    "validation": ("validate",),
-    "evaluation": ("finish",),
+    "start": ((Experiment, "__init__"), (Trainer, "__init__")),
+    "update": ((Trainer, "settle"),),
+    "checkpoint": ((Trainer, "save"),),
+    "best": ((Trainer, "save_best"),),
+    "validation": ((Trainer, "validate"),),
+    "evaluation": ((Trainer, "finish"),),
 }
 
 
 def child(text: Path, folder: Path, told: int) -> None:
     """Trains to the end, telling of each event as it begins."""
     for event, methods in EVENTS.items():
-        for name in methods:
-            method = getattr(Trainer, name)
+        for owner, name in methods:
+            method = getattr(owner, name)
 
-            def telling(self, *args, method=method, event=event):
+            def telling(self, *args, method=method, event=event, **options):
                 os.write(told, f"{event}\n".encode())
-                return method(self, *args)
+                return method(self, *args, **options)
 
-            setattr(Trainer, name, telling)
+            setattr(owner, name, telling)
     config = small(
         text, epochs=3, checkpoint_every=7, optimizer="adam", learning_rate=0.01, patience=1,
         snapshot_every=1,
     )  # fmt: skip
-    trainer = Trainer(config, folder, QUIET)
-    trainer.announce()
-    trainer.run()
+    train(config, folder)
 
 
 def started(text: Path, folder: Path) -> tuple[int, int]:
@@ -106,7 +104,7 @@ def state(folder: Path) -> dict:
         for step in steps if kind == "epochs" else steps[-1:]:
             path = folder / "checkpoints" / kind / str(step) / "values" / "metadata"
             stored = json.loads(path.read_text())
-            values = {k: v for k, v in stored["values"].items() if k not in ("seconds", "tokens")}
+            values = {k: v for k, v in stored["values"].items() if k not in ("seconds", "targets")}
             values.pop("log_position", None)  # times take more or fewer digits
             found[kind, step] = stored["arrays"], values
     return found

@@ -16,14 +16,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import QUIET, ROOT, one_device, small
-from test_train import equal, lines_of, outcome
+from conftest import (
+    QUIET,
+    ROOT,
+    equal,
+    killed_after,
+    lines_of,
+    one_device,
+    outcome,
+    small,
+    train,
+)
 
-from rnnx import workdir
+from rnnx import recovery, trainer
 from rnnx.checkpoint import Checkpoints, fingerprint, read_best
 from rnnx.display import Display
 from rnnx.errors import Diverged, Outage, UserError
-from rnnx.train import Trainer
+from rnnx.experiment import Experiment
+from rnnx.trained import open_run
+from rnnx.trainer import Trainer
 
 
 class Told(Display):
@@ -127,65 +138,50 @@ def test_any_changed_bit_or_place_changes_the_fingerprint() -> None:
     assert all(len(s) == 16 for s in sums)
 
 
-def stopped_behind(config, folder: Path, step: int) -> None:
-    """Trains until some windows behind that step, and is cut there."""
-    trainer = Trainer(config, folder, QUIET)
-    settle = trainer.settle
-
-    def cut() -> None:
-        if trainer.progress.step > step:
-            raise KeyboardInterrupt
-        settle()
-
-    trainer.settle = cut
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run()
-
-
 def test_a_run_goes_on_from_the_older_checkpoint_to_the_same_bits(
     text: Path, tmp_path: Path
 ) -> None:
     config = small(text, checkpoint_every=5, epochs=2)
-    whole = Trainer(config, tmp_path / "whole", QUIET)
-    expected = whole.run()
-    stopped_behind(config, tmp_path / "run", 12)
+    whole = Experiment(config, tmp_path / "whole", QUIET)
+    expected = trainer.run(whole)
+    killed_after(config, tmp_path / "run", 12)
     latest = tmp_path / "run" / "checkpoints" / "latest"
     assert sorted(p.name for p in latest.iterdir()) == ["10", "5"]
     (latest / "10" / "values" / "metadata").write_text("{}")
     display = Told()
-    trainer = Trainer(config, tmp_path / "run", display)
-    assert outcome(trainer.run()) == outcome(expected)
+    resumed = Experiment(config, tmp_path / "run", display)
+    assert outcome(trainer.run(resumed)) == outcome(expected)
     assert "latest/10 does not load" in display.lines[0]
     assert display.lines[0].endswith("taking that of step 5")
-    assert display.lines[1] == "continuing behind step 5, in epoch 1"
-    assert equal(trainer.state, whole.state)
+    assert display.lines[1] == "resuming from step 5, in epoch 1"
+    assert equal(resumed.state, whole.state)
     assert lines_of(tmp_path / "run") == lines_of(tmp_path / "whole")
 
 
 def test_a_lost_best_is_said_and_an_older_one_or_the_next_takes_its_place(
     text: Path, tmp_path: Path
 ) -> None:
-    per_epoch = len(Trainer(small(text), tmp_path / "none", QUIET).windows)
-    stopped_behind(small(text, epochs=3), tmp_path / "run", 2 * per_epoch + 1)
+    per_epoch = len(Experiment(small(text), tmp_path / "none", QUIET).batches)
+    killed_after(small(text, epochs=3), tmp_path / "run", 2 * per_epoch + 1)
     best = tmp_path / "run" / "checkpoints" / "best"
     first, second = sorted(int(p.name) for p in best.iterdir())
     assert (first, second) == (per_epoch, 2 * per_epoch)
     shutil.copytree(tmp_path / "run", tmp_path / "both")
     (best / str(second) / "values" / "metadata").unlink()
     display = Told()
-    trainer = Trainer(small(text, epochs=3), tmp_path / "run", display)
-    trainer.run()
+    experiment = Experiment(small(text, epochs=3), tmp_path / "run", display)
+    trainer.run(experiment)
     assert f"best/{second} does not load" in display.lines[1]
     for step in (first, second):
         (tmp_path / "both/checkpoints/best" / str(step) / "values" / "metadata").unlink()
     assert not (tmp_path / "both" / "result.json").exists()
-    like = trainer.state.params
+    like = experiment.state.params
     with pytest.raises(UserError, match=f"best/{second} does not load"):
         read_best(tmp_path / "both", like)
     # Nothing is left to train: the parameters of the end are the best there are.
-    result = Trainer(small(text, epochs=2), tmp_path / "both", QUIET).run()
+    result = train(small(text, epochs=2), tmp_path / "both")
     assert result["epoch"] == 1
-    assert workdir.open_run(tmp_path / "both").info["step"] == second
+    assert open_run(tmp_path / "both").info["step"] == second
 
 
 # ---------------------------------------------------------------------------- disks
@@ -196,7 +192,7 @@ def test_a_read_that_fails_for_another_reason_is_no_damage(
     told: Exception, text: Path, tmp_path: Path, monkeypatch
 ) -> None:
     config = small(text)
-    stopped_behind(config, tmp_path / "run", 7)
+    killed_after(config, tmp_path / "run", 7)
     before = sorted((tmp_path / "run" / "checkpoints").rglob("*"))
 
     def refuse(*_, **__):
@@ -205,9 +201,9 @@ def test_a_read_that_fails_for_another_reason_is_no_damage(
     with monkeypatch.context() as patch:
         patch.setattr("rnnx.checkpoint.ocp.CheckpointManager.restore", refuse)
         with pytest.raises(Outage, match="cannot read"):
-            Trainer(config, tmp_path / "run", QUIET).run()
+            train(config, tmp_path / "run")
     assert sorted((tmp_path / "run" / "checkpoints").rglob("*")) == before
-    Trainer(config, tmp_path / "run", QUIET).run()
+    train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize("what", ["metrics", "checkpoints"])
@@ -217,8 +213,8 @@ def test_a_full_disk_is_told_in_one_line_and_costs_nothing_saved(
     """No file may grow beyond a size that the metrics, or else a checkpoint, will exceed."""
     sizes = {"epochs": 6} if what == "metrics" else {"max_steps": 11}
     config = small(text, checkpoint_every=5, **sizes)
-    expected = Trainer(config, tmp_path / "whole", QUIET).run()
-    stopped_behind(config, tmp_path / "run", 7)
+    expected = train(config, tmp_path / "whole")
+    killed_after(config, tmp_path / "run", 7)
     largest = max(p.stat().st_size for p in (tmp_path / "run/checkpoints").rglob("*"))
     metrics = (tmp_path / "whole" / "metrics.jsonl").stat().st_size
     assert (largest < 0.9 * metrics) if what == "metrics" else (metrics < 0.9 * largest)
@@ -226,39 +222,39 @@ def test_a_full_disk_is_told_in_one_line_and_costs_nothing_saved(
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(Outage, match="cannot write") as error:
-            Trainer(config, tmp_path / "run", QUIET).run()
+            train(config, tmp_path / "run")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "\n" not in str(error.value) and "File too large" in str(error.value)
     assert not (tmp_path / "run" / "result.json").exists()
-    assert outcome(Trainer(config, tmp_path / "run", QUIET).run()) == outcome(expected)
+    assert outcome(train(config, tmp_path / "run")) == outcome(expected)
     assert lines_of(tmp_path / "run") == lines_of(tmp_path / "whole")
 
 
 # ---------------------------------------------------------------------------- numbers gone wrong
 
 
-def poisoned(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, steps: Callable) -> None:
-    """Has the learning rate, at steps for which steps(step, rate) holds, be NaN."""
-    updates = trainer.updates
+def poisoned(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, steps: Callable) -> None:
+    """Makes the learning rate NaN at steps for which steps(step, rate) holds."""
+    updates = experiment.updates
 
-    def bad(state, x, y, number, count, rate, *rest):
+    def bad(state, batches, number, count, rate):
         assert count == 1
         if steps(int(number), float(rate)):
             rate = np.float32(np.nan)
-        return updates(state, x, y, number, count, rate, *rest)
+        return updates(state, batches, number, count, rate)
 
-    monkeypatch.setattr(trainer, "updates", bad)
-    monkeypatch.setattr(trainer, "_pace", lambda count, seconds: None)
+    monkeypatch.setattr(experiment, "updates", bad)
+    monkeypatch.setattr(Trainer, "_pace", lambda *_: None)
 
 
 def test_rollback_goes_on_at_half_the_rate(text: Path, tmp_path: Path, monkeypatch) -> None:
     config = small(text, checkpoint_every=5, epochs=2, on_nan="rollback")
     display = Told()
-    trainer = Trainer(config, tmp_path / "run", display)
-    # The update behind step 7 is poisoned until the rate has been halved twice.
-    poisoned(trainer, monkeypatch, lambda step, rate: step == 7 and rate > 0.06)
-    result = trainer.run()
+    experiment = Experiment(config, tmp_path / "run", display)
+    # The update after step 7 is poisoned until the rate has been halved twice.
+    poisoned(experiment, monkeypatch, lambda step, rate: step == 7 and rate > 0.06)
+    result = trainer.run(experiment)
     said = [line for line in display.lines if "back to step" in line]
     assert said == [
         "loss nan, gradient norm nan at step 9 (learning rate 0.2): back to step 5, learning "
@@ -267,55 +263,54 @@ def test_rollback_goes_on_at_half_the_rate(text: Path, tmp_path: Path, monkeypat
         "rate 0.05",
     ]
     steps = [line for line in lines_of(tmp_path / "run") if line["kind"] == "step"]
-    assert [s["step"] for s in steps] == list(range(1, 2 * len(trainer.windows) + 1))
+    assert [s["step"] for s in steps] == list(range(1, 2 * len(experiment.batches) + 1))
     assert [s["lr"] for s in steps[3:7]] == [0.2, 0.2, 0.05, 0.05]
     assert np.isfinite(result["valid"]["nll"])
     # As if the rate had been that one from step 5 on: the numbers are those of a run that was.
-    stopped_behind(config, tmp_path / "other", 7)
-    other = Trainer(config, tmp_path / "other", QUIET)
-    load = other.load_latest
+    killed_after(config, tmp_path / "other", 7)
+    load = recovery.load
 
-    def halved() -> bool:
-        loaded = load()
-        other.progress.halvings = 2
-        return loaded
+    def halved(*arguments):
+        state, progress = load(*arguments)
+        progress.halvings = 2
+        return state, progress
 
-    monkeypatch.setattr(other, "load_latest", halved)
-    other.run()
-    assert equal(trainer.state, other.state)
+    monkeypatch.setattr(recovery, "load", halved)
+    other = Experiment(config, tmp_path / "other", QUIET)
+    trainer.run(other)
+    assert equal(experiment.state, other.state)
 
 
 def test_rollback_gives_up(text: Path, tmp_path: Path, monkeypatch) -> None:
-    trainer = Trainer(
-        small(text, checkpoint_every=5, on_nan="rollback"), tmp_path / "run", display := Told()
-    )
-    poisoned(trainer, monkeypatch, lambda step, rate: step == 7)
+    config = small(text, checkpoint_every=5, on_nan="rollback")
+    experiment = Experiment(config, tmp_path / "run", display := Told())
+    poisoned(experiment, monkeypatch, lambda step, rate: step == 7)
     with pytest.raises(Diverged, match="at step 9"):
-        trainer.run()
+        trainer.run(experiment)
     assert sum("back to step 5" in line for line in display.lines) == 8
 
 
 def test_skip_passes_over_a_window_and_starts_from_the_zero_state(
-    text: Path, tmp_path: Path
+    text: Path, tmp_path: Path, monkeypatch
 ) -> None:
     """A window of which the loss is astray: its gradient is not used, the next has no past."""
     config = small(text, epochs=1, on_nan="skip", eval_tokens=50)
-    trainer = Trainer(config, tmp_path / "run", display := Told())
-    updates, seen = trainer.updates, {}
+    experiment = Experiment(config, tmp_path / "run", display := Told())
+    updates, seen = experiment.updates, {}
 
-    def bad(state, x, y, number, count, rate, *rest):
+    def bad(state, batches, number, count, rate):
         step = int(number)
         if step == 4:
             h = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), state.carries)
             state = state._replace(carries=h)
         before = jax.tree.map(np.array, state)
-        state, metrics = updates(state, x, y, number, count, rate, *rest)
+        state, metrics = updates(state, batches, number, count, rate)
         seen[step] = before, jax.tree.map(np.array, state)
         return state, metrics
 
-    trainer.updates = bad
-    trainer._pace = lambda count, seconds: None
-    trainer.run()
+    experiment.updates = bad
+    monkeypatch.setattr(Trainer, "_pace", lambda *_: None)
+    trainer.run(experiment)
     (before, after) = seen[4]
     assert equal(before.params, after.params) and equal(before.opt_state, after.opt_state)
     assert all(not np.any(h) for h in jax.tree.leaves(after.carries))
@@ -323,37 +318,45 @@ def test_skip_passes_over_a_window_and_starts_from_the_zero_state(
     (said,) = [line for line in display.lines if "passed over" in line]
     assert "at step 5" in said
     lines = lines_of(tmp_path / "run")
-    assert [s["nats"] is None for s in lines if s["kind"] == "step"].count(True) == 1
-    (epoch,) = [s for s in lines if s["kind"] == "epoch"]
-    nats = [s["nats"] for s in lines if s["kind"] == "step" and s["nats"] is not None]
-    targets = (len(trainer.windows) - 1) * 8 * 25
-    assert epoch["train_nll"] == pytest.approx(sum(nats) / targets)
+    steps = [line["nll"] for line in lines if line["kind"] == "step"]
+    assert steps.count(None) == 1 and len(steps) == len(experiment.batches)
+    (epoch,) = [line for line in lines if line["kind"] == "epoch"]
+    assert epoch["train_nll"] == pytest.approx(np.mean([nll for nll in steps if nll is not None]))
 
 
 def test_skip_gives_up_when_nothing_else_comes(text: Path, tmp_path: Path, monkeypatch) -> None:
-    trainer = Trainer(small(text, on_nan="skip"), tmp_path / "run", QUIET)
-    updates = trainer.updates
-    assert len(trainer.windows) >= 24
+    experiment = Experiment(small(text, on_nan="skip"), tmp_path / "run", QUIET)
+    updates = experiment.updates
+    assert len(experiment.batches) >= 24
 
     def bad(state, *rest):
-        params = {k: v * jnp.nan if int(rest[2]) >= 3 else v for k, v in state.params.items()}
+        params = {k: v * jnp.nan if int(rest[1]) >= 3 else v for k, v in state.params.items()}
         return updates(state._replace(params=params), *rest)
 
-    monkeypatch.setattr(trainer, "updates", bad)
-    monkeypatch.setattr(trainer, "_pace", lambda count, seconds: None)
+    monkeypatch.setattr(experiment, "updates", bad)
+    monkeypatch.setattr(Trainer, "_pace", lambda *_: None)
     with pytest.raises(Diverged, match="at step 24"):
-        trainer.run()
+        trainer.run(experiment)
 
 
-def test_a_loss_astray_stops_a_call_in_the_window_it_appears_in(text: Path, tmp_path: Path) -> None:
-    """Finite, but worse than five times knowing nothing; of a call's windows the last is it."""
-    trainer = Trainer(small(text, learning_rate=500.0, max_grad_norm=0.0), tmp_path / "a", QUIET)
-    trainer.together = trainer.width
+def test_a_loss_astray_stops_a_call_in_the_window_it_appears_in(
+    text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Finite, but worse than five times the uniform score; of a call's windows the last is it."""
+    config = small(text, learning_rate=500.0, max_grad_norm=0.0)
+    experiment = Experiment(config, tmp_path / "a", QUIET)
+    epoch = Trainer.epoch
+
+    def whole_calls(self: Trainer) -> None:
+        self.together = experiment.width
+        epoch(self)
+
+    monkeypatch.setattr(Trainer, "epoch", whole_calls)
     with pytest.raises(Diverged, match=r"^loss \d.*on_nan=rollback") as error:
-        trainer.run()
+        trainer.run(experiment)
     steps = [line for line in lines_of(tmp_path / "a") if line["kind"] == "step"]
     assert f"at step {len(steps) + 1:,} " in str(error.value)
-    assert len(steps) < trainer.width
+    assert len(steps) < experiment.width
 
 
 # ---------------------------------------------------------------------------- signals
@@ -369,33 +372,37 @@ def test_a_loss_astray_stops_a_call_in_the_window_it_appears_in(text: Path, tmp_
     ],
 )
 def test_a_signal_during_evaluation_is_not_waited_out(
-    where: str, text: Path, tmp_path: Path
+    where: str, text: Path, tmp_path: Path, monkeypatch
 ) -> None:
     config = small(text, epochs=2, snapshot_every=1)
-    expected = Trainer(config, tmp_path / "whole", QUIET).run()
-    display = Told()
-    trainer = Trainer(config, tmp_path / "run", display)
-    start, begun = display.start, collections.Counter()
+    expected = train(config, tmp_path / "whole")
+    display, begun, made = Told(), collections.Counter(), []
+    start, init = display.start, Trainer.__init__
+
+    def kept(self: Trainer, *arguments) -> None:
+        init(self, *arguments)
+        made.append(self)
 
     def signalled(what: str, *rest) -> None:
         start(what, *rest)
         begun[what] += 1
         if f"{what} {begun[what]}" == where:
-            trainer.stop.number = signal.SIGTERM
+            made[0].stop.number = signal.SIGTERM
 
     display.start = signalled
-    with pytest.raises(SystemExit) as ended:
-        trainer.run()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(Trainer, "__init__", kept)
+        train(config, tmp_path / "run", display)
     assert ended.value.code == 128 + signal.SIGTERM
     assert display.lines[-1].startswith("SIGTERM: saved at step")
     assert not (tmp_path / "run" / "result.json").exists()
-    assert outcome(Trainer(config, tmp_path / "run", QUIET).run()) == outcome(expected)
+    assert outcome(train(config, tmp_path / "run")) == outcome(expected)
     assert lines_of(tmp_path / "run") == lines_of(tmp_path / "whole")
     assert json.loads((tmp_path / "run" / "result.json").read_text())["format"] == 1
     assert len(list((tmp_path / "run" / "checkpoints" / "epochs").iterdir())) == 2
     # Asked for again, it says that it is complete, and keeps what it came to.
-    assert Trainer(config, tmp_path / "run", QUIET).run()["epoch"] == expected["epoch"]
-    best = [workdir.open_run(tmp_path / name).params for name in ("run", "whole")]
+    assert train(config, tmp_path / "run")["epoch"] == expected["epoch"]
+    best = [open_run(tmp_path / name).params for name in ("run", "whole")]
     assert equal(*best)
 
 
@@ -403,10 +410,10 @@ def test_a_run_over_in_mid_epoch_keeps_its_best_when_asked_for_again(
     text: Path, tmp_path: Path
 ) -> None:
     config = small(text, max_steps=5)
-    result = Trainer(config, tmp_path / "run", QUIET).run()
-    before = workdir.open_run(tmp_path / "run")
-    assert outcome(Trainer(config, tmp_path / "run", QUIET).run()) == outcome(result)
-    after = workdir.open_run(tmp_path / "run")
+    result = train(config, tmp_path / "run")
+    before = open_run(tmp_path / "run")
+    assert outcome(train(config, tmp_path / "run")) == outcome(result)
+    after = open_run(tmp_path / "run")
     assert before.info == after.info and equal(before.params, after.params)
 
 

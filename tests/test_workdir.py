@@ -178,7 +178,8 @@ def test_progress_with_a_renamed_field_is_another_format(
     config = small(text, epochs=1, checkpoint_every=5)
 
     def renamed(progress: Progress) -> dict:
-        return {"format": 2, **dataclasses.asdict(progress), "updates": progress.step}
+        values = dataclasses.asdict(progress)
+        return {"format": 2, "updates": values.pop("step"), **values}
 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "to_json", renamed)
