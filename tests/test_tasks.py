@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import call_module, words
 
-from rnnx import tasks
 from rnnx import config as configs
+from rnnx import tasks
 from rnnx.config import Field
 from rnnx.errors import UserError
 from rnnx.tasks.language import Language
