@@ -251,8 +251,8 @@ def lines_of(folder: Path) -> list[dict]:
 
 
 def outcome(result: dict) -> dict:
-    """What a run came to, whenever and wherever it ran."""
-    return {k: v for k, v in result.items() if k not in TIMES | {"config", "device"}}
+    """What a run came to, whenever and wherever it ran: a commit may come in between."""
+    return {k: v for k, v in result.items() if k not in TIMES | {"config", "device", "git"}}
 
 
 def equal(a: object, b: object) -> bool:

@@ -111,9 +111,8 @@ def state(folder: Path) -> dict:
 
 
 def everything(folder: Path) -> tuple:
-    """All that a run comes to, but for times, and for a commit in the middle of the kills."""
+    """All that a run comes to, but for times."""
     result = json.loads((folder / "result.json").read_text())
-    del result["git"]
     return state(folder), lines_of(folder), outcome(result)
 
 
