@@ -1,10 +1,10 @@
 """Transitions of recurrent networks, as pure functions on arrays.
 
 A transition maps the state before a time step to the state after it. It sees the input and the
-recurrent matrices only through `pre(k, z)`: the gate pre-activations of its k-th block, that is
-the k-th matrix product it takes of a piece of state z, integrated with the input where the block
-has one. So each equation is written once here, and `scan.py` is free to run it forward, to record
-the products, and to replay it backward.
+recurrent matrices only through `pre(k, z)`: the gate pre-activations of its k-th block, that is,
+the product of a state z with the block's recurrent matrix, integrated with the input where the
+block has one. So each equation is written once, here, and `scan.py` can run it forward, record the
+products, and replay it backward.
 
 Legend: B batch, T time, m inputs, n units, L transition depth, G gates of a block.
 
@@ -17,9 +17,9 @@ Legend: B batch, T time, m inputs, n units, L transition depth, G gates of a blo
                             slices of a stacked weight at every use inside a loop
     carry                   a tuple of (B, n) arrays; the first is the output y
 
-A transition takes each block once, no more and no less: the backward pass holds one product of
-each. `pre(k, z, scale=a)` multiplies the product by a before it meets the input (the GRU's reset
-gate behind the product). Of the parameters a transition sees nothing else.
+A transition takes each block exactly once: the backward pass records one product of each.
+`pre(k, z, scale=a)` multiplies the product by a before it is integrated with the input (the GRU's
+reset gate after the product). A transition does not see the parameters in any other way.
 
 Vectors are rows: a product is `z @ U`. Gates lie side by side in the order of the block's name in
 `CELLS`: the LSTM's block "ifoz" holds [i, f, o, z].
@@ -45,13 +45,13 @@ INTEGRATIONS = ("additive", "mi_simple", "mi")
 
 @dataclass(frozen=True)
 class Cell:
-    """What fixes a cell's equations; hashable, so that it can be a static argument of `jit`.
+    """The choices that fix a cell's equations; hashable, so it can be a static argument of `jit`.
 
     Attributes:
       kind: a key of `CELLS`.
       integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
       depth: transition depth L, for rhn, dtrnn and dtsrnn; 1 for the others.
-      coupled: RHN only: carry gate 1 - t (the papers' experiments); otherwise a gate of its own.
+      coupled: RHN only: the carry gate is 1 - t (the paper's experiments), or a gate of its own.
       reset_after: GRU only: the reset gate acts on `U h`, not on `h`. The MI paper does not say
         which; the original GRU resets before the product.
     """
@@ -88,7 +88,7 @@ class Cell:
         return CELLS[self.kind].num_states
 
     def sees_input(self, k: int) -> bool:
-        """Whether block k takes the input: every block of a shallow cell, only l = 1 of a deep."""
+        """Whether block k takes the input: all of a shallow cell, the first of a deep one."""
         return k == 0 or not CELLS[self.kind].deep
 
 
@@ -96,7 +96,7 @@ class Cell:
 
 
 def integrate(integration: str, block: Block, wx: Array | None, uz: Array) -> Array:
-    """Joins the input term and the state term to a pre-activation, elementwise.
+    """Combines the input term and the state term to a pre-activation, elementwise.
 
         additive    W x + U z + b
         mi_simple   W x * U z + b

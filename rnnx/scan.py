@@ -15,10 +15,10 @@ What is recorded grows with T: G n numbers a block, step and row. For long windo
 the state every so many steps only and runs each segment forward again before its backward pass.
 
 Sequences that end within a batch, and states reset within a window, are selections around each
-step. Without them the program is the one it would be if they did not exist.
+step. Without lengths and resets these selections are not in the program.
 
-Nothing of this depends on the cell: `cells.py` stays the only place where equations stand. Reverse
-mode only, to any order (each further one at JAX's own speed); `unroll_plain` has forward mode too.
+Nothing here depends on the cell: the equations are in `cells.py` alone. Reverse mode only, to any
+order (beyond the first at JAX's own speed); `unroll_plain` has forward mode too.
 """
 
 from collections.abc import Callable

@@ -107,6 +107,20 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_taken(
     assert trials / 6 < fell_back < trials * 5 / 6
 
 
+def test_sound_arrays_of_another_checkpoint_are_damage(tmp_path: Path) -> None:
+    """What the file format itself can't see: the sums have to."""
+    checkpoints, told = Checkpoints(tmp_path), []
+    for step in (1, 2):
+        checkpoints.save_latest(step, state(step), {"step": step})
+    checkpoints.close()
+    latest = tmp_path / "checkpoints" / "latest"
+    shutil.rmtree(latest / "2" / "arrays")
+    shutil.copytree(latest / "1" / "arrays", latest / "2" / "arrays")
+    got, values = Checkpoints(tmp_path, told.append).restore_latest(state(0))
+    assert values == {"step": 1} and equal(got, state(1))
+    assert len(told) == 1 and "latest/2 does not load" in told[0]
+
+
 def test_where_all_are_damaged_it_is_refused_in_one_line(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):

@@ -192,3 +192,66 @@ def test_everything_public_is_there() -> None:
         assert getattr(rnnx, name) is not None
     with pytest.raises(AttributeError):
         rnnx.NoSuchCell  # noqa: B018
+
+
+def test_layers_and_cells_compute_in_float64_given_it() -> None:
+    """Values and gradients of three ways that share no backward pass."""
+    with jax.enable_x64(True):
+        xs = jnp.asarray(np.random.default_rng(0).standard_normal((3, 2, 4)))
+        layer, step = build("MILSTM"), build("MILSTMCell", dtype="float64")
+        variables = jax.tree.map(lambda p: jnp.asarray(p, "float64"), nnx.state(layer))
+        start = jax.tree.map(lambda c: c + 0.5, layer(xs)[1])
+        assert {c.dtype for c in start} == {xs.dtype} == {jnp.dtype("float64")}
+
+        def by_layer(layer, xs, start):
+            return layer(xs, start)
+
+        def by_nnx(cell, xs, start):
+            carry, ys = nnx.RNN(cell, return_carry=True)(xs, initial_carry=start)
+            return ys, carry
+
+        def by_steps(cell, xs, start):
+            ys = []
+            for t in range(xs.shape[1]):
+                start, y = cell(start, xs[:, t])
+                ys.append(y)
+            return jnp.stack(ys, 1), start
+
+        def both(run, module):
+            graphdef = nnx.graphdef(module)
+
+            def loss(variables, xs, start):
+                out = run(nnx.merge(graphdef, variables), xs, start)
+                return sum(jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(out)), out
+
+            return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(variables, xs, start)
+
+        (_, out), grads = both(by_layer, layer)
+        assert {a.dtype for a in jax.tree.leaves((out, grads))} == {xs.dtype}
+        for run, module in ((by_nnx, step), (by_steps, build("MILSTMCell"))):
+            (_, theirs), bars = both(run, module)
+            pairs = zip(jax.tree.leaves((out, grads)), jax.tree.leaves((theirs, bars)), strict=True)
+            for a, b in pairs:
+                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("wide", ["xs", "carry", "mask"])
+def test_one_float64_array_widens_all(wide: str) -> None:
+    with jax.enable_x64(True):
+        layer = build("RHN", dtype="bfloat16" if wide == "carry" else "float32")
+        arrays = {"xs": (3, 2, 4), "carry": (3, 6), "mask": (3, 6)}
+        arrays = {
+            name: jnp.ones(shape, "float64" if name == wide else "float32")
+            for name, shape in arrays.items()
+        }
+
+        def loss(xs, carry, mask):
+            ys, (last,) = layer(xs, (carry,), mask=mask)
+            assert ys.dtype == last.dtype == jnp.float64
+            return ys.sum()
+
+        of_layer = nnx.eval_shape(nnx.grad(lambda layer: layer(arrays["xs"])[0].sum()), layer)
+        assert {g.dtype for g in jax.tree.leaves(of_layer)} == {jnp.dtype("float32")}
+        for name, gradient in jax.grad(lambda a: loss(**a))(arrays).items():
+            assert gradient.dtype == arrays[name].dtype and jnp.isfinite(gradient).all()
+            assert gradient.any() == (name != "mask")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -361,21 +362,65 @@ def states(folder: Path) -> list[TrialState]:
 
 
 def test_what_is_the_machine_s_fault_is_tried_again(config_file: Path, tmp_path: Path) -> None:
-    """A process in the way of a trial: it does not count as tried. In the way of two in a row, as
-    a full disk would be, no other is begun to meet the same; in the way of one, the next is."""
-    command = [f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--config.epochs=1"]
-    command.append("--grid=depth=1,2,3")
-    trials = tmp_path / "s" / "trials"
-    with workdir.locked(trials / "000,depth=1"), workdir.locked(trials / "001,depth=2"):
+    """A process in the way of a trial: it does not count as tried."""
+    command = [f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--grid=depth=1"]
+    with workdir.locked(tmp_path / "s" / "trials" / "000,depth=1"):
         done = run_module("sweep", *command)
     assert done.returncode == os.EX_TEMPFAIL, done.stderr
     assert "000,depth=1 at step 0 (rnnx.train: error: another process is training" in done.stderr
-    assert states(tmp_path / "s") == [TrialState.RUNNING] * 2 + [TrialState.WAITING]
-    with workdir.locked(trials / "000,depth=1"), workdir.locked(trials / "002,depth=3"):
-        done = run_module("sweep", *command)
-    assert done.returncode == os.EX_TEMPFAIL, done.stderr
-    cut, over = TrialState.RUNNING, TrialState.COMPLETE
-    assert states(tmp_path / "s") == [cut, over, cut]
+    assert states(tmp_path / "s") == [TrialState.RUNNING]
+
+
+# In place of `python -m rnnx.train`: ends with the code, or scores what, plan.json says of its
+# number; one that scores more than 1.5 waits to be stopped.
+TRIAL = """#!{python}
+import json, pathlib, signal, sys, time
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+folder = pathlib.Path(next(a for a in sys.argv if a.startswith("--workdir=")).partition("=")[2])
+folder.mkdir(parents=True, exist_ok=True)
+plan = json.loads((pathlib.Path(__file__).parent / "plan.json").read_text())
+told = plan.get(str(int(folder.name[:3])), 1.0)
+if type(told) is int:
+    print("no luck")
+    sys.exit(told)
+with open(folder / "metrics.jsonl", "w") as file:
+    for epoch in range(3):
+        line = {{"kind": "epoch", "step": epoch + 1, "epoch": epoch, "valid_batched_nll": told}}
+        print(json.dumps(line), file=file, flush=True)
+if told > 1.5:
+    time.sleep(60)
+result = {{"format": 1, "valid": {{"nll": told}}, "seconds": 1.0}}
+(folder / "result.json").write_text(json.dumps(result))
+"""
+
+
+@pytest.fixture
+def trials_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict], None]:
+    """Has sweeps in this process start trials that do what a plan says of their numbers."""
+    trial = tmp_path / "trial"
+    trial.write_text(TRIAL.format(python=sys.executable))
+    trial.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(trial))
+    return lambda plan: (tmp_path / "plan.json").write_text(json.dumps(plan))
+
+
+def test_two_outages_in_a_row_end_a_sweep_and_one_does_not(
+    trials_that: Callable, config_file: Path, tmp_path: Path
+) -> None:
+    """As of a full disk: no other trial is begun to meet the same. What was cut is tried again."""
+    command = [f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--grid=depth=1,2,3,4"]
+    cut, over, left = TrialState.RUNNING, TrialState.COMPLETE, TrialState.WAITING
+    for plan, expected in (
+        ({0: 75, 1: 75}, [cut, cut, left, left]),
+        ({0: 75, 2: 75}, [cut, over, cut, over]),
+        ({}, [over] * 4),
+    ):
+        trials_that(plan)
+        done = call_module("sweep", *command)
+        assert done.returncode == (os.EX_TEMPFAIL if plan else 0), done.stderr
+        assert states(tmp_path / "s") == expected
+        assert ("000,depth=1 at step 0 (no luck)" in done.stderr) == bool(plan)
 
 
 def begun(folder: Path, *command: str) -> subprocess.Popen:
@@ -449,34 +494,10 @@ def test_a_killed_sweep_goes_on_to_the_same_numbers(
         assert workdir.read_json(again / "result.json")["valid"]["nll"] == nll
 
 
-# In place of a run: trials 0 to 3 score 1.0, trial 4 scores less, and trial 5 scores more and waits
-# to be stopped.
-TRIAL = """#!{python}
-import json, pathlib, signal, sys, time
-
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-folder = pathlib.Path(next(a for a in sys.argv if a.startswith("--workdir=")).partition("=")[2])
-folder.mkdir(parents=True)
-number = int(folder.name[:3])
-score = {{4: 0.5, 5: 2.0}}.get(number, 1.0)
-with open(folder / "metrics.jsonl", "w") as file:
-    for epoch in range(3):
-        line = {{"kind": "epoch", "step": epoch + 1, "epoch": epoch, "valid_batched_nll": score}}
-        print(json.dumps(line), file=file, flush=True)
-if number == 5:
-    time.sleep(60)
-result = {{"format": 1, "valid": {{"nll": score}}, "seconds": 1.0}}
-(folder / "result.json").write_text(json.dumps(result))
-"""
-
-
 def test_a_hopeless_trial_is_stopped_and_the_best_is_kept(
-    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trials_that: Callable, config_file: Path, tmp_path: Path
 ) -> None:
-    trial = tmp_path / "trial"
-    trial.write_text(TRIAL.format(python=sys.executable))
-    trial.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(trial))
+    trials_that({4: 0.5, 5: 2.0})
     done = call_module(
         "sweep", f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--trials=6",
         "--search=learning_rate=log:1e-9..1", "--workers=2",

@@ -158,13 +158,9 @@ def _divergence(
     """KL(p || q) = sum_v p_v (exp(d_v) - 1 - d_v) with d = log q - log p: as q sums to 1, that is
     sum_v p_v (-d_v), but of terms that are all positive, so that small values are not rounding."""
     net = model.merge(graphdef, params)
-    tied = net.softmax_weights is None
-    weights = net.embedding[...].T if tied else net.softmax_weights[...]
 
     def log_p(x: Array) -> Array:
-        # As net.logits, which computes in float32.
-        logits = cells.matmul(_read(net, x)[warm:], weights) + net.softmax_bias[...]
-        return jax.nn.log_softmax(logits)
+        return jax.nn.log_softmax(net.logits(_read(net, x)[warm:]))
 
     p, d = log_p(text), log_p(changed) - log_p(text)
     terms = jnp.where(jnp.abs(d) < 1e-4, d**2 / 2 + d**3 / 6 + d**4 / 24, jnp.expm1(d) - d)

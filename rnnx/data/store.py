@@ -30,7 +30,7 @@ def prepare(home: Path, sums: dict[str, str], encode: Encode) -> None:
     import tensorflow_datasets as tfds
 
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    home.parent.mkdir(parents=True, exist_ok=True)
+    cache.make_private(home.parent)
     with scratch(home.parents[2], ".preparing-") as place:
         builder = _builder()(place / home.relative_to(home.parents[2]), sums, encode)
         try:
