@@ -80,6 +80,16 @@ def test_fields_that_contradict_are_refused(fields: dict, told: str) -> None:
         Language().check(leveled("word", **fields))
 
 
+def test_rows_restart_by_the_config_s_seed() -> None:
+    def fresh(**fields) -> np.ndarray:
+        config = leveled("word", batch_size=4, num_steps=5, **fields)
+        windows = Language().batches(config, corpus(TOKENS, TOKENS), "train", "train", slice(None))
+        return np.stack([window["fresh"] for window in windows])
+
+    assert not fresh()[1:].any()
+    assert not np.array_equal(fresh(reset_prob=0.3), fresh(reset_prob=0.3, seed=1))
+
+
 @pytest.mark.parametrize("place", ["x", "i", "h", "o"])
 def test_each_rate_of_the_config_drops_in_its_place(place: str) -> None:
     config, graphdef, params = language_model(**{f"drop_{place}": 0.5})
