@@ -11,10 +11,7 @@ import pytest
 from conftest import (
     QUIET,
     ROOT,
-    equal,
-    killed_after,
     lines_of,
-    outcome,
     raw_data,
     run_module,
     train,
@@ -124,10 +121,12 @@ def test_gradients_are_those_of_the_pieces(chorales: Corpus) -> None:
         costs, _, sums = Rolls().cost(net, batch, carries, None)
         return jnp.sum(costs), sums
 
-    padded = PieceWindows(chorales.valid, 4, 40)[0]
+    two = Pieces.of(chorales.valid.pieces[:2])
+    padded = PieceWindows(two, 3, 25)[0]
     together, sums = jax.grad(loss, has_aux=True)(params, padded)
-    assert sums["nll"][1] == chorales.valid.targets
-    pieces = chorales.valid.pieces
+    assert sums["nll"][1] == two.targets
+    pieces = two.pieces
+    assert len(pieces[0]) != len(pieces[1])
     apart = [PieceWindows(Pieces.of([piece]), 1, len(piece) - 1)[0] for piece in pieces]
     alone = [jax.grad(loss, has_aux=True)(params, window)[0] for window in apart]
     for name in params:
@@ -135,19 +134,14 @@ def test_gradients_are_those_of_the_pieces(chorales: Corpus) -> None:
         np.testing.assert_allclose(together[name], total, rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_learns_and_resumes_to_the_same_bits(chorales: Corpus, tmp_path: Path) -> None:
-    """In mid-epoch, where the order of the pieces is that of the epoch."""
-    config = config_of(epochs=12, checkpoint_every=4, hidden_size=24, learning_rate=0.2)
-    whole = Experiment(config, tmp_path / "whole", QUIET)
-    known = whole.task.baselines(whole.config, whole.dataset, "valid")
-    result = trainer.run(whole)
+def test_a_run_learns(chorales: Corpus, tmp_path: Path) -> None:
+    experiment = Experiment(
+        config_of(epochs=12, hidden_size=24, learning_rate=0.2), tmp_path / "run", QUIET
+    )
+    known = experiment.task.baselines(experiment.config, experiment.dataset, "valid")
+    result = trainer.run(experiment)
     assert result["valid"]["nll"] < known["symbol frequencies"] < known["uniform"]
     assert result["valid"]["steps"] == chorales.valid.targets
-    killed_after(config, tmp_path / "stopped", 18)
-    resumed = Experiment(config, tmp_path / "stopped", QUIET)
-    assert outcome(trainer.run(resumed)) == outcome(result)
-    assert equal(whole.state, resumed.state)
-    assert lines_of(tmp_path / "stopped") == lines_of(tmp_path / "whole")
 
 
 def test_pieces_come_in_an_order_of_their_epoch(chorales: Corpus, tmp_path: Path) -> None:
