@@ -206,7 +206,7 @@ def ctc(logits: Array, lengths: Array, labels: Array, label_lengths: Array) -> A
     return optax.ctc_loss(
         jnp.swapaxes(scan.clean(logits, ~ended), 0, 1),
         ended.T.astype(logits.dtype),
-        jnp.where(unused, 0, labels),
+        labels,
         unused.astype(logits.dtype),
     )
 

@@ -138,7 +138,8 @@ def call_module(module: str, *args: str) -> subprocess.CompletedProcess:
     The module runs anew as `__main__`. Its flags, which absl keeps for the whole process, are
     removed again; those that a library it imports defines stay.
     """
-    told, complained, code = io.StringIO(), io.StringIO(), 0
+    told, complained = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    code = 0
     before = set(flags.FLAGS)
     argv, sys.argv = sys.argv, [f"rnnx/{module}.py", *args]
     try:
@@ -159,12 +160,14 @@ def call_module(module: str, *args: str) -> subprocess.CompletedProcess:
     finally:
         sys.argv = argv
         for name in set(flags.FLAGS) - before:
-            if name.startswith("config.") or "/rnnx/" in flags.FLAGS.find_module_defining_flag(
-                name
-            ):
+            where = flags.FLAGS.find_module_defining_flag(name)
+            if name.startswith("config.") or "/rnnx/" in where:
                 delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
-    return subprocess.CompletedProcess(args, code, told.getvalue(), complained.getvalue())
+    for stream in (told, complained):
+        stream.flush()
+    out, err = (stream.buffer.getvalue().decode() for stream in (told, complained))
+    return subprocess.CompletedProcess(args, code, out, err)
 
 
 def run_module(module: str, *args: str, timeout: float = 300, **env: str):

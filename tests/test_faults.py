@@ -2,6 +2,7 @@
 
 import collections
 import errno
+import itertools
 import json
 import random
 import resource
@@ -198,6 +199,34 @@ def test_a_lost_best_is_said_and_an_older_one_or_the_next_takes_its_place(
     assert open_run(tmp_path / "both").info["step"] == second
 
 
+def scored(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
+    """Makes validation give these nats, one after the other."""
+    given = iter(scores)
+    monkeypatch.setattr(Trainer, "validate", lambda self: {"nll": next(given), "tokens": 1})
+
+
+def test_a_halved_rate_stays_halved_after_a_kill(text: Path, tmp_path: Path, monkeypatch) -> None:
+    scored(monkeypatch, 2.0, 3.0, 1.0)
+    config = small(text, epochs=3, patience=1, lr_decay=1.0)
+    per_epoch = len(Experiment(config, tmp_path / "none", QUIET).batches)
+    killed_after(config, tmp_path / "run", 2 * per_epoch + 1)
+    train(config, tmp_path / "run")
+    rates = [line["lr"] for line in lines_of(tmp_path / "run") if line["kind"] == "epoch"]
+    assert rates == [0.2, 0.2, 0.1]
+
+
+def test_parameters_of_a_stop_in_mid_epoch_are_not_the_best_of_a_longer_run(
+    text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    scored(monkeypatch, 2.0, 1.0, 3.0)
+    folder = tmp_path / "run"
+    per_epoch = len(Experiment(small(text), folder, QUIET).batches)
+    train(small(text, epochs=2, max_steps=per_epoch + 5), folder)
+    assert open_run(folder).info["step"] == per_epoch + 5
+    train(small(text, epochs=2), folder)
+    assert open_run(folder).info["step"] == per_epoch
+
+
 # ---------------------------------------------------------------------------- disks
 
 
@@ -250,10 +279,10 @@ def test_a_full_disk_is_told_in_one_line_and_costs_nothing_saved(
 
 def poisoned(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, steps: Callable) -> None:
     """Makes the learning rate NaN at steps for which steps(step, rate) holds."""
-    updates = experiment.updates
+    updates, calls = experiment.updates, itertools.count()
 
     def bad(state, batches, number, count, rate):
-        assert count == 1
+        assert count == 1 and next(calls) < 300, "rolled back forever"
         if steps(int(number), float(rate)):
             rate = np.float32(np.nan)
         return updates(state, batches, number, count, rate)
@@ -302,6 +331,17 @@ def test_rollback_gives_up(text: Path, tmp_path: Path, monkeypatch) -> None:
     with pytest.raises(Diverged, match="at step 9"):
         trainer.run(experiment)
     assert sum("back to step 5" in line for line in display.lines) == 8
+
+
+def test_parameters_that_are_not_finite_are_not_saved(
+    text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The loss shows it one update later: a checkpoint in between would be all that is left."""
+    experiment = Experiment(small(text, checkpoint_every=5), tmp_path / "run", QUIET)
+    poisoned(experiment, monkeypatch, lambda step, rate: step == 4)
+    with pytest.raises(Diverged, match="parameters not finite at step 5"):
+        trainer.run(experiment)
+    assert [p.name for p in (tmp_path / "run/checkpoints/latest").iterdir()] == ["0"]
 
 
 def test_skip_passes_over_a_window_and_starts_from_the_zero_state(

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import rnnx
+from rnnx import cells
 
 NAMES = ("RNN", "LSTM", "GRU", "RHN", "MIRNN", "MILSTM", "MIGRU", "MIRHN", "DTRNN", "DTSRNN")
 XS = jax.random.normal(jax.random.key(0), (3, 5, 4))  # (B, T, m)
@@ -202,6 +203,7 @@ def test_layers_and_cells_compute_in_float64_given_it() -> None:
         variables = jax.tree.map(lambda p: jnp.asarray(p, "float64"), nnx.state(layer))
         start = jax.tree.map(lambda c: c + 0.5, layer(xs)[1])
         assert {c.dtype for c in start} == {xs.dtype} == {jnp.dtype("float64")}
+        assert step.initialize_carry((3, 4))[0].dtype == jnp.float64
 
         def by_layer(layer, xs, start):
             return layer(xs, start)
@@ -255,3 +257,11 @@ def test_one_float64_array_widens_all(wide: str) -> None:
         for name, gradient in jax.grad(lambda a: loss(**a))(arrays).items():
             assert gradient.dtype == arrays[name].dtype and jnp.isfinite(gradient).all()
             assert gradient.any() == (name != "mask")
+
+
+def test_a_product_of_float64_and_float32_loses_nothing() -> None:
+    x, w = np.random.default_rng(0).standard_normal((2, 4, 4))
+    w = w.astype("float32")
+    with jax.enable_x64(True):
+        for a, b in ((x, w), (w, x)):
+            np.testing.assert_allclose(cells.matmul(a, b), a @ b, rtol=1e-12)

@@ -169,10 +169,11 @@ def test_bfloat16_operands_and_float32_sums() -> None:
 XS = jax.random.normal(jax.random.key(0), (B, T, M))  # batch first, as layers take it
 
 
-def stack_of(**options: Any) -> rnnx.Stack:
-    return rnnx.Stack(
-        Cell("rnn", "mi"), M, N, num_layers=2, init_scale=0.5, rngs=nnx.Rngs(0), **options
-    )
+MIRNN = Cell("rnn", "mi")
+
+
+def stack_of(cell: Cell = MIRNN, **options: Any) -> rnnx.Stack:
+    return rnnx.Stack(cell, M, N, num_layers=2, init_scale=0.5, rngs=nnx.Rngs(0), **options)
 
 
 def test_a_layer_takes_lengths_and_reset_in_the_layout_of_its_inputs() -> None:
@@ -206,10 +207,15 @@ def test_a_stack_s_padding_reaches_neither_outputs_nor_gradients() -> None:
     assert np.all(np.isfinite(jax.tree.leaves(run(padded, drop, LENGTHS))[0]))
 
 
-def test_a_bidirectional_stack_reads_each_sequence_in_both_directions() -> None:
+@pytest.mark.parametrize(
+    "cell",
+    [MIRNN, *(pytest.param(c, marks=pytest.mark.long) for c in EVERY_KIND if c != MIRNN)],
+    ids=label,
+)
+def test_a_bidirectional_stack_reads_each_sequence_in_both_directions(cell: Cell) -> None:
     """Against its layers run on each sequence alone, and on its reverse, in float64."""
     with jax.enable_x64(True):
-        stack = stack_of(bidirectional=True)
+        stack = stack_of(cell, bidirectional=True)
         assert (stack.in_features, stack.out_features, stack.input_widths) == (M, 2 * N, (M, 2 * N))
         rng = np.random.default_rng(0)
         carries = jax.tree.map(lambda a: rng.normal(size=a.shape), stack.zero_carry(B))
