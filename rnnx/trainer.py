@@ -46,10 +46,10 @@ def run(experiment: Experiment) -> dict:
     begun, folder, say = time.perf_counter(), experiment.folder, experiment.display.print
     lock = workdir.locked(folder) if parallel.is_main() else contextlib.nullcontext()
     stop = cli.Stop(several=not parallel.single())
-    with lock, stop, contextlib.ExitStack() as closing:
+    # Closing the log writes too.
+    with lock, stop, writing(folder), contextlib.ExitStack() as closing:
         closing.callback(experiment.display.finish)
-        with writing(folder):
-            checkpoints = Checkpoints(folder, say)
+        checkpoints = Checkpoints(folder, say)
         closing.callback(checkpoints.close)
         found = recovery.resume(checkpoints, folder, experiment.state, experiment.targets(1))
         state, progress = found or (experiment.state, Progress())
@@ -62,8 +62,7 @@ def run(experiment: Experiment) -> dict:
         recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
         trainer = Trainer(experiment, checkpoints, stop, state, progress, begun)
         closing.callback(lambda: trainer.log.close())
-        with writing(folder):
-            result = trainer.run(new=not found)
+        result = trainer.run(new=not found)
         experiment.state = trainer.state  # the arrays it came with are donated
         return result
 
