@@ -72,7 +72,7 @@ def started(text: Path, folder: Path) -> tuple[int, int]:
 
 
 def to_its_end_or(process: int, hear: int, event: str, count: int, delay: float) -> bool:
-    """Kills a process some time behind the count-th such event; False if it was through before.
+    """Kills a process some time after the count-th such event; False if it ended before.
 
     Raises:
       RuntimeError: when it ended with an error.

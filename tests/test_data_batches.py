@@ -151,7 +151,7 @@ def test_scoring_covers_each_target_exactly_once(n, batch_size, num_steps):
         streams.append(np.where(weight > 0, x, -1))
     assert sorted(scored) == list(range(1, n))
     assert len(streams) == len(windows)
-    for row in np.concatenate(streams, axis=1):  # in order, and padding only behind
+    for row in np.concatenate(streams, axis=1):  # in order, and padding only at the end
         kept = row[row >= 0]
         assert (row[: len(kept)] == kept).all() and (np.diff(kept) == 1).all()
 

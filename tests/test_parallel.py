@@ -126,7 +126,7 @@ class Processes:
                 )
             )  # fmt: skip
 
-    def behind_step(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         """Returns when a checkpoint of that step or a later one is there."""
         latest = self.folder / "checkpoints" / "latest"
         deadline = time.monotonic() + 120
@@ -138,8 +138,8 @@ class Processes:
             time.sleep(0.01)
 
     def stopped(self, step: int, which: int, number: int) -> str:
-        """A signal to one of them behind a step has all save and end; what the first said."""
-        self.behind_step(step)
+        """Signals one of them after a step: all save and end. Returns what the first said."""
+        self.after_step(step)
         self.running[which].send_signal(number)
         ended = self.ended()
         assert {code for code, _ in ended} == {143}, ended
@@ -171,7 +171,7 @@ def test_a_run_goes_on_with_other_numbers_of_processes_through_deaths_and_preemp
 
     folder = tmp_path / "run"
     two = Processes(2, folder, *command)
-    two.behind_step(20)
+    two.after_step(20)
     two.running[1].kill()
     (code, said), _ = two.ended(seconds=60)
     # Met in a gradient's sum it is we who say so; in a checkpoint's barrier, JAX may be first.
@@ -231,7 +231,7 @@ def test_processes_agree_on_what_to_do_about_a_network_gone_astray(
         assert [step for step, _ in steps] == list(range(1, 41)) and steps[-1][1] < 300
 
 
-def test_several_processes_save_before_an_evaluation_and_again_behind_it(
+def test_several_processes_save_before_an_evaluation_and_after_it(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may be killed in it; and what is kept at that step is the epoch's end."""
@@ -268,7 +268,7 @@ def test_ctrl_c_to_one_of_several_and_a_kill_in_an_evaluation_lose_nothing(tmp_p
     Processes(2, folder, *command).stopped(20, 1, signal.SIGINT)
 
     two = Processes(2, folder, *command)
-    two.behind_step(300)
+    two.after_step(300)
     assert not list((folder / "checkpoints" / "best").glob("[0-9]*")), "the evaluation is over"
     for process in two.running:
         process.kill()
