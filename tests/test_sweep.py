@@ -371,10 +371,10 @@ def test_what_is_the_machine_s_fault_is_tried_again(config_file: Path, tmp_path:
     assert states(tmp_path / "s") == [TrialState.RUNNING]
 
 
-# In place of `python -m rnnx.train`: ends with the code, or scores what, plan.json says of its
-# number; one that scores more than 1.5 waits to be stopped.
+# In place of `python -m rnnx.train`: ends with the exit code, by the signal (negative), or with the
+# score that plan.json gives its number; one that scores more than 1.5 waits to be stopped.
 TRIAL = """#!{python}
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 folder = pathlib.Path(next(a for a in sys.argv if a.startswith("--workdir=")).partition("=")[2])
@@ -382,7 +382,9 @@ folder.mkdir(parents=True, exist_ok=True)
 plan = json.loads((pathlib.Path(__file__).parent / "plan.json").read_text())
 told = plan.get(str(int(folder.name[:3])), 1.0)
 if type(told) is int:
-    print("no luck")
+    print("no luck", flush=True)
+    if told < 0:
+        os.kill(os.getpid(), -told)
     sys.exit(told)
 with open(folder / "metrics.jsonl", "w") as file:
     for epoch in range(3):
@@ -423,6 +425,20 @@ def test_two_outages_in_a_row_end_a_sweep_and_one_does_not(
         assert ("000,depth=1 at step 0 (no luck)" in done.stderr) == bool(plan)
 
 
+def test_a_killed_trial_is_told_and_the_others_go_on(
+    trials_that: Callable, config_file: Path, tmp_path: Path
+) -> None:
+    command = [f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--grid=depth=1,2"]
+    trials_that({0: -signal.SIGKILL})
+    done = call_module("sweep", *command)
+    assert done.returncode == os.EX_TEMPFAIL
+    assert "cut from outside: 000,depth=1 at step 0 (SIGKILL)" in done.stderr
+    assert states(tmp_path / "s") == [TrialState.RUNNING, TrialState.COMPLETE]
+    trials_that({})
+    assert call_module("sweep", *command).returncode == 0
+    assert states(tmp_path / "s") == [TrialState.COMPLETE] * 2
+
+
 def begun(folder: Path, *command: str) -> subprocess.Popen:
     """A sweep in folder whose first run has an epoch behind it."""
     process = subprocess.Popen(
@@ -459,7 +475,8 @@ def test_a_study_out_of_reach_leaves_no_run_behind(config_file: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "whom", ["sweep", "worker", pytest.param("politely", marks=pytest.mark.long)]
+    "whom",
+    ["sweep", *(pytest.param(whom, marks=pytest.mark.long) for whom in ("worker", "politely"))],
 )
 def test_a_killed_sweep_goes_on_to_the_same_numbers(
     whom: str, config_file: Path, tmp_path: Path

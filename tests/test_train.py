@@ -19,7 +19,7 @@ def test_a_killed_process_resumes_to_the_same_bits(
 ) -> None:
     args = [
         "--config=configs/quickstart.py:tiny", f"--config.corpus={text}", "--config.max_steps=0",
-        "--config.epochs=3", "--config.num_steps=4", "--config.checkpoint_every=20",
+        "--config.epochs=3", "--config.num_steps=4", "--config.checkpoint_every=100",
     ]  # fmt: skip
     command = [sys.executable, "-m", "rnnx.train", *args, f"--workdir={tmp_path / 'killed'}"]
     process = subprocess.Popen(
@@ -27,7 +27,7 @@ def test_a_killed_process_resumes_to_the_same_bits(
     )
     latest = tmp_path / "killed" / "checkpoints" / "latest"
     deadline = time.monotonic() + 120
-    while not (latest.is_dir() and any(p.name in ("20", "40") for p in latest.iterdir())):
+    while not (latest.is_dir() and any(p.name in ("100", "200") for p in latest.iterdir())):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)

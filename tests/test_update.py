@@ -209,8 +209,9 @@ def test_three_updates_by_hand_with_optax(optimizer: str) -> None:
     rule = optax.adam(0.01) if optimizer == "adam" else optax.adamw(0.01, weight_decay=1e-2)
     by_hand, moments = params, rule.init(params)
     carries = model.merge(graphdef, params).stack.zero_carry(4)
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
     for i in range(3):
-        grads, carries = jax.grad(loss, has_aux=True)(by_hand, x[i], y[i], carries)
+        grads, carries = gradient(by_hand, x[i], y[i], carries)
         direction, moments = rule.update(grads, moments, by_hand)
         by_hand = optax.apply_updates(by_hand, direction)
 
