@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from rnnx import config as configs
-from rnnx import workdir
+from rnnx import tasks, workdir
 from rnnx.errors import UserError
 from rnnx.sweep import runner, space
 from rnnx.sweep.ledger import Claim, Ledger, Plan
 from rnnx.sweep.runner import Metrics
+from rnnx.trained import open_run
 
 # ---------------------------------------------------------------------------- what is tried
 
@@ -242,7 +243,8 @@ def test_storage_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_metrics_are_followed_while_they_are_written(tmp_path: Path) -> None:
-    metrics, path = Metrics(tmp_path), tmp_path / "metrics.jsonl"
+    task = tasks.get("language")
+    metrics, path = Metrics(tmp_path, task), tmp_path / "metrics.jsonl"
     metrics.read()
     assert metrics.step == 0 and metrics.share(0) == 0.0
     (tmp_path / "run.json").write_text('{"updates": 8}')
@@ -313,7 +315,8 @@ def test_a_training_starts_on_its_share_of_the_cores(
     monkeypatch.setattr(runner.sys, "executable", str(stub))
     own = os.sched_getaffinity(0)
     quiet = SimpleNamespace(event=lambda *_: None)
-    ledger = SimpleNamespace(plan=SimpleNamespace(arguments=[]))
+    plan = SimpleNamespace(arguments=[], task=tasks.get("language"))
+    ledger = SimpleNamespace(plan=plan)
     sweep = runner.Runner(ledger, 2, quiet)
     for slot in range(2):
         folder = tmp_path / str(slot)
@@ -353,7 +356,7 @@ def test_a_sweep_records_what_fails_and_goes_on(config_file: Path, tmp_path: Pat
     assert "no transition depth" in states["lstm"].user_attrs["reason"]
     folder = next((tmp_path / "s" / "trials").glob("*cell=rhn*"))
     assert workdir.read_json(folder / "run.json")["command"].startswith("python -m rnnx.train")
-    assert workdir.open_run(folder).config.depth == 2
+    assert open_run(folder).config.depth == 2
 
 
 def states(folder: Path) -> list[TrialState]:
@@ -520,7 +523,7 @@ def test_a_hopeless_trial_is_stopped_and_the_best_is_kept(
         "--search=learning_rate=log:1e-9..1", "--workers=2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "6 of 6 trials over" in done.stdout
+    assert "6 of 6 trials ended" in done.stdout
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's' / 'sweep.db'}")
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED]
     assert study.best_value == 0.5 and study.best_trial.number == 4
@@ -545,7 +548,7 @@ def test_a_search_prunes_what_is_hopeless(config_file: Path, tmp_path: Path) -> 
     for trial in (t for t in study.trials if t.state == TrialState.PRUNED):
         assert 0 < len(trial.intermediate_values) <= 9
         folder = next((tmp_path / "s" / "trials").glob(f"{trial.number:03d},*"))
-        workdir.open_run(folder)  # an ordinary workdir, though not complete
+        open_run(folder)  # an ordinary workdir, though not complete
 
 
 @pytest.mark.parametrize(
