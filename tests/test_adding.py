@@ -114,7 +114,7 @@ def test_it_is_swept_and_reported(tmp_path: Path) -> None:
         "sweep",
         f"--config={file}",
         f"--workdir={tmp_path / 'sweep'}",
-        "--grid=longest=6,9",
+        "--grid=longest=6",
         "--config.epochs=1",
         RNNX_TASKS="adding",
         PYTHONPATH=str(ROOT / "tests"),
@@ -123,9 +123,9 @@ def test_it_is_swept_and_reported(tmp_path: Path) -> None:
     assert re.search(r"done +000,longest=6: valid mse 0\.\d+", done.stdout), done.stdout
     runs = read([tmp_path / "sweep"])
     table = TABLES["runs"](runs)
-    assert table.title == "mse, full protocol" and {row[0] for row in table.rows} == {"6", "9"}
-    scores = [float(row[table.headings.index("valid")]) for row in table.rows]
-    assert scores == sorted(scores)
+    assert table.title == "mse, full protocol"
+    (row,) = table.rows
+    assert row[table.headings.index("valid")] == f"{runs[0].scores['valid']:.3f}"
 
 
 def test_it_is_unknown_where_its_module_is_not_named(tmp_path: Path, monkeypatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUIET, run_module, small, train
+from conftest import QUIET, call_module, run_module, small, train
 
 from rnnx import analyze, data
 from rnnx.analysis import numbers, pictures
@@ -29,7 +29,9 @@ KINDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [k if k == "rhn" else pytest.param(k, marks=pytest.mark.long) for k in KINDS]
+)
 def test_every_cell_has_its_pictures_and_no_others(kind: str, text: Path, tmp_path: Path) -> None:
     fields, own = KINDS[kind]
     config = small(text, epochs=2, snapshot_every=1, **fields)
@@ -89,7 +91,7 @@ def test_the_command_writes_one_page_that_needs_nothing_else(text: Path, tmp_pat
     assert [run["run"] for run in found["gradients"]] == ["mi", "plain"]
     assert "Gates: this cell has none." in done.stdout and "Gates: this cell" in whole
     # Analyzing a workdir does not stop it from being continued.
-    assert run_module("evaluate", f"--workdir={tmp_path / 'mi'}").returncode == 0
+    assert call_module("evaluate", f"--workdir={tmp_path / 'mi'}").returncode == 0
     train(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi")
     again = train(small(text, epochs=2, cell="rnn", depth=1), tmp_path / "mi")
     assert again["epoch"] in (0, 1)
@@ -121,6 +123,6 @@ def test_bad_input_is_told_in_one_line(text: Path, tmp_path: Path) -> None:
         ([], "--workdir=... is missing", 2),
         ([one, f"--out={other}/pictures"], "cannot write to", 75),  # before any work: one line
     ):
-        done = run_module("analyze", *args)
+        done = call_module("analyze", *args)
         assert done.returncode == code and told in done.stderr, done.stderr
         assert done.stderr.count("\n") == 1

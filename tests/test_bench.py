@@ -72,6 +72,7 @@ def test_reading_on_and_reading_again() -> None:
     assert text() == text() and 0 < text()[0] / cases.TEXT_STEPS < 1.1 * np.log(50)
 
 
+@pytest.mark.long
 def test_quick_bench_runs_and_writes_json(tmp_path: Path) -> None:
     out = f"--out={tmp_path / 'bench.json'}"
     told = run_module("bench", "--quick", "--cases=rhn,write", out)

@@ -35,7 +35,15 @@ def label(cell: Cell) -> str:
     return "-".join(filter(None, [cell.kind, str(cell.depth), cell.integration, *extras]))
 
 
+EVERY_KIND = [c for c in VARIANTS if c.integration == "mi"]
 every_cell = pytest.mark.parametrize("cell", VARIANTS, ids=label)
+every_kind = pytest.mark.parametrize("cell", EVERY_KIND, ids=label)
+# Every cell with a dropout mask, and every kind without.
+every_cell_masked = pytest.mark.parametrize(
+    "cell, masked",
+    [(c, True) for c in VARIANTS] + [(c, False) for c in EVERY_KIND],
+    ids=lambda v: label(v) if isinstance(v, Cell) else ("masked" if v else "plain"),
+)
 
 
 def random_params(cell: Cell, seed: int = 0) -> Params:
@@ -97,8 +105,7 @@ def close(ours: Array, theirs: np.ndarray, tolerance: float = 2e-5) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
 
 
-@every_cell
-@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@every_cell_masked
 def test_values_and_gradients_equal_the_float64_reference(cell: Cell, masked: bool) -> None:
     params, (xs, carry, mask) = random_params(cell), random_inputs(cell)
     mask = mask if masked else None

@@ -60,7 +60,7 @@ def float64():
         yield
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(SEEDS, SIZES)
 def test_closed_form_of_the_rhn(seed: int, n: int) -> None:
     cell = Cell("rhn")
@@ -70,7 +70,7 @@ def test_closed_form_of_the_rhn(seed: int, n: int) -> None:
     np.testing.assert_allclose(by_jax, by_hand, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(SEEDS, SIZES)
 def test_closed_form_of_the_rnn(seed: int, n: int) -> None:
     cell = Cell("rnn")
@@ -80,7 +80,7 @@ def test_closed_form_of_the_rnn(seed: int, n: int) -> None:
     np.testing.assert_allclose(by_jax, of_rnn(params, np.asarray(h)), atol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     SEEDS,
     SIZES,

@@ -15,7 +15,7 @@ import pytest
 import reference
 from flax import nnx
 from test_cells import (
-    VARIANTS,
+    EVERY_KIND,
     B,
     M,
     N,
@@ -36,7 +36,6 @@ ENDLESS = np.full(B, T)
 NEVER = np.zeros((T, B), bool)
 RESET = NEVER.copy()
 RESET[[0, 2, 3], [2, 1, 0]] = True  # row 0 at its second step that is not its own
-EVERY_KIND = [c for c in VARIANTS if c.integration == "mi"]
 CELLS = [*EVERY_KIND, Cell("gru", "mi_simple"), Cell("lstm")]
 every_cell = pytest.mark.parametrize("cell", CELLS, ids=label)
 

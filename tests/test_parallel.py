@@ -257,6 +257,7 @@ def test_several_processes_save_before_an_evaluation_and_after_it(
     assert progress.best == ended.best is not None
 
 
+@pytest.mark.long
 def test_ctrl_c_to_one_of_several_and_a_kill_in_an_evaluation_lose_nothing(tmp_path: Path) -> None:
     text = tmp_path / "long.txt"
     text.write_text("rain falls and the sun shines\n" * 60_000)
@@ -311,6 +312,7 @@ def test_launchers_are_known(env: dict, several: bool, monkeypatch: pytest.Monke
     assert joined == [()] * several
 
 
+@pytest.mark.long
 def test_slurm_tells_who_is_who(text: Path, tmp_path: Path) -> None:
     """Two tasks of a step, as srun starts them, without a flag."""
     env = {
