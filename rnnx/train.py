@@ -1,6 +1,6 @@
 """Trains a network by a config, data-parallel on all devices.
 
-    python -m rnnx.train --config=configs/ptb_word.py --workdir=DIR [--config.depth=5 ...]
+    python -m rnnx.train --config=ptb_word --workdir=DIR [--config.depth=5 ...]
 
 The same command on the same workdir resumes the run, with the same numbers to the last bit as if
 it had never stopped. --dry_run builds everything, runs two updates, one evaluation, one save and
@@ -67,7 +67,7 @@ def define_flags() -> None:
 
 def main() -> None:
     if FLAGS.config is None:
-        raise UserError("--config=FILE is missing, for example --config=configs/quickstart.py")
+        raise UserError("--config=FILE is missing, for example --config=quickstart")
     if not FLAGS.workdir and not FLAGS.dry_run:
         raise UserError("--workdir=DIR is missing: the folder to keep the run in")
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)

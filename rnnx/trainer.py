@@ -127,7 +127,7 @@ class Trainer:
             count = min(self.together, last - progress.batch)
             count = min(count, every - progress.step % every) if every else count
             self.call(batches.alike(progress.batch, count), rate)
-            if self._told_to_stop():
+            if self._stop_requested():
                 self.save()
                 self.leave()
             if every and progress.step % every == 0 and progress.batch < len(batches):
@@ -146,7 +146,7 @@ class Trainer:
             self.save()
             self.leave()
         self.save()
-        if self._told_to_stop():
+        if self._stop_requested():
             self.leave()
 
     def call(self, count: int, rate: float) -> None:
@@ -190,7 +190,7 @@ class Trainer:
             return
         call, self.pending = self.pending, None
         metrics = jax.device_get(call.metrics)
-        # The device began this call when it was told to, or else when it was done with the last.
+        # The device began this call when it was dispatched, or else when it had finished the last one.
         self._pace(call.count, time.perf_counter() - max(call.begun, self.settled))
         self.settled = time.perf_counter()
         for i in range(call.count):
@@ -368,7 +368,7 @@ class Trainer:
             workdir.write_json(experiment.folder / "result.json", result)
         return result
 
-    def _told_to_stop(self) -> bool:
+    def _stop_requested(self) -> bool:
         """Whether a signal has come; of several processes, to any, and all have come to know.
 
         JAX lets them agree on a number, which can be no other than the step, as orbax asks with

@@ -11,7 +11,7 @@ from rnnx import cells
 from rnnx.analysis import jacobian
 from rnnx.cells import Cell, Params
 
-SIZES = st.integers(1, 12)
+SIZES = st.sampled_from([1, 2, 5, 12])  # few, as each is compiled anew
 SEEDS = st.integers(0, 2**31 - 1)
 
 

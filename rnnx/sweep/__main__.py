@@ -14,9 +14,9 @@ With neither, the sweep that the config file itself holds is run: its function
 --config.X    as in rnnx.train, for all runs
 
 Each trial is the workdir of an ordinary `rnnx.train` in DIR/trials, its output in DIR/logs; the
-record of all is an Optuna study. Run the same command again, and it goes on: trials that were cut
-are continued, a grid may have grown. The same command may run several times at once, on one
-machine or on many that share DIR, or only --storage: no trial is run twice. On a machine of
+record of all is an Optuna study. The same command resumes a sweep: interrupted trials are
+continued, and a grid may have grown. The same command may run several times at once, on one
+machine or on several that share DIR, or only --storage: no trial is run twice. On a machine with
 several GPUs, start it once for each, with CUDA_VISIBLE_DEVICES.
 """
 
@@ -71,46 +71,46 @@ def define_flags() -> None:
     flags.DEFINE_string("storage", "", "an Optuna storage address; empty: SQLite in the workdir")
 
 
-def plan_of_flags() -> Plan:
+def plan_of(values: flags.FlagValues) -> Plan:
     """What the command line asks for.
 
     Raises:
       UserError: when flags contradict each other, or name what configs don't have.
     """
-    if FLAGS.config is None:
-        raise UserError("--config=FILE is missing, for example --config=configs/ptb_word.py:small")
-    if not FLAGS.workdir:
+    if values.config is None:
+        raise UserError("--config=FILE is missing, for example --config=ptb_word:small")
+    if not values.workdir:
         raise UserError("--workdir=DIR is missing: the folder to keep the runs in")
-    if FLAGS.grid and FLAGS.search:
+    if values.grid and values.search:
         raise UserError("--grid and --search are two sweeps: name one of them")
-    if bool(FLAGS.search) != bool(FLAGS.trials):
+    if bool(values.search) != bool(values.trials):
         raise UserError("--search=... and --trials=N go together")
-    if FLAGS.search and FLAGS.seeds > 1:
+    if values.search and values.seeds > 1:
         raise UserError("--seeds repeats a grid: search first, then repeat what it found")
-    config, handle = FLAGS.config, FLAGS["config"]
-    if FLAGS.param_budget:
-        config.param_budget = FLAGS.param_budget
+    config, handle = values.config, values["config"]
+    if values.param_budget:
+        config.param_budget = values.param_budget
     configs.validate(config)
     path = config_flags.get_config_filename(handle)  # as typed, with its variant
-    values = config_flags.get_override_values(handle)
-    if FLAGS.param_budget:
-        values = values | {"param_budget": FLAGS.param_budget}
-    arguments = [f"--config={path}", *(space.flag(n, v) for n, v in values.items())]
-    if FLAGS.search:
-        return Plan(config, arguments, space=space.search(FLAGS.search), trials=FLAGS.trials)
-    points = space.grid(FLAGS.grid) if FLAGS.grid else own_sweep(path, config)
+    overrides = config_flags.get_override_values(handle)
+    if values.param_budget:
+        overrides = overrides | {"param_budget": values.param_budget}
+    arguments = [f"--config={path}", *(space.flag(n, v) for n, v in overrides.items())]
+    if values.search:
+        return Plan(config, arguments, space=space.search(values.search), trials=values.trials)
+    points = space.grid(values.grid) if values.grid else own_sweep(path, config)
     points = [space.checked(point) for point in points]
     if config.param_budget and any("hidden_size" in point for point in points):
         raise UserError("param_budget solves hidden_size: it can't be swept beside it")
-    if any("seed" in point for point in points) and FLAGS.seeds > 1:
+    if any("seed" in point for point in points) and values.seeds > 1:
         raise UserError("the seed is in the grid: leave --seeds out")
-    if FLAGS.seeds > 1:
-        points = space.repeated(points, range(config.seed, config.seed + FLAGS.seeds))
+    if values.seeds > 1:
+        points = space.repeated(points, range(config.seed, config.seed + values.seeds))
     return Plan(config, arguments, points=points)
 
 
 def main() -> None:
-    plan = plan_of_flags()
+    plan = plan_of(FLAGS)
     config = plan.config
     # Missing data should be reported once, not by every trial.
     task = tasks.of(config)
