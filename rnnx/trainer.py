@@ -190,7 +190,7 @@ class Trainer:
             return
         call, self.pending = self.pending, None
         metrics = jax.device_get(call.metrics)
-        # The device began this call when it was dispatched, or else when it had finished the last one.
+        # The device began this call at its dispatch, or when it had finished the one before.
         self._pace(call.count, time.perf_counter() - max(call.begun, self.settled))
         self.settled = time.perf_counter()
         for i in range(call.count):
