@@ -374,18 +374,16 @@ class Trainer:
         JAX lets them agree on a number, which can be no other than the step, as orbax asks with
         that too; so they do not ask within an evaluation.
         """
-        if not parallel.single() and multihost_utils.reached_preemption_sync_point(
-            self.progress.step
-        ):
+        step = self.progress.step
+        if not parallel.single() and multihost_utils.reached_preemption_sync_point(step):
             self.stop.number = signal.SIGTERM
         return bool(self.stop.number)
 
     def leave(self) -> None:
         """Ends the process on a signal, everything being saved."""
         name = signal.Signals(self.stop.number).name
-        self.display.print(
-            f"{name}: saved at step {self.progress.step:,}; the same command continues"
-        )
+        saved = f"saved at step {self.progress.step:,}; the same command continues"
+        self.display.print(f"{name}: {saved}")
         raise SystemExit(128 + self.stop.number)
 
     def _open_log(self) -> Log:
