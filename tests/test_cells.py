@@ -38,10 +38,11 @@ def label(cell: Cell) -> str:
 EVERY_KIND = [c for c in VARIANTS if c.integration == "mi"]
 every_cell = pytest.mark.parametrize("cell", VARIANTS, ids=label)
 every_kind = pytest.mark.parametrize("cell", EVERY_KIND, ids=label)
-# Every cell with a dropout mask, and every kind without.
+# Every cell with a dropout mask, and two without.
 every_cell_masked = pytest.mark.parametrize(
     "cell, masked",
-    [(c, True) for c in VARIANTS] + [(c, False) for c in EVERY_KIND],
+    [(c, True) for c in VARIANTS]
+    + [(c, False) for c in (Cell("lstm", "mi"), Cell("rhn", "mi", 3))],
     ids=lambda v: label(v) if isinstance(v, Cell) else ("masked" if v else "plain"),
 )
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import (
     QUIET,
     ROOT,
+    call_module,
     lines_of,
     raw_data,
     run_module,
@@ -206,10 +207,10 @@ def test_real_chorales_in_all_commands(tmp_path: Path) -> None:
     done = run_module("train", f"--config={ROOT}/configs/jsb.py", place, run, "--config.epochs=3")
     assert done.returncode == 0, done.stderr
     assert "nats a step" in done.stdout
-    scored = run_module("evaluate", run, "--split=valid")
+    scored = call_module("evaluate", run, "--split=valid")
     assert scored.returncode == 0 and "nats a step" in scored.stdout, scored.stderr
     for refused in (
-        run_module("evaluate", run, "--protocol=mc"),
-        run_module("sample", run, "--prompt=x"),
+        call_module("evaluate", run, "--protocol=mc"),
+        call_module("sample", run, "--prompt=x"),
     ):
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
