@@ -25,7 +25,8 @@ def run(name: str = "a", valid: float = 100.0, test: float = 90.0, **fields) -> 
     nats = [math.log(2 * valid), math.log(valid)]
     scores = {"valid": math.log(valid), "test": math.log(test)}
     return Run(
-        name, config, 3_000_000, "python -m rnnx.train --config=c.py --workdir=/home/x/a",
+        name, config, 3_000_000,
+        "python -m rnnx.train --config=c.py --config.data_dir=/home/x/data --workdir=/home/x/a",
         "abc123", "cpu (Z80, 1 cores)", [1, 2], nats, nats, [10.0, 20.0], 500.0, scores,
     )  # fmt: skip
 
