@@ -61,7 +61,10 @@ def test_param_budget_is_met_from_below(depth: int, tied: bool) -> None:
     config = configs.default()
     config.update(level="word", depth=depth, tied=tied, param_budget=budget)
     solved = network.resolve(config, words(1000))
-    assert network.parameter_count(solved, words(1000)) <= budget
+    count = network.parameter_count(solved, words(1000))
+    assert count <= budget
+    config.update(param_budget=count)  # a network may fill its budget
+    assert network.resolve(config, words(1000)).hidden_size == solved.hidden_size
     config.update(param_budget=0, hidden_size=solved.hidden_size + 1)
     assert network.parameter_count(network.resolve(config, words(1000)), words(1000)) > budget
 

@@ -25,7 +25,8 @@ def run(name: str = "a", valid: float = 100.0, test: float = 90.0, **fields) -> 
     nats = [math.log(2 * valid), math.log(valid)]
     scores = {"valid": math.log(valid), "test": math.log(test)}
     return Run(
-        name, config, 3_000_000, "python -m rnnx.train --config=c.py --workdir=/home/x/a",
+        name, config, 3_000_000,
+        "python -m rnnx.train --config=c.py --config.data_dir=/home/x/data --workdir=/home/x/a",
         "abc123", "cpu (Z80, 1 cores)", [1, 2], nats, nats, [10.0, 20.0], 500.0, scores,
     )  # fmt: skip
 
@@ -189,6 +190,10 @@ def test_real_workdirs_are_read(text: Path, tmp_path: Path) -> None:
     assert found.complete and found.name == "one" and found.params == result["params"]
     assert found.scores == {s: result[s]["nll"] for s in ("valid", "test")}
     assert found.epoch == [1, 2] and len(found.valid) == len(found.train) == 2
+    # The commit shown is that of the code which finished the run.
+    file = tmp_path / "runs" / "one" / "result.json"
+    file.write_text(json.dumps(result | {"git": "later"}))
+    assert read([tmp_path])[0].git == "later"
     # A width that was solved is continued, not refused.
     again = train(config, tmp_path / "runs" / "one")
     assert again["valid"] == result["valid"] and again["params"] <= 3000

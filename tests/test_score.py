@@ -87,6 +87,11 @@ def test_the_task_caps_what_is_scored() -> None:
             assert batches.batch_size == (1 if protocol == "full" else config.batch_size)
 
 
+def test_sums_of_batches_are_added_in_float64() -> None:
+    parts = [{"nll": (np.float32(2**24), np.float32(1))}, {"nll": (np.float32(1), np.float32(1))}]
+    assert score.total(parts) == {"nll": (2**24 + 1, 2)}
+
+
 def test_progress_is_told() -> None:
     class Told(Display):
         def update(self, done: int, note: str = "") -> None:

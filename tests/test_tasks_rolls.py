@@ -81,6 +81,11 @@ def by_hand(config, params, pieces: Pieces) -> float:
     return total
 
 
+def test_the_data_s_own_level_replaces_the_config_s(chorales: Corpus, tmp_path: Path) -> None:
+    experiment = Experiment(config_of(level="char"), tmp_path / "run", QUIET)
+    assert experiment.config.level == "roll"
+
+
 def test_scores_are_each_pieces_own_whatever_the_batch(chorales: Corpus) -> None:
     config = network.resolve(config_of(), SPEC)
     graphdef, params = model.split(network.build(config, SPEC))

@@ -177,6 +177,20 @@ def test_result_is_what_the_design_fixes(text: Path, tmp_path: Path) -> None:
     assert any((tmp_path / "run" / "tensorboard").iterdir())
 
 
+def test_the_training_score_of_an_epoch_is_that_of_its_own_updates(
+    text: Path, tmp_path: Path
+) -> None:
+    train(small(text, epochs=2, eval_tokens=50), tmp_path / "run")
+    lines = lines_of(tmp_path / "run")
+    for epoch in (line for line in lines if line["kind"] == "epoch"):
+        steps = [
+            line["nll"]
+            for line in lines
+            if line["kind"] == "step" and line["epoch"] == epoch["epoch"]
+        ]
+        assert epoch["train_nll"] == pytest.approx(np.mean(steps), rel=1e-6)
+
+
 def test_the_test_split_is_read_once_at_the_end(text: Path, tmp_path: Path, monkeypatch) -> None:
     reads, evaluate = [], Experiment.evaluate
     batches = Language.batches
@@ -248,6 +262,15 @@ def test_the_task_says_which_score_is_better(
     monkeypatch.setattr(Language, "lower_is_better", lower)
     scored(monkeypatch, [2.0, 1.0, 3.0])
     assert train(small(text), tmp_path / "run")["epoch"] == epoch
+
+
+@pytest.mark.parametrize("at_the_stop, epoch", [(2.0, 0), (0.5, 1)])
+def test_parameters_of_a_stop_in_mid_epoch_are_kept_only_if_they_are_better(
+    at_the_stop: float, epoch: int, text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    scored(monkeypatch, [1.0, at_the_stop])
+    per_epoch = len(Experiment(small(text), tmp_path / "run", QUIET).batches)
+    assert train(small(text, max_steps=per_epoch + 5), tmp_path / "run")["epoch"] == epoch
 
 
 # ---------------------------------------------------------------------------- real data

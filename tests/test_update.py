@@ -225,3 +225,29 @@ def test_three_updates_by_hand_with_optax(optimizer: str) -> None:
         state, _ = step(state, batch, np.int32(i), np.int32(1), np.float32(0.01))
     for name in params:
         np.testing.assert_allclose(state.params[name], by_hand[name], atol=2e-5, err_msg=name)
+
+
+def test_a_batch_passed_over_leaves_the_zero_state_even_where_its_own_is_finite() -> None:
+    config = configs.default()
+    config.update(level="word", hidden_size=6, batch_size=4, init_scale=0.5, on_nan="skip")
+    task, config = tasks.of(config), network.resolve(config, words(9))
+    graphdef, params = model.split(network.build(config, words(9)))
+    params = jax.tree.map(np.array, params)
+    tokens = np.random.default_rng(0).integers(0, 9, (4, 8))
+    mesh = score.local_mesh()
+
+    def after(highest: float) -> tuple[State, dict]:
+        copy = parallel.shard(params, mesh, EVERYWHERE)
+        zero = score.zero_carries(task, graphdef, params, 4, mesh)
+        state = State(copy, optim.update_rule(config).init(copy), zero)
+        step = update.make_updates(task, config, graphdef, mesh, highest=highest)
+        batch = on_devices(window(tokens[:, :-1], tokens[:, 1:]), mesh)
+        return step(state, batch, np.int32(0), np.int32(1), np.float32(0.1))
+
+    kept, _ = after(highest=np.inf)
+    assert all(np.any(h) for h in jax.tree.leaves(kept.carries))
+    passed, metrics = after(highest=0.0)  # any score is worse
+    assert np.isfinite(metrics["loss"][0]) and np.isnan(metrics["sums"]["nll"][0][0])
+    assert not any(np.any(h) for h in jax.tree.leaves(passed.carries))
+    for name, p in params.items():
+        np.testing.assert_array_equal(passed.params[name], p, err_msg=name)

@@ -39,6 +39,14 @@ def test_a_workdir_of_another_run_is_refused(text: Path, tmp_path: Path) -> None
         Experiment(small(text), tmp_path / "mine", QUIET)
 
 
+def test_a_corpus_named_by_a_relative_path_is_found_from_any_folder(
+    text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(text.parent)
+    config = Experiment(small(Path(text.name)), tmp_path / "run", QUIET).config
+    assert config.corpus == str(text.resolve())
+
+
 def test_one_process_at_a_time(text: Path, tmp_path: Path) -> None:
     with (
         workdir.locked(tmp_path / "run"),
