@@ -94,7 +94,9 @@ class Experiment:
         self, params: dict[str, Array], split: str, protocol: str, watched: Watched
     ) -> Scores:
         """The scores of parameters by `batched` or `full`; raises Stopped on a signal."""
-        batches = self.task.batches(self.config, self.dataset, split, protocol, self.rows)
+        # By `full` each process scores all rows by itself.
+        rows = slice(None) if protocol == "full" else self.rows
+        batches = self.task.batches(self.config, self.dataset, split, protocol, rows)
         name = "validation" if protocol == "batched" else f"{split} {protocol}"
         self.display.start(name, len(batches))
         if protocol == "full":

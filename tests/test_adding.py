@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from conftest import QUIET, ROOT, run_module
 
+from rnnx import cli, model, tasks, trainer
 from rnnx import config as configs
-from rnnx import model, tasks, trainer
+from rnnx.display import Watched
 from rnnx.errors import UserError
 from rnnx.evaluate import evaluate
 from rnnx.experiment import Experiment
@@ -100,6 +101,14 @@ def test_scores_count_every_sequence_once(tmp_path: Path) -> None:
     assert evaluate(opened, dataset, "test", "full", {}, QUIET)["sequences"] == 7
     with pytest.raises(UserError, match="unknown protocol 'mc'"):
         evaluate(opened, dataset, "test", "mc", {}, QUIET)
+
+
+def test_each_of_several_processes_scores_every_sequence_by_full(tmp_path: Path) -> None:
+    """Each does so by itself, though it trains on its own rows only."""
+    one = experiment(tmp_path / "run")
+    one.rows = slice(0, 1)
+    watched = Watched(QUIET, cli.Stop())
+    assert one.evaluate(one.state.params, "test", "full", watched)["sequences"] == 100
 
 
 def test_it_is_swept_and_reported(tmp_path: Path) -> None:
