@@ -244,6 +244,7 @@ def _help(doc: str, has_config: bool) -> str:
         lines += ["", "config fields, set by --config.FIELD=VALUE after --config=NAME:"]
         for name, field in configs.FIELDS.items():
             choices = f" [{'|'.join(field.choices)}]" if field.choices else ""
+            choices += f" ({', '.join(field.tasks)} only)" if field.tasks else ""
             lines += _wrap(f"{name} = {field.default!r}: {field.help}{choices}")
     return "\n".join(lines)
 

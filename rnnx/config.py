@@ -2,7 +2,7 @@
 
 A file in `configs/` states only what differs; the command line overrides any field
 (`--config.depth=5`). Fields and defaults are declared here and nowhere else, except those that a
-task of your own registers.
+task of your own registers. Some belong to one task or a few; the configs of others lack them.
 """
 
 import dataclasses
@@ -27,19 +27,55 @@ class Field:
     choices: tuple[str, ...] = ()
     low: float | None = None
     below: float | None = None
+    tasks: tuple[str, ...] = ()  # those that have it; () for all
 
+
+_SERIES = ("forecast",)
+_SEQUENCES = ("classify", "regress")
+_TABLES = (*_SERIES, *_SEQUENCES)
 
 # fmt: off
 FIELDS: dict[str, Field] = {
     # data
-    "task": Field("", "what is learned: language, rolls, or a task of your own (RNNX_TASKS); "
-                  "empty: that of the corpus"),
+    "task": Field("", "what is learned: language, rolls, forecast, classify, regress, or a task of "
+                  "your own (RNNX_TASKS); empty: that of the corpus"),
     "corpus": Field("ptb_word", "ptb_word, ptb_char, text8, enwik8, python (the standard library's "
                     "own sources), jsb (piano rolls), or a path to a UTF-8 file"),
     "data_dir": Field("", "where raw corpus files are or go; empty: $RNNX_DATA, or the cache"),
     "level": Field("char", "symbols of a file of your own; other corpora have theirs",
                    ("word", "char", "byte", "roll")),
+    # data of numbers: a table, or a set of sequences
+    "target": Field("", "column(s) to predict, separated by commas; empty: found", tasks=_TABLES),
+    "time": Field("", "column of times, or date+hour; empty: found", tasks=_TABLES),
+    "group": Field("", "column that tells several series, or sequences, apart", tasks=_TABLES),
+    "covariates": Field("", "column(s) known up to the present, as inputs", tasks=_TABLES),
+    "known": Field("", "column(s) known ahead, as inputs: holidays, prices", tasks=_SERIES),
+    "layout": Field("long", "one row a time, or wide: one row a series", ("long", "wide"),
+                    tasks=_SERIES),
+    "test_corpus": Field("", "a second file that holds the test part", tasks=_TABLES),
+    "parts": Field((0.7, 0.1, 0.2), "of the rows of each series: train, valid, test; fractions, or "
+                   "numbers of rows", tasks=_SERIES),
+    "horizon": Field(24, "steps ahead H", low=1, tasks=_SERIES),
+    "season": Field(0, "steps of a season; 0: found; 1: none", low=0, tasks=_SERIES),
+    "warmup": Field(0, "first steps of each window, which are read only; 0: a season, or half of "
+                    "the window", low=0, tasks=_SERIES),
+    "stride": Field(1, "score a forecast from every so many steps", low=1, tasks=_SERIES),
+    "anchor": Field("season", "what a forecast is the change from: nothing, the last value, or the "
+                    "same time last season", ("none", "last", "season"), tasks=_SERIES),
+    "head": Field("gaussian", "what is predicted of each value: mean and spread, or quantiles",
+                  ("gaussian", "quantile"), tasks=_SERIES),
+    "levels": Field((0.1, 0.5, 0.9), "of the quantiles; the first and last are the interval",
+                    tasks=_SERIES),
+    "decode": Field("direct", "all H steps at once, or step by step from its own predictions",
+                    ("direct", "recursive"), tasks=_SERIES),
+    "valid_part": Field(0.2, "share of the training part that is held out to choose by", low=0.0,
+                        below=1.0, tasks=_SEQUENCES),
+    "cap": Field(125.0, "C-MAPSS: remaining life is at most this", low=0.0, tasks=("regress",)),
+    "fraction": Field(1.0, "share of the training part that is used", low=0.0, tasks=_TABLES),
     # network
+    "pool": Field("last", "what of the outputs is read: the last, or the mean of all",
+                  ("last", "mean"), tasks=_SEQUENCES),
+    "bidirectional": Field(False, "every layer also reads backward", tasks=_SEQUENCES),
     "cell": Field("rhn", "recurrent cell", tuple(CELLS)),
     "integration": Field("additive", "how input and state meet", INTEGRATIONS),
     "depth": Field(1, "transition depth L of rhn, dtrnn, dtsrnn", low=1),
@@ -86,6 +122,7 @@ FIELDS: dict[str, Field] = {
     "max_grad_norm": Field(10.0, "clip the gradient's global norm; 0: do not clip", low=0.0),
     "weight_decay": Field(0.0, "L2: wd / 2 ||v||^2 over all variables, in the loss; "
                           "decoupled for adamw", low=0.0),
+    "score_test": Field(True, "score the test split at the end; else it stays unread"),
     "dtype": Field("float32", "operands of matrix products; sums, state and parameters stay "
                    "float32", ("float32", "bfloat16")),
     "on_nan": Field("stop", "when numbers are not finite, or the score is five times the one of "
@@ -99,12 +136,20 @@ FIELDS: dict[str, Field] = {
 
 # A run may be continued with other values of these: they change how far it goes or where
 # its data are, not what it computes.
-CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "snapshot_every", "on_nan", "data_dir")
+CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "snapshot_every", "on_nan", "data_dir",
+               "score_test")  # fmt: skip
 
 
-def default() -> ConfigDict:
-    """The configuration with every field at its default."""
-    return ConfigDict({name: field.default for name, field in FIELDS.items()})
+def default(task: str = "") -> ConfigDict:
+    """The configuration of a task with every field at its default; "" is that of the corpus."""
+    config = ConfigDict({name: field.default for name, field in fields_of(task).items()})
+    config.task = task
+    return config
+
+
+def fields_of(task: str) -> dict[str, Field]:
+    """The fields that the configs of a task have."""
+    return {name: f for name, f in FIELDS.items() if not f.tasks or task in f.tasks}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -124,8 +169,16 @@ def validate(config: ConfigDict) -> None:
         if name not in FIELDS:
             raise UserError(f"unknown config field {name!r}; {nearest(name, FIELDS)}")
         _check(name, value, FIELDS[name])
-    if missing := FIELDS.keys() - config.keys():
-        raise UserError(f"config lacks the field(s) {', '.join(sorted(missing))}")
+    known = fields_of(config.get("task", ""))
+    if foreign := sorted(config.keys() - known.keys()):
+        raise UserError(
+            f"{foreign[0]} is a field of the task {' or '.join(FIELDS[foreign[0]].tasks)}, not of "
+            f"{config.task or 'language'}"
+        )
+    if missing := sorted(known.keys() - config.keys()):
+        raise UserError(
+            f"config lacks the field(s) {', '.join(missing)}: default({config.task!r}) has all"
+        )
     if config.depth > 1 and not CELLS[config.cell].deep:
         deep = ", ".join(name for name, family in CELLS.items() if family.deep)
         raise UserError(
@@ -179,7 +232,10 @@ def variants(arg: str, config: ConfigDict, known: dict[str, Callable]) -> Config
 
 def tiny(config: ConfigDict) -> None:
     """Shrinks a config to a smoke run of seconds that needs no download."""
+    for name in config.keys() - fields_of("").keys():
+        del config[name]
     config.update(
+        task="",
         corpus="python",
         depth=min(config.depth, 2),
         hidden_size=24,
@@ -220,7 +276,7 @@ def from_json(fields: dict, where: str) -> ConfigDict:
         )
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     del fields["format"]
-    config = ConfigDict(default().to_dict() | fields)
+    config = ConfigDict(default(str(fields.get("task", ""))).to_dict() | fields)
     try:
         validate(config)
     except UserError as error:
@@ -231,7 +287,7 @@ def from_json(fields: dict, where: str) -> ConfigDict:
 def differences(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
     """The fields, other than those a run may be continued with, in which two configs differ."""
     return [
-        f"{name}: {theirs[name]!r} there, {ours[name]!r} here"
-        for name in FIELDS
-        if name not in CONTINUABLE and ours[name] != theirs[name]
+        f"{name}: {theirs.get(name)!r} there, {ours[name]!r} here"
+        for name in ours
+        if name not in CONTINUABLE and ours[name] != theirs.get(name)
     ]

@@ -120,7 +120,7 @@ def banner(
     fields = Table(title="config", title_justify="left", show_header=False, box=None)
     cells = [
         Text(f"{name} = {config[name]!r}", "" if config[name] == field.default else "bold")
-        for name, field in configs.FIELDS.items()
+        for name, field in configs.fields_of(config.task).items()
     ]
     rows = -(-len(cells) // 3)
     for row in range(rows):
@@ -156,15 +156,16 @@ def summary(
     """Prints the scores of a run beside those of models that know less."""
     unit = task.unit(config)
     table = Table(title=f"{unit.name}, full protocol", title_justify="left", box=None)
-    for heading in ("", "valid", "test"):
+    splits = [split for split in ("valid", "test") if split in result]
+    for heading in ("", *splits):
         table.add_column(heading, justify="right" if heading else "left")
     rows: dict[str, list[str]] = {}
-    for split in ("valid", "test"):
+    for split in splits:
         known = task.baselines(config, dataset, split)
         for name, score in (known | {"this model": result[split][task.primary]}).items():
             rows.setdefault(name, []).append(unit.number(score))
     for name, values in rows.items():
         table.add_row(name, *values)
-    counts = (f"{result[split].get(task.counted, 0):,}" for split in ("valid", "test"))
+    counts = (f"{result[split].get(task.counted, 0):,}" for split in splits)
     table.add_row(task.counted, *counts, style="dim")
     display.print(table)

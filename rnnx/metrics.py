@@ -3,9 +3,13 @@
 import json
 import math
 import os
+import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from rnnx.errors import UserError
 
@@ -119,3 +123,12 @@ class Clock:
         """Ends the count; steps that ran ahead must be over, their time is counted here."""
         self.lap(0)
         self._since = None
+
+
+def peak_memory() -> int:
+    """Bytes that this process has held at most: of the first accelerator, else of the machine."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

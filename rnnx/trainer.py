@@ -16,7 +16,7 @@ from rnnx.display import Stopped, Watched
 from rnnx.duration import duration
 from rnnx.errors import Diverged, writing
 from rnnx.experiment import Experiment
-from rnnx.metrics import Clock, Log
+from rnnx.metrics import Clock, Log, peak_memory
 from rnnx.parallel import BATCHES
 from rnnx.recovery import Progress
 from rnnx.tasks.task import Scores
@@ -336,7 +336,7 @@ class Trainer:
     def finish(self) -> dict:
         """Scores the best parameters by the full protocol and writes `result.json`.
 
-        The test split is read here, once, and nowhere else.
+        The test split is read here, once, and nowhere else; not at all with score_test=False.
         """
         experiment, progress, primary = self.experiment, self.progress, self.task.primary
         try:
@@ -349,7 +349,7 @@ class Trainer:
             params, info = self.checkpoints.restore_best(self.state.params)
             scores = {
                 split: experiment.evaluate(params, split, "full", self.watched)
-                for split in ("valid", "test")
+                for split in ("valid", "test")[: 1 + self.config.score_test]
             }
         except Stopped:
             self.leave()
@@ -359,6 +359,7 @@ class Trainer:
             "params": experiment.parameters,
             "epoch": info["epoch"],
             **scores,
+            "memory_bytes": peak_memory(),
             "tokens_per_second": round(self.clock.rate, 1),
             "seconds": round(self.clock.seconds, 3),
             "device": experiment.about["device"],

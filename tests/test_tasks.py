@@ -52,7 +52,7 @@ def test_a_config_names_its_task_or_its_corpus_does(fields: dict, kind: type) ->
 
 
 @pytest.mark.parametrize(
-    "name, told", [("langage", "did you mean language?"), ("xyz", "known: language, rolls")]
+    "name, told", [("langage", "did you mean language?"), ("xyz", "known: language, rolls, forecast")]
 )
 def test_an_unknown_task_is_refused_with_the_nearest(name: str, told: str) -> None:
     with pytest.raises(UserError) as error:
@@ -66,21 +66,21 @@ def test_an_unknown_task_is_refused_with_the_nearest(name: str, told: str) -> No
 
 def test_a_registered_task_has_its_fields() -> None:
     task = Task()
-    with pytest.raises(UserError, match="unknown config field 'horizon'"):
-        configs.validate(config_of(horizon=2))
-    tasks.register("mine", task, fields={"horizon": Field(24, "steps ahead", low=1)})
-    assert configs.default().horizon == 24
+    with pytest.raises(UserError, match="unknown config field 'span'"):
+        configs.validate(config_of(span=2))
+    tasks.register("mine", task, fields={"span": Field(24, "steps ahead", low=1)})
+    assert configs.default().span == 24
     assert tasks.of(config_of(task="mine")) is task
-    configs.validate(config_of(task="mine", horizon=2))
-    with pytest.raises(UserError, match="horizon=0 must be at least 1"):
-        configs.validate(config_of(task="mine", horizon=0))
-    stored = configs.to_json(config_of(task="mine", horizon=3))
-    assert tasks.config_from_json(stored, "config.json").horizon == 3
+    configs.validate(config_of(task="mine", span=2))
+    with pytest.raises(UserError, match="span=0 must be at least 1"):
+        configs.validate(config_of(task="mine", span=0))
+    stored = configs.to_json(config_of(task="mine", span=3))
+    assert tasks.config_from_json(stored, "config.json").span == 3
 
 
 def test_a_workdir_of_an_unknown_task_is_told_as_that() -> None:
     """Before its fields, which are unknown too."""
-    stored = configs.to_json(config_of()) | {"task": "mine", "horizon": 3}
+    stored = configs.to_json(config_of()) | {"task": "mine", "span": 3}
     with pytest.raises(UserError, match=r"config.json: unknown task 'mine'.*RNNX_TASKS"):
         tasks.config_from_json(stored, "config.json")
 

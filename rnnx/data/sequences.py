@@ -17,7 +17,7 @@ PER_BUCKET = 4  # batches in a bucket, on average, below which training takes fe
 class Sequences:
     """N sequences, the i-th of T_i steps, kept end to end.
 
-    `lengths` is (N,): every T_i.
+    `lengths` is (N,): every T_i; `whole` holds the values of whole sequences by name.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class Sequences:
             length, steps of different shapes, names of different N, values that are not finite.
         """
         parts = {name: [np.asarray(a) for a in values] for name, values in steps.items()}
-        self._whole = {name: np.asarray(values) for name, values in (whole or {}).items()}
-        counts = {name: len(values) for name, values in (parts | self._whole).items()}
+        self.whole = {name: np.asarray(values) for name, values in (whole or {}).items()}
+        counts = {name: len(values) for name, values in (parts | self.whole).items()}
         assert not {"lengths", "weight"} & counts.keys(), "names of `padded` itself"
         (main, count), *others = counts.items()
         for name, other in others:
@@ -60,7 +60,7 @@ class Sequences:
         self._steps = {name: np.concatenate(arrays) for name, arrays in parts.items()}
         ends = np.cumsum(self.lengths)
         self._starts = ends - self.lengths
-        for name, values in (self._steps | self._whole).items():
+        for name, values in (self._steps | self.whole).items():
             if np.issubdtype(values.dtype, np.inexact) and not (good := np.isfinite(values)).all():
                 at = np.argmin(good.reshape(len(good), -1).all(axis=1))
                 i = np.searchsorted(ends, at, side="right") if name in self._steps else at
@@ -79,7 +79,7 @@ class Sequences:
         ends = np.cumsum(self.lengths[:count])
         return Sequences(
             {name: np.split(a[: ends[-1]], ends[:-1]) for name, a in self._steps.items()},
-            {name: a[:count] for name, a in self._whole.items()},
+            {name: a[:count] for name, a in self.whole.items()},
         )
 
     def padded(self, indices: np.ndarray, length: int) -> Batch:
@@ -96,7 +96,7 @@ class Sequences:
         for name, values in self._steps.items():
             batch[name] = np.zeros((*inside.shape, *values.shape[1:]), values.dtype)
             batch[name][inside] = values[at]
-        for name, values in self._whole.items():
+        for name, values in self.whole.items():
             batch[name] = np.zeros((len(indices), *values.shape[1:]), values.dtype)
             batch[name][real] = values[indices[real]]
         return batch | {"lengths": lengths.astype(np.int32), "weight": real.astype(np.float32)}

@@ -106,7 +106,7 @@ def _read(folder: Path) -> Run:
         run.tokens_per_second = values["tokens_per_second"]
     if (folder / "result.json").exists():
         result = workdir.read_json(folder / "result.json", workdir.FORMAT)
-        run.scores = {split: result[split][primary] for split in ("valid", "test")}
+        run.scores = {s: result[s][primary] for s in ("valid", "test") if s in result}
         run.tokens_per_second = result["tokens_per_second"]
         run.git = result["git"]
     return run
@@ -201,7 +201,7 @@ def differing(groups: Sequence[Group]) -> list[str]:
     names = [name for name in configs.FIELDS if name not in _NOT_TRIED]
     if len({g.config["param_budget"] for g in groups} - {0}) == 1:
         names.remove("hidden_size")  # follows from the budget
-    return [name for name in names if len({str(g.config[name]) for g in groups}) > 1]
+    return [name for name in names if len({str(g.config.get(name)) for g in groups}) > 1]
 
 
 def labels(groups: Sequence[Group]) -> list[str]:

@@ -183,7 +183,7 @@ class Ledger:
                 f"the study in {storage} has format {found!r}; this version reads format {FORMAT}"
             )
         # A field newer than the sweep has its default there, as in a workdir.
-        theirs = json.loads(json.dumps(configs.default().to_dict())) | theirs
+        theirs = json.loads(json.dumps(configs.default(self.plan.config.task).to_dict())) | theirs
         if names := [name for name in ours if ours[name] != theirs[name]]:
             raise UserError(
                 f"{self.folder} holds a sweep of another config (it differs in "

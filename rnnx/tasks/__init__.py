@@ -33,6 +33,9 @@ class Row(NamedTuple):
 TASKS: dict[str, Row] = {
     "language": Row("rnnx.tasks.language:Language"),
     "rolls": Row("rnnx.tasks.rolls:Rolls", corpora=("jsb",)),
+    "forecast": Row("rnnx.tasks.forecast:Forecast"),
+    "classify": Row("rnnx.tasks.classify:Classify"),
+    "regress": Row("rnnx.tasks.regress:Regress"),
 }
 
 

@@ -1,0 +1,310 @@
+"""The next H steps of series of numbers, from all that is known up to now."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from ml_collections import ConfigDict
+
+from rnnx.data import sets, table
+from rnnx.data.batches import Batch, Batches
+from rnnx.data.download import sha256
+from rnnx.data.series import Scaling, Series, SeriesWindows, origins_of
+from rnnx.dropout import Masks
+from rnnx.errors import UserError
+from rnnx.tasks import floors
+from rnnx.tasks.forecaster import Columns, Forecaster
+from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.task import Dataset, Sums, Task, Unit
+
+COVERAGE = 0.8  # of the interval that a Gaussian head is asked for
+PARTS = {"train": 0, "valid": 1, "test": 2}
+
+
+class Forecast(Task):
+    """Predicts H steps of K columns from the state after the last known step (`Forecaster`).
+
+    Several series share one network; each is scaled by mean and standard deviation of its own
+    training part. Of each value the network gives a mean and a standard deviation, or quantiles,
+    and is trained on likelihood or pinball loss.
+
+    Scores are means over origins, steps ahead and columns, of scaled values: mae, mse, and loss,
+    that of training. Values that are missing in the data are left out.
+    """
+
+    primary, counted = "mae", "values"
+
+    def check(self, config: ConfigDict) -> None:
+        super().check(config)
+        if config.warmup >= config.num_steps:
+            raise UserError(f"warmup={config.warmup} must be below num_steps={config.num_steps}")
+        if config.head == "quantile":
+            levels = config.levels
+            if list(levels) != sorted(set(levels)) or not all(0 < q < 1 for q in levels):
+                raise UserError(f"levels must ascend between 0 and 1, not {levels}")
+            if 0.5 not in levels:
+                raise UserError(f"levels must hold 0.5, the forecast itself, not only {levels}")
+        check_fraction(config)
+
+    def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
+        files, options = source(config, say)
+        series, notes, warnings = table.read_series(
+            files["train"],
+            test=files.get("test"),
+            season=config.season or None,
+            parts=config.parts,
+            horizon=config.horizon,
+            **options,
+        )
+        series = shortened(series, config.fraction)
+        sizes = tuple(
+            sum(map(len, origins_of(series, part, config.horizon))) for part in PARTS.values()
+        )
+        for part, size in zip(PARTS, sizes, strict=True):
+            if not size:
+                raise UserError(
+                    f"horizon={config.horizon} is longer than the {part} part of every series: "
+                    "lower it, or give that part more rows (parts)"
+                )
+        spec = {
+            "horizon": config.horizon,
+            "season": max(series.season, 1),
+            "step": series.step,
+            "targets": list(series.targets),
+            "past": list(series.past),
+            "known": list(series.known),
+            "names": list(series.names),
+            "scaling": [
+                [s.to_json() for s in scaling_of(series, i)] for i in range(len(series.names))
+            ],
+        }
+        found = series.season if series.season > 1 else "none"
+        many = f"{len(series.names):,} series of " if len(series.names) > 1 else ""
+        about = (
+            f"{many}{sum(map(len, series.values)):,} rows, step {series.step}, season {found}; "
+            "sizes in origins of a forecast",
+            *notes,
+            *(f"warning: {line}" for line in warnings),
+        )
+        sums = {path.name: sha256(path) for path in files.values()}
+        splits = dict.fromkeys(PARTS, series)
+        return Dataset(files["train"].stem, splits, spec, sums, sizes, about, *places(config))
+
+    def at_width(self, config: ConfigDict, spec: dict, n: int) -> ConfigDict:
+        """warmup 0 becomes a season, or half of the window where there is none."""
+        config, season = super().at_width(config, spec, n), spec["season"]
+        anchored = config.anchor == "season"
+        if anchored and season >= config.num_steps:
+            raise UserError(
+                f"a season of {season} steps does not fit into windows of num_steps="
+                f"{config.num_steps}: raise num_steps, or use anchor=last"
+            )
+        if not config.warmup:
+            config.warmup = season if 1 < season < config.num_steps else config.num_steps // 2
+        if anchored and config.warmup < season - 1:
+            raise UserError(f"warmup={config.warmup} must be a season, {season} steps, or 0")
+        return config
+
+    def model(self, config: ConfigDict, spec: dict, rngs: nnx.Rngs) -> Forecaster:
+        given = len(columns(config.known))
+        return Forecaster(
+            cell_of(config),
+            Columns(len(spec["targets"]), len(spec["past"]), len(spec["known"]), given),
+            config.hidden_size,
+            horizon=spec["horizon"],
+            warmup=config.warmup,
+            season={"none": 0, "last": 1, "season": spec["season"]}[config.anchor],
+            levels=config.levels if config.head == "quantile" else (),
+            recursive=config.decode == "recursive",
+            rngs=rngs,
+            **stack_options(config),
+        )
+
+    def batches(
+        self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice
+    ) -> Batches:
+        """In training a recursive network learns the next step only."""
+        train = protocol == "train"
+        horizon = 1 if train and config.decode == "recursive" else config.horizon
+        series = dataset.splits[split]
+        origins = origins_of(series, PARTS[split], horizon)
+        if not train:
+            origins = first([o[:: config.stride] for o in origins], config.eval_tokens)
+        return windows(config, dataset.spec, series, origins, horizon, rows, train)
+
+    def cost(
+        self, net: Forecaster, batch: dict[str, Array], carries: Any, masks: Masks | None
+    ) -> tuple[Array, Any, Sums]:
+        """The mean loss of a row's values, and sums over all."""
+        found = net.forecasts(batch, masks)  # (P, B, H, K, R)
+        targets = targets_of(batch, found.shape)
+        where = jnp.isfinite(targets) & (batch["weight"].T[..., None, None] > 0)
+        targets = jnp.where(where, targets, 0)
+        losses = net.costs(found, targets, where)
+        errors = jnp.where(where, net.center(found) - targets, 0)
+        count = jnp.sum(where)
+        costs = jnp.sum(losses, (0, 2, 3)) / jnp.maximum(jnp.sum(where, (0, 2, 3)), 1)
+        return costs, carries, {
+            "mae": (jnp.sum(jnp.abs(errors)), count),
+            "mse": (jnp.sum(errors**2), count),
+            "loss": (jnp.sum(losses), count),
+        }  # fmt: skip
+
+    def unit(self, config: ConfigDict) -> Unit:
+        return Unit("mean absolute error, scaled", "mae", 4)
+
+    def uninformed(self, spec: dict) -> float:
+        """No more than that of the training part's mean."""
+        return 1.0
+
+    def baselines(self, config: ConfigDict, dataset: Dataset, split: str) -> dict[str, float]:
+        """The last value; and the value at the same time of the last season."""
+        series, season = dataset.splits[split], dataset.spec["season"]
+        origins = origins_of(series, PARTS[split], config.horizon)
+        origins = first([o[:: config.stride] for o in origins], config.eval_tokens)
+        floor = {"last value": 1} | ({"last season": season} if season > 1 else {})
+        totals = dict.fromkeys(floor, 0.0)
+        count = 0
+        for i, values in enumerate(series.values):
+            if not len(origins[i]):
+                continue
+            ahead = origins[i][:, None] + np.arange(1, config.horizon + 1)
+            std = scaling_of(series, i)[0].std
+            for name, steps in floor.items():
+                found = floors.seasonal(values, origins[i], config.horizon, steps)
+                totals[name] += np.nansum(np.abs(values[ahead] - found) / std)
+            count += int(np.isfinite(values[ahead]).sum())
+        return {name: float(total) / max(count, 1) for name, total in totals.items()}
+
+    # ---------------------------------------------------------------------------- predictions
+
+    def predict(self, net: Forecaster, batch: dict[str, Array], carries: Any) -> tuple[dict, Any]:
+        """The forecast, and the ends of its interval, in the data's own units: (B, P, H, K)."""
+        found = net.forecasts(batch)
+        mean, std = batch["scale"][:, None, None, :, 0], batch["scale"][:, None, None, :, 1]
+        low, high = net.interval(found, COVERAGE)
+        names = {"forecast": net.center(found), "low": low, "high": high}
+        return {name: jnp.swapaxes(a, 0, 1) * std + mean for name, a in names.items()}, carries
+
+
+# ------------------------------------------------------------------------------------- helpers
+
+
+def columns(text: str) -> tuple[str, ...]:
+    """The names in a config field: separated by commas."""
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def check_fraction(config: ConfigDict) -> None:
+    if not 0 < config.fraction <= 1:
+        raise UserError(f"fraction={config.fraction} must be above 0 and at most 1")
+
+
+def source(config: ConfigDict, say: Callable[[str], None]) -> tuple[dict[str, Path], dict]:
+    """The files of config.corpus, `train` and perhaps `test`, and how a table of them is read."""
+    if config.corpus in sets.SETS:
+        files = sets.find(config.corpus, config.data_dir, say)
+    else:
+        files = {"train": own_file(config.corpus)}
+        if config.test_corpus:
+            files["test"] = own_file(config.test_corpus)
+    options = {
+        "time": config.time,
+        "target": columns(config.target),
+        "group": config.group,
+        "covariates": columns(config.covariates),
+        "known": columns(config.known),
+        "layout": config.layout,
+    }
+    return files, options
+
+
+def own_file(name: str) -> Path:
+    """A file of the user's own. Raises UserError when there is none."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "is neither a set nor a file"
+        raise UserError(f"{name!r} {problem}: name a file, or {', '.join(sets.SETS)}")
+    return path
+
+
+def places(config: ConfigDict) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The config fields that say where own files lie, as absolute paths; and their names."""
+    if config.corpus in sets.SETS:
+        return {}, ()
+    found = {
+        name: str(Path(config[name]).expanduser().resolve())
+        for name in ("corpus", "test_corpus")
+        if config[name]
+    }
+    return found, tuple(found)
+
+
+def scaling_of(series: Series, i: int) -> tuple[Scaling, Scaling, Scaling]:
+    """Of the i-th series' targets, covariates and what is known ahead, from its training part."""
+    end = series.ends[i][0]
+    return tuple(Scaling.of(a[i][:end]) for a in (series.values, series.covariates, series.ahead))
+
+
+def shortened(series: Series, fraction: float) -> Series:
+    """The series with only the last fraction of their training parts."""
+    if fraction == 1:
+        return series
+    drop = [int(end - max(round(end * fraction), 2)) for end in series.ends[:, 0]]
+    cut = {
+        name: [a[d:] for a, d in zip(getattr(series, name), drop, strict=True)]
+        for name in ("values", "covariates", "ahead", "times")
+    }
+    return series._replace(ends=series.ends - np.array(drop)[:, None], **cut)
+
+
+def first(origins: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """The first so many origins; all of them for 0."""
+    if not count:
+        return origins
+    before = np.cumsum([0, *map(len, origins)])
+    return [o[: max(count - b, 0)] for o, b in zip(origins, before, strict=False)]
+
+
+def windows(
+    config: ConfigDict,
+    spec: dict,
+    series: Series,
+    origins: list[np.ndarray],
+    horizon: int,
+    rows: slice = slice(None),
+    train: bool = False,
+) -> SeriesWindows:
+    """Batches of windows, scaled as in training."""
+    known = {name: i for i, name in enumerate(spec["names"])}
+    scaling = [
+        tuple(map(Scaling.from_json, spec["scaling"][known[name]]))
+        if name in known
+        else scaling_of(series, i)
+        for i, name in enumerate(series.names)
+    ]
+    return SeriesWindows(
+        series,
+        scaling,
+        origins,
+        config.batch_size,
+        config.num_steps,
+        config.warmup,
+        horizon,
+        rows,
+        seed=config.seed,
+        shuffle=train,
+    )
+
+
+def targets_of(batch: Batch, shape: tuple[int, ...]) -> Array:
+    """The targets of forecasts (P, B, H, ..): (P, B, H, K)."""
+    origins, _, steps = shape[:3]
+    values = jnp.swapaxes(batch["values"], 0, 1)
+    first = values.shape[0] - steps - origins
+    at = first + jnp.arange(origins)[:, None] + jnp.arange(1, steps + 1)
+    return jnp.swapaxes(values[at], 1, 2)
