@@ -21,7 +21,7 @@ from rnnx import cli, model
 from rnnx.data.vocabulary import EOS, Vocabulary
 from rnnx.errors import UserError
 from rnnx.tasks.language import Language
-from rnnx.trained import open_run
+from rnnx.trained import Run, open_run
 
 FLAGS = flags.FLAGS
 
@@ -79,6 +79,24 @@ def start_of_text(vocabulary: Vocabulary) -> np.ndarray:
     return vocabulary.encode("\n") if known else np.zeros(1, np.int32)
 
 
+def sample(
+    run: Run, prompt: str, length: int, temperature: float = 1.0, top_k: int = 0, seed: int = 0
+) -> str:
+    """A prompt and its continuation by a language model; arguments as of `continuation`."""
+    vocabulary: Vocabulary = run.spec
+    tokens = vocabulary.encode(prompt)
+    written = continuation(
+        run.graphdef,
+        run.params,
+        jnp.asarray(tokens if len(tokens) else start_of_text(vocabulary)),
+        jax.random.key(seed),
+        length=length,
+        temperature=temperature,
+        top_k=top_k,
+    )
+    return vocabulary.decode(np.concatenate([tokens, np.asarray(written)]))
+
+
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "the run whose best parameters write", required=True)
     flags.DEFINE_string("prompt", "", "text to continue; empty: from the start of a line")
@@ -94,19 +112,7 @@ def main() -> None:
     run = open_run(Path(FLAGS.workdir).expanduser())
     if not isinstance(run.task, Language):
         raise UserError(f"{FLAGS.workdir} holds no language model: there is no text to write")
-    vocabulary: Vocabulary = run.spec
-    prompt = vocabulary.encode(FLAGS.prompt)
-    read = prompt if len(prompt) else start_of_text(vocabulary)
-    tokens = continuation(
-        run.graphdef,
-        run.params,
-        jnp.asarray(read),
-        jax.random.key(FLAGS.seed),
-        length=FLAGS.length,
-        temperature=FLAGS.temperature,
-        top_k=FLAGS.top_k,
-    )
-    text = vocabulary.decode(np.concatenate([prompt, np.asarray(tokens)]))
+    text = sample(run, FLAGS.prompt, FLAGS.length, FLAGS.temperature, FLAGS.top_k, FLAGS.seed)
     sys.stdout.reconfigure(encoding="utf-8")
     print(text)
 

@@ -82,6 +82,10 @@ class Sequences:
             {name: a[:count] for name, a in self.whole.items()},
         )
 
+    def each(self, name: str) -> list[np.ndarray]:
+        """Per-step values by name: N arrays (T_i, ...)."""
+        return np.split(self._steps[name], np.cumsum(self.lengths)[:-1])
+
     def padded(self, indices: np.ndarray, length: int) -> Batch:
         """Some sequences side by side, zeros after each one's end, and all zeros for index -1.
 

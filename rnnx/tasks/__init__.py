@@ -69,7 +69,13 @@ def config_from_json(fields: dict, where: str) -> ConfigDict:
     return configs.from_json(fields, where)
 
 
-def of(config: ConfigDict | dict) -> "Task":
-    """The task of a config: the one that it names, else that of its corpus, else language."""
+def name_of(config: ConfigDict | dict) -> str:
+    """The name of a config's task: the one that it names, else that of its corpus, else
+    language."""
     owners = (name for name, row in TASKS.items() if config["corpus"] in row.corpora)
-    return get(config["task"] or next(owners, "language"))
+    return config["task"] or next(owners, "language")
+
+
+def of(config: ConfigDict | dict) -> "Task":
+    """The task of a config."""
+    return get(name_of(config))

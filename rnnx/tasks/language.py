@@ -54,16 +54,17 @@ class Language(Task):
             )
 
     def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
-        """A built-in corpus, or a file of the user's own."""
+        """A built-in corpus, or a file of the user's own; of its training part the first share."""
         corpus = data.load(config.corpus, config.level, config.data_dir, say)
         own = corpus.name not in data.BUILT_IN
         place = str(Path(config.corpus).expanduser().resolve()) if own else config.corpus
+        train = corpus.train[: math.ceil(config.get("fraction", 1.0) * len(corpus.train))]
         return Dataset(
             name=corpus.name,
-            splits={"train": corpus.train, "valid": corpus.valid, "test": corpus.test},
+            splits={"train": train, "valid": corpus.valid, "test": corpus.test},
             spec=corpus.vocabulary,
             sums=corpus.sums,
-            sizes=(len(corpus.train), len(corpus.valid), len(corpus.test)),
+            sizes=(len(train), len(corpus.valid), len(corpus.test)),
             about=(f"{corpus.level} level, {corpus.vocabulary.size:,} types, sizes in tokens",),
             fields={"level": corpus.level, "corpus": place},
             places=("corpus",) if own else (),
@@ -125,6 +126,14 @@ class Language(Task):
         nll, carries = net.nll(batch["inputs"].T, batch["targets"].T, carries, masks)
         costs, sums = over_window("nll", nll, batch["weight"])
         return costs, carries, sums
+
+    def predict(
+        self, net: LanguageModel, batch: dict[str, Array], carries: Any
+    ) -> tuple[dict[str, Array], Any]:
+        """Nats of each target, (B, T)."""
+        carries = restarted(carries, batch["fresh"])
+        nll, carries = net.nll(batch["inputs"].T, batch["targets"].T, carries)
+        return {"nll": nll.T}, carries
 
     def batches(
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice

@@ -131,6 +131,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def predict(self, net: Any, batch: dict[str, Array], carries: Any) -> tuple[dict, Any]:
+        """What the network says of each row: arrays by name, (B, ...); and the state after."""
+        raise NotImplementedError
+
     def batches(
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice
     ) -> Batches:

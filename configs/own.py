@@ -1,0 +1,35 @@
+"""Data of your own: forecasts, classes, numbers, or text; what `rnnx.compare` starts from.
+
+Paper     none
+Expected  rnnx.compare prints the scores of simple predictors beside the networks'
+Cost      depends on the data; rnnx.compare prints its plan first
+Command   python -m rnnx.train --config=own:forecast --config.corpus=FILE.csv --workdir=DIR
+Variants  `forecast`, `classify`, `regress`, `text`: one of them is needed
+"""
+
+from ml_collections import ConfigDict
+
+from rnnx.config import default
+from rnnx.errors import UserError
+
+_TASKS = {"forecast": "forecast", "classify": "classify", "regress": "regress", "text": "language"}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in _TASKS:
+        raise UserError(f"own:{arg}: name one of {', '.join(f'own:{kind}' for kind in _TASKS)}")
+    config = default(_TASKS[arg])
+    config.update(
+        cell="lstm",
+        hidden_size=64,
+        init_scale=0.1,
+        batch_size=32,
+        num_steps=64,
+        epochs=30,
+        optimizer="adam",
+        learning_rate=3e-3,
+        max_grad_norm=1.0,
+    )
+    if arg == "text":
+        config.update(hidden_size=128)
+    return config

@@ -1,0 +1,180 @@
+"""A comparison from its plan to its report. Each step is kept in the folder, and done once."""
+
+import contextlib
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnx import cli, workdir
+from rnnx.compare import cost, plan, report, verdict
+from rnnx.compare.candidates import CANDIDATES, REFERENCE
+from rnnx.compare.kinds import KINDS, Items, Kind
+from rnnx.compare.plan import Plan, Speed
+from rnnx.compare.question import Question
+from rnnx.compare.runs import Run, Trainings, best_of, stages
+from rnnx.compare.statistics import Losses
+from rnnx.display import Display
+from rnnx.duration import duration
+from rnnx.errors import UserError, writing
+from rnnx.tasks import network
+from rnnx.trained import open_run
+
+FORMAT = 1  # of plan.json and costs.json
+
+
+class Comparison:
+    """What `rnnx.compare` does in a folder."""
+
+    def __init__(self, question: Question, folder: Path, display: Display):
+        self.question, self.folder, self.display = question, folder, display
+        config = network.resolve(question.config, question.dataset.spec)
+        self.kind: Kind = KINDS[question.config.task](question.task, config, question.dataset)
+        self.say = display.print
+
+    def run(self) -> None:
+        """All of it; prints the verdict and where the report is."""
+        with workdir.locked(self.folder), writing(self.folder):
+            began = time.perf_counter()
+            made, speeds = self._plan()
+            self._announce(made, speeds)
+            trained, tuned = self._train(made, speeds)
+            self.say("scoring the test part, for the first time")
+            items = {run.folder: self._items(run) for stage in trained.values() for run in stage}
+            costs = self._costs(tuned, trained["seeds"])
+            made_report, runs = Findings(self, made, trained, items, costs).report()
+            report.write(self.folder, made_report, runs)
+            self.say(report.console_table(made_report))
+            for line in report.closing_lines(made_report):
+                self.say(line)
+            self.say(f"in {duration(time.perf_counter() - began)}: {self.folder / 'report.html'}")
+
+    def _plan(self) -> tuple[Plan, dict[str, Speed]]:
+        """The plan, made once.
+
+        Raises:
+          UserError: when the folder holds a comparison of something else.
+        """
+        path, asked = self.folder / "plan.json", self.question.to_json()
+        if path.exists():
+            stored = workdir.read_json(path, FORMAT)
+            if differing := [name for name in asked if asked[name] != stored["question"].get(name)]:
+                raise UserError(
+                    f"{self.folder} holds another comparison (it differs in "
+                    f"{', '.join(differing)}): choose another --workdir, or the same flags to "
+                    "resume"
+                )
+            speeds = {name: Speed(**value) for name, value in stored["speeds"].items()}
+            return Plan.from_json(stored["plan"]), speeds
+        names = [c.key for c in self.question.candidates]
+        speeds = {}
+        self.display.start("measuring speed", len(names))
+        for i, candidate in enumerate(self.question.candidates):
+            config = self.question.config.copy_and_resolve_references()
+            config.update(candidate.point)
+            speeds[candidate.key] = cost.speed(config, self.display)
+            self.display.update(i + 1)
+        self.display.finish()
+        question = self.question
+        made = plan.make(
+            speeds,
+            names,
+            question.minutes,
+            question.workers,
+            trials=question.trials,
+            seeds=question.seeds,
+            most_epochs=question.epochs,
+        )
+        stored = {
+            "format": FORMAT,
+            "question": asked,
+            "plan": made.to_json(),
+            "speeds": {name: vars(speed) for name, speed in speeds.items()},
+        }
+        workdir.write_json(path, stored)
+        return made, speeds
+
+    def _announce(self, made: Plan, speeds: dict[str, Speed]) -> None:
+        names = ", ".join(CANDIDATES[key].name for key in made.candidates)
+        self.say(f"\ncompare   {names}")
+        budget = self.question.config.param_budget
+        self.say(
+            f"plan      {budget:,} parameters each, {made.trials} tuning trials, {made.seeds} "
+            f"seeds, {made.epochs} epochs; {duration(made.seconds)} of training on "
+            f"{self.question.workers} cores or devices"
+        )
+        for line in made.left_out:
+            self.say(f"left out  {line}: raise --minutes to have it")
+        self.say("")
+
+    def _train(self, made: Plan, speeds: dict[str, Speed]) -> tuple[dict, dict[str, Run]]:
+        """All runs by stage, and the best tuning trial of each candidate."""
+        question = self.question
+        trainings = Trainings(
+            self.folder, question.config, question.arguments, made, question.workers, self.display
+        )
+        trained: dict[str, list[Run]] = {"tune": []}
+        tuned = {}
+        for i, key in enumerate(made.candidates):
+            self.say(f"tuning {CANDIDATES[key].name} ({i + 1} of {len(made.candidates)})")
+            runs = trainings.tune(CANDIDATES[key])
+            tuned[key] = best_of(runs, question.task)
+            trained["tune"] += runs
+        primary = question.task.primary
+        sign = 1 if question.task.lower_is_better else -1
+        order = sorted(tuned, key=lambda key: sign * tuned[key].result["valid"][primary])
+        leading = list(dict.fromkeys([*order[:2], REFERENCE]))
+        for stage in stages(made, speeds, tuned, leading):
+            self.say(f"training {stage.about}")
+            trained[stage.name] = trainings.tables(stage.name, stage.points)
+        return trained, tuned
+
+    def _items(self, run: Run) -> Items | None:
+        """The test losses of a run of the tables, kept beside its workdir."""
+        if run.result is None or run.stage == "tune":
+            return None
+        path = run.folder.with_name(run.folder.name + ".npz")
+        if path.exists():
+            with np.load(path, allow_pickle=False) as stored:
+                names = stored["names"].tolist()
+                metrics = dict(zip(names, stored["metrics"].tolist(), strict=True))
+                by_step = stored["by_step"] if stored["by_step"].size else None
+                return Items(stored["total"], metrics, by_step)
+        items = self.kind.items(open_run(run.folder))
+        by_step = np.zeros(0) if items.by_step is None else items.by_step
+        temporary = path.with_name("." + path.name)
+        np.savez(
+            temporary,
+            total=items.total,
+            names=np.array(list(items.metrics)),
+            metrics=np.array(list(items.metrics.values())),
+            by_step=by_step,
+        )
+        temporary.replace(path)
+        return items
+
+    def _costs(self, tuned: dict[str, Run], seeds: Sequence[Run]) -> dict[str, dict]:
+        """What each network costs, measured one after the other with nothing else running."""
+        path = self.folder / "costs.json"
+        if path.exists():
+            return workdir.read_json(path, FORMAT)["costs"]
+        self.display.start("measuring latency", len(tuned))
+        found = {}
+        for i, key in enumerate(tuned):
+            run = next((r for r in seeds if r.key == key and r.result), tuned[key])
+            opened = open_run(run.folder)
+            config = opened.config
+            batch = self.kind._test()[0]
+            found[key] = {
+                **cost.latency(opened, batch),
+                "update": cost.speed(config, self.display).update,
+                "disk_bytes": cost.disk_bytes(run.folder),
+            }
+            self.display.update(i + 1)
+        self.display.finish()
+        workdir.write_json(path, {"format": FORMAT, "costs": found})
+        return found

@@ -1,0 +1,123 @@
+"""What fits into the minutes: how many candidates, trials, seeds and epochs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+LEAST_EPOCHS = 8  # rather than fewer, something else is left out
+MOST_EPOCHS = 60
+SEEDS = 6  # with five, the exact sign-flip test over seeds cannot reach .05
+FRACTIONS = (0.1, 0.3)  # of the training data; the whole is there anyway
+_SHARE = 0.85  # of the minutes that trainings may take by the estimate
+
+
+@dataclass
+class Speed:
+    """What a run of a candidate takes, measured before the plan is made."""
+
+    start: float  # seconds until the first update, with a warm cache of compiled programs
+    update: float  # seconds an update
+    validation: float  # seconds of scoring valid
+    updates: int  # an epoch
+
+    def seconds(self, epochs: int, fraction: float = 1.0) -> float:
+        """Of a run of so many epochs, on a share of the training data."""
+        an_epoch = math.ceil(self.updates * fraction) * self.update + self.validation
+        return self.start + epochs * an_epoch
+
+    @property
+    def an_epoch(self) -> float:
+        """Seconds of training and validation."""
+        return self.updates * self.update + self.validation
+
+
+@dataclass
+class Plan:
+    """How a comparison is run; all of it decided before the first training."""
+
+    candidates: list[str]
+    trials: int
+    seeds: int
+    epochs: int
+    equal_seconds: float  # training seconds of the second table; 0: left out
+    fractions: tuple[float, ...]
+    left_out: list[str] = field(default_factory=list)
+    seconds: float = 0.0  # expected, of all trainings
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict) -> "Plan":
+        return cls(**stored | {"fractions": tuple(stored["fractions"])})
+
+    def epochs_in(self, speed: Speed) -> int:
+        """Epochs of a candidate in the table of equal seconds."""
+        return max(round(self.equal_seconds / speed.an_epoch), 1)
+
+
+def make(
+    speeds: dict[str, Speed],
+    candidates: Sequence[str],
+    minutes: float,
+    workers: int,
+    *,
+    trials: int = 8,
+    seeds: int = SEEDS,
+    most_epochs: int = MOST_EPOCHS,
+    fractions: Sequence[float] = FRACTIONS,
+) -> Plan:
+    """The plan with as many epochs as fit; parts are left out, in this order, where even the
+    fewest epochs do not: fractions of the data, the table of equal seconds, half of the tuning
+    trials, then candidates from the end of the list.
+
+    Args:
+      speeds: of each candidate, the first of which is the reference.
+      workers: trainings side by side.
+    """
+    available = 60 * minutes * workers * _SHARE
+    names, parts = list(candidates), {"fractions": True, "equal": True}
+    left_out: list[str] = []
+    while True:
+        plan = Plan(names, trials, seeds, 0, 0.0, tuple(fractions) if parts["fractions"] else ())
+        for epochs in range(most_epochs, 0, -1):
+            plan.epochs = epochs
+            # As long as the reference trains in the first table, so that its row is the same.
+            plan.equal_seconds = epochs * speeds[names[0]].an_epoch if parts["equal"] else 0.0
+            plan.seconds = _seconds(plan, speeds)
+            if plan.seconds <= available:
+                break
+        plan.left_out = left_out
+        if plan.epochs >= min(LEAST_EPOCHS, most_epochs) and plan.seconds <= available:
+            break
+        if parts["fractions"] and fractions:
+            parts["fractions"] = False
+            left_out.append("training on a part of the data")
+        elif parts["equal"]:
+            parts["equal"] = False
+            left_out.append("the table of equal training seconds")
+        elif trials > 4:
+            left_out.append(f"{trials - 4} of {trials} tuning trials")
+            trials = 4
+        elif len(names) > 3:
+            left_out.append(names.pop())
+        else:
+            break
+    plan.seconds /= workers
+    return plan
+
+
+def _seconds(plan: Plan, speeds: dict[str, Speed]) -> float:
+    """Of all trainings one after the other."""
+    total = 0.0
+    for i, name in enumerate(plan.candidates):
+        speed = speeds[name]
+        runs = plan.trials + plan.seeds
+        if i == 0:
+            runs += plan.seeds  # the control
+        total += runs * speed.seconds(plan.epochs)
+        if plan.equal_seconds and i:
+            total += plan.seeds * speed.seconds(plan.epochs_in(speed))
+    # The two best are not known yet: as if they were as slow as the mean.
+    mean = total / sum(plan.trials + plan.seeds for _ in plan.candidates)
+    return total + 3 * plan.seeds * sum(f * mean for f in plan.fractions)
