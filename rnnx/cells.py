@@ -9,7 +9,7 @@ products, and replay it backward.
 Legend: B batch, T time, m inputs, n units, L transition depth, G gates of a block.
 
     parameters of a block   W (m, G n)  input matrix, only in blocks that see the input
-                            U (n, G n)  recurrent matrix (R in the RHN paper)
+                            U (n, G n)  recurrent matrix (R in the RHN paper), not in linear cells
                             b (G n,)    bias
                             alpha, beta1, beta2 (G n,)  only in blocks that see the input, under
                                         general Multiplicative Integration
@@ -20,6 +20,10 @@ Legend: B batch, T time, m inputs, n units, L transition depth, G gates of a blo
 A transition takes each block exactly once: the backward pass records one product of each.
 `pre(k, z, scale=a)` multiplies the product by a before it is integrated with the input (the GRU's
 reset gate after the product). A transition does not see the parameters in any other way.
+
+A linear cell has no recurrent matrix: its gates are functions of the input alone, `pre(k, z)` is
+`x W + b` whatever z is, and the state follows h = decay * h- + addition. `linear.py` runs it in
+parallel over time.
 
 Vectors are rows: a product is `z @ U`. Gates lie side by side in the order of the block's name in
 `CELLS`: the LSTM's block "ifoz" holds [i, f, o, z].
@@ -71,6 +75,11 @@ class Cell:
             )
         if self.depth < 1:
             raise ValueError(f"depth must be at least 1, not {self.depth}")
+        if self.integration != "additive" and CELLS[self.kind].linear:
+            raise ValueError(
+                f"{self.kind} has no product of the state: integration must be additive, "
+                f"not {self.integration}"
+            )
         if self.depth > 1 and not CELLS[self.kind].deep:
             raise ValueError(f"{self.kind} has transition depth 1, not {self.depth}")
 
@@ -95,7 +104,7 @@ class Cell:
 # ---------------------------------------------------------------------------- the equations
 
 
-def integrate(integration: str, block: Block, wx: Array | None, uz: Array) -> Array:
+def integrate(integration: str, block: Block, wx: Array | None, uz: Array | None) -> Array:
     """Combines the input term and the state term to a pre-activation, elementwise.
 
         additive    W x + U z + b
@@ -103,8 +112,11 @@ def integrate(integration: str, block: Block, wx: Array | None, uz: Array) -> Ar
         mi          alpha * W x * U z + beta1 * U z + beta2 * W x + b
 
     With alpha = 0 and beta1 = beta2 = 1 the last is the first. A block that does not see the
-    input (wx None) is `U z + b`. Shapes: wx, uz and the result (..., G n). MI paper, eq. 2 and 4.
+    input (wx None) is `U z + b`, one of a linear cell (uz None) `W x + b`. Shapes: wx, uz and the
+    result (..., G n). MI paper, eq. 2 and 4.
     """
+    if uz is None:
+        return wx + block["b"]
     if wx is None:
         return uz + block["b"]
     if integration == "additive":
@@ -130,6 +142,27 @@ def lstm(pre: Pre, carry: Carry, cell: Cell) -> Carry:
     i, f, o, z = pre(0, h)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(z)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def slstm(pre: Pre, carry: Carry, cell: Cell) -> Carry:
+    """h = o * c / n ;  c = f' * c- + i' * z ;  n = f' * n- + i'.
+
+    i' = exp(i - m) and f' = exp(log f + m- - m) with m = max(log f + m-, i), which keeps them from
+    overflowing and cancels in c / n; z = tanh, f and o sigmoid. Where n- = 0, as in the zero state,
+    nothing is stored yet: m = i and c / n = z, however small exp(i) is.
+
+    Beck et al. 2024, arXiv:2405.04517, eq. 8 to 17. Of its two forget gates, sigmoid and exp, this
+    is the sigmoid, as in the authors' code; its recurrent matrix is block-diagonal in several
+    heads, this one is full (one head).
+    """
+    h, c, n, m = carry
+    i, f, o, z = pre(0, h)
+    kept = jax.nn.log_sigmoid(f) + jnp.where(n == 0, -jnp.inf, m)
+    m = jnp.maximum(kept, i)
+    f, i = jnp.exp(kept - m), jnp.exp(i - m)
+    c = f * c + i * jnp.tanh(z)
+    n = f * n + i
+    return jax.nn.sigmoid(o) * c / n, c, n, m
 
 
 def gru(pre: Pre, carry: Carry, cell: Cell) -> Carry:
@@ -176,6 +209,23 @@ def dtsrnn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
     return (s,)
 
 
+def mingru(pre: Pre, carry: Carry, cell: Cell) -> Carry:
+    """h = (1 - z) * h- + z * g ;  z = sigmoid(W_z x + b_z), g = W_g x + b_g.
+
+    No gate sees the state. Feng et al. 2024, arXiv:2410.01201, section 3.1: the plain form; their
+    form in log space, with a positive g, is another cell.
+    """
+    (h,) = carry
+    decay, addition = mingru_terms(*pre(0, h))
+    return (decay * h + addition,)
+
+
+def mingru_terms(z: Array, g: Array) -> tuple[Array, Array]:
+    """Decay 1 - z and addition z * g of the minGRU, from pre-activations of any shape."""
+    z = jax.nn.sigmoid(z)
+    return 1 - z, z * g
+
+
 class Family(NamedTuple):
     """What a kind of cell is."""
 
@@ -187,6 +237,15 @@ class Family(NamedTuple):
     uniform_bias: bool = False  # biases start like the matrices (RHN paper), not at 0 (MI paper)
     options: tuple[str, ...] = ()  # its own among the fields of `Cell` and keywords of `init`
     mi_class: bool = False  # has classes of its own with MI in `layers.py`
+    # Of a cell with h = decay * h- + addition: pre-activations to decay and addition. Its one block
+    # has no recurrent matrix.
+    linear: Callable[..., tuple[Array, Array]] | None = None
+
+    @property
+    def class_name(self) -> str:
+        """The name as an identifier: `DTRNN` of DT-RNN, `MinGRU` of minGRU."""
+        letters = "".join(filter(str.isalnum, self.name))
+        return letters[0].upper() + letters[1:]
 
 
 CELLS: dict[str, Family] = {
@@ -204,6 +263,8 @@ CELLS: dict[str, Family] = {
     ),
     "dtrnn": Family("DT-RNN", dtrnn, ("h",), deep=True, uniform_bias=True, options=("depth",)),
     "dtsrnn": Family("DT(S)-RNN", dtsrnn, ("h",), deep=True, uniform_bias=True, options=("depth",)),
+    "slstm": Family("sLSTM", slstm, ("ifoz",), num_states=4, options=("forget_bias",)),
+    "mingru": Family("minGRU", mingru, ("zg",), linear=mingru_terms),
 }
 
 
@@ -239,7 +300,7 @@ def step(
       carry: state before the step, each (B, n).
       wx: `project(params, x)` of this step's input, each (B, G n).
       mask: (B, n), multiplies the state inside every matrix product: the variational dropout of
-        the RHN paper. The carry path is not masked.
+        the RHN paper. The carry path is not masked, so in a linear cell the mask changes nothing.
 
     Returns:
       The state after the step; its first array is the output y (B, n).
@@ -265,8 +326,10 @@ def make_pre(
     """
 
     def pre(k: int, z: Array, scale: Array | None = None) -> list[Array]:
-        uz = product(k, z if mask is None else z * mask)
-        uz = uz if scale is None else scale * uz
+        uz = None
+        if "U" in params[k]:
+            uz = product(k, z if mask is None else z * mask)
+            uz = uz if scale is None else scale * uz
         a = integrate(cell.integration, params[k], wx[k], uz)
         a = a if nudge is None else a + nudge[k]
         return jnp.split(a, len(cell.blocks[k]), axis=-1)
@@ -297,10 +360,10 @@ def init(
     """Draws a cell's parameters, float32.
 
     Matrices are U(-init_scale, init_scale); None means 1 / sqrt(n). Input matrices W are
-    U(-input_scale, input_scale) if that is given: the r of the MI paper's table. Biases of rnn,
-    lstm and gru are 0, of rhn, dtrnn and dtsrnn U(-init_scale, init_scale), as in the two papers;
-    except the RHN's transform gate (transform_bias at every depth; its uncoupled carry gate starts
-    at -transform_bias, which is 1 - t) and the LSTM's forget gate (forget_bias).
+    U(-input_scale, input_scale) if that is given: the r of the MI paper's table. Biases of rhn,
+    dtrnn and dtsrnn are U(-init_scale, init_scale), of the others 0, as in the two papers; except
+    the RHN's transform gate (transform_bias at every depth; its uncoupled carry gate starts at
+    -transform_bias, which is 1 - t) and the forget gate of lstm and slstm (forget_bias).
     mi_init holds the constants that alpha, beta1 and beta2 start at.
     """
     family = CELLS[cell.kind]
@@ -308,6 +371,7 @@ def init(
     fixed = {
         "rhn": {"t": transform_bias, "c": -transform_bias},
         "lstm": {"f": forget_bias},
+        "slstm": {"f": forget_bias},
     }.get(cell.kind, {})
 
     def uniform(key: Array, *shape: int, scale: float = scale) -> Array:
@@ -317,7 +381,7 @@ def init(
     for k, gates in enumerate(cell.blocks):
         key, key_w, key_u, key_b = jax.random.split(key, 4)
         width = len(gates) * n
-        block = {"U": uniform(key_u, n, width)}
+        block = {} if family.linear else {"U": uniform(key_u, n, width)}
         if cell.sees_input(k):
             block["W"] = uniform(
                 key_w, m, width, scale=scale if input_scale is None else input_scale

@@ -92,7 +92,7 @@ FIELDS: dict[str, Field] = {
     "coupled": Field(True, "RHN: the carry gate is 1 - t; otherwise it has its own parameters"),
     "reset_after": Field(False, "GRU: the reset gate acts after the recurrent product"),
     "transform_bias": Field(-2.0, "initial bias of the RHN transform gate"),
-    "forget_bias": Field(1.0, "initial bias of the LSTM forget gate"),
+    "forget_bias": Field(1.0, "initial bias of the forget gate of lstm and slstm"),
     "init_scale": Field(0.04, "variables start at U(-s, s)", low=0.0),
     "input_scale": Field(0.0, "0: as init_scale; or the s of U(-s, s) for the cell's input "
                          "matrices W alone", low=0.0),
@@ -185,6 +185,11 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"cell {config.cell} has no transition depth: depth={config.depth} needs one of "
             f"{deep} (num_layers stacks any cell)"
+        )
+    if config.integration != "additive" and CELLS[config.cell].linear:
+        raise UserError(
+            f"cell {config.cell} has no product of the state: integration must be additive, "
+            f"not {config.integration}"
         )
     if len(config.mi_init) != 3:
         raise UserError(f"mi_init holds alpha, beta1, beta2: three numbers, not {config.mi_init}")

@@ -135,7 +135,7 @@ class RecurrentLayer(_Recurrent):
 
         Args:
           carry: state before the first step, each (B, n); None is the zero state.
-          mask: (B, n), the variational dropout mask of the state.
+          mask: (B, n), the variational dropout mask of the state; linear cells ignore it.
           lengths: (B,) integers, the steps of each row's sequence. From there on ys is zero, xs
             may hold anything, and the carry returned is the one at the length. `nnx.RNN` calls
             this seq_lengths.
@@ -322,8 +322,11 @@ _MEANINGS = {
 
 def _constructor(name: str, kind: str, integration: str) -> Callable[..., None]:
     """The `__init__` of a class by name: the keywords that its cell has, with their defaults."""
-    keywords = ("integration", *CELLS[kind].options)
+    family = CELLS[kind]
+    keywords = ("integration", *family.options)
     keywords += ("mi_init", "init_scale", "input_scale", "dtype", "rngs")
+    if family.linear:  # no product of the state to integrate
+        keywords = tuple(k for k in keywords if k not in ("integration", "mi_init"))
     defaults = {"integration": integration}
     signature = inspect.Signature(
         [_KEYWORDS[given] for given in ("self", "in_features", "hidden_features")]
@@ -354,26 +357,26 @@ def _constructor(name: str, kind: str, integration: str) -> Callable[..., None]:
             "Args:",
             "  in_features, hidden_features: m and n.",
             *(f"  {k}: {_MEANINGS[k]}" for k in keywords),
-            "",
-            "Raises:",
-            "  ValueError: on an unknown integration"
-            + (", or a depth below 1." if CELLS[kind].deep else "."),
         ]
     )
+    if not family.linear:
+        also = ", or a depth below 1" if family.deep else ""
+        __init__.__doc__ += f"\n\nRaises:\n  ValueError: on an unknown integration{also}."
     return __init__
 
 
 def _class_of(base: type, kind: str, integration: str = "additive") -> type:
     """A layer or cell by name, `rnnx.RHN` or `rnnx.MIRHNCell`, of a row of `CELLS`."""
     mi, steps = integration == "mi", issubclass(base, RecurrentCell)
-    name = ("MI" if mi else "") + kind.upper() + ("Cell" if steps else "")
     family = CELLS[kind]
+    name = ("MI" if mi else "") + family.class_name + ("Cell" if steps else "")
+    pre = "E" if family.linear else "`pre` is `cells.integrate` of `W x` and `U z`; e"
     members = {
         "__module__": __name__,
         "__doc__": f"{family.name}{' with Multiplicative Integration' if mi else ''}"
         f"{', one time step' if steps else ''}.\n\n"
         + inspect.getdoc(family.transition)
-        + f"\n\n`pre` is `cells.integrate` of `W x` and `U z`; equations as in `cells.{kind}`.",
+        + f"\n\n{pre}quations as in `cells.{kind}`.",
         "__init__": _constructor(name, kind, integration),
     }
     return types.new_class(name, (base,), exec_body=lambda namespace: namespace.update(members))

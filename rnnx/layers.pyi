@@ -275,6 +275,57 @@ class _DTSRNN:
           ValueError: on an unknown integration, or a depth below 1.
         """
 
+class _SLSTM:
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        integration: str = ...,
+        forget_bias: float = 1.0,
+        mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        init_scale: float | None = None,
+        input_scale: float | None = None,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Draws the parameters.
+
+        Args:
+          in_features, hidden_features: m and n.
+          integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
+          forget_bias: what the forget gate's bias starts at.
+          mi_init: what alpha, beta1 and beta2 start at.
+          init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
+          input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          dtype: operand type of the matrix products; see `RecurrentLayer`.
+          rngs: its `params` stream is drawn from.
+
+        Raises:
+          ValueError: on an unknown integration.
+        """
+
+class _MinGRU:
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        init_scale: float | None = None,
+        input_scale: float | None = None,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Draws the parameters.
+
+        Args:
+          in_features, hidden_features: m and n.
+          init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
+          input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          dtype: operand type of the matrix products; see `RecurrentLayer`.
+          rngs: its `params` stream is drawn from.
+        """
+
 class RNN(_RNN, RecurrentLayer):
     """RNN.
 
@@ -393,4 +444,28 @@ class DTSRNNCell(_DTSRNN, RecurrentCell):
     """DT(S)-RNN, one time step.
 
     DT-RNN with identity shortcuts: s_l = tanh(pre_l(s_{l-1})) + s_{l-1} for l > 1.
+    """
+
+class SLSTM(_SLSTM, RecurrentLayer):
+    """sLSTM.
+
+    h = o * c / n ;  c = f' * c- + i' * z ;  n = f' * n- + i'.
+    """
+
+class SLSTMCell(_SLSTM, RecurrentCell):
+    """sLSTM, one time step.
+
+    h = o * c / n ;  c = f' * c- + i' * z ;  n = f' * n- + i'.
+    """
+
+class MinGRU(_MinGRU, RecurrentLayer):
+    """minGRU.
+
+    h = (1 - z) * h- + z * g ;  z = sigmoid(W_z x + b_z), g = W_g x + b_g.
+    """
+
+class MinGRUCell(_MinGRU, RecurrentCell):
+    """minGRU, one time step.
+
+    h = (1 - z) * h- + z * g ;  z = sigmoid(W_z x + b_z), g = W_g x + b_g.
     """

@@ -17,6 +17,8 @@ the state every so many steps only and runs each segment forward again before it
 Sequences that end within a batch, and states reset within a window, are selections around each
 step. Without lengths and resets these selections are not in the program.
 
+A cell that is linear in its state has no recurrent products: `linear.py` runs it over time.
+
 Nothing here depends on the cell: the equations are in `cells.py` alone. Reverse mode only, to any
 order (beyond the first at JAX's own speed); `unroll_plain` has forward mode too.
 """
@@ -29,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from rnnx import cells
+from rnnx import cells, linear
 from rnnx.cells import Carry, Cell, Params
 
 
@@ -59,7 +61,8 @@ def unroll(
       xs: (T, B, m) inputs.
       carry: state before the first step, each (B, n).
       mask: (B, n), the variational dropout mask of the state, the same at every step and block;
-        treated as a constant: no gradient reaches it.
+        treated as a constant: no gradient reaches it. It acts inside the products, so a linear
+        cell ignores it.
       dtype: of the matrix products' operands; sums and states are float32, and gradients have the
         types of what they belong to. When any array here or dtype is float64 (which needs
         `jax_enable_x64`), sums, states and products of dtype float32 are float64 instead.
@@ -85,7 +88,10 @@ def unroll(
     without_input = tuple({k: p for k, p in block.items() if k != "W"} for block in params)
 
     def run(steps: tuple[Any, Rows], carry: Carry) -> tuple[Carry, Array]:
-        ys, carry = _recur(cell, dtype, without_input, *steps, carry, mask)
+        if cells.CELLS[cell.kind].linear:
+            ys, carry = _linear(cell, without_input, *steps, carry)
+        else:
+            ys, carry = _recur(cell, dtype, without_input, *steps, carry, mask)
         return carry, ys
 
     carry, ys = in_segments(run, remat, (wx, rows), carry)
@@ -238,6 +244,20 @@ def _scan(
 
     carry, ys = lax.scan(body, carry, (wx, rows))
     return clean(ys, rows.valid), carry
+
+
+def _linear(
+    cell: Cell, params: Params, wx: tuple[Array, ...], rows: Rows, carry: Carry
+) -> tuple[Array, Carry]:
+    """The recurrence of a linear cell on input terms wx, each (T, B, G n)."""
+    pre = cells.make_pre(cell, params, wx, None, cells.matmul)
+    decay, addition = cells.CELLS[cell.kind].linear(*pre(0, carry[0]))
+    if rows.reset is not None:
+        decay = _select(rows.reset, jnp.zeros_like(decay), decay)
+    if rows.valid is not None:
+        decay = _select(rows.valid, decay, jnp.ones_like(decay))
+    hs = linear.recurrence(decay, clean(addition, rows.valid), carry[0])
+    return clean(hs, rows.valid), (hs[-1],)
 
 
 def _select(rows: Array, a: Array, b: Array) -> Array:

@@ -6,7 +6,8 @@ is (B, n); row vectors, so a product is `x @ W` or `s @ U`. Parameters are a fla
 arrays (see `shapes`). Every function also runs on complex arrays, which is what `gradient` uses.
 
 A `mask` (B, n) multiplies the state right before every matrix product with it and nowhere else.
-Every cell returns (new carry, output); the carry is the state, for `lstm` the pair (h, c).
+Every cell returns (new carry, output); the carry is the state, for `lstm` the pair (h, c), for
+`slstm` (h, c, n, m).
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import numpy as np
 
 Array = np.ndarray
 Params = dict[str, Array]
-Carry = Array | tuple[Array, Array]
+Carry = Array | tuple[Array, ...]
 
 
 def sigmoid(a: Array) -> Array:
@@ -165,6 +166,42 @@ def dtsrnn(
     return dtrnn(p, x, y_prev, depth=depth, kind=kind, mask=mask, shortcut=True)
 
 
+def slstm(
+    p: Params,
+    x: Array,
+    carry: tuple[Array, Array, Array, Array],
+    *,
+    kind: str = "additive",
+    mask: Array | None = None,
+) -> tuple[tuple[Array, Array, Array, Array], Array]:
+    """The paper's equations without a stabilizer, eq. 8 to 14; c and n are stored times exp(-m).
+
+    m is eq. 15, from the first input on: the m of the zero state (n = 0) stands for nothing.
+    """
+    h_prev, c_prev, n_prev, m_prev = carry
+    s = masked(h_prev, mask)
+    log_i = _gate(kind, p, "i", x, s)
+    f = sigmoid(_gate(kind, p, "f", x, s))
+    o = sigmoid(_gate(kind, p, "o", x, s))
+    z = np.tanh(_gate(kind, p, "z", x, s))
+    c = f * c_prev * np.exp(m_prev) + np.exp(log_i) * z
+    n = f * n_prev * np.exp(m_prev) + np.exp(log_i)
+    kept = np.log(f) + m_prev
+    new = (np.real(n_prev) == 0) | (np.real(log_i) > np.real(kept))
+    m = np.where(new, log_i, kept)
+    h = o * c / n
+    return (h, c * np.exp(-m), n * np.exp(-m), m), h
+
+
+def mingru(
+    p: Params, x: Array, h_prev: Array, *, kind: str = "additive", mask: Array | None = None
+) -> tuple[Array, Array]:
+    """No product with the state: nothing for kind or mask to act on."""
+    z = sigmoid(x @ p["W_z"] + p["b_z"])
+    h = (1.0 - z) * h_prev + z * (x @ p["W_g"] + p["b_g"])
+    return h, h
+
+
 CELLS: dict[str, Callable[..., tuple[Any, Array]]] = {
     "rnn": rnn,
     "lstm": lstm,
@@ -172,6 +209,8 @@ CELLS: dict[str, Callable[..., tuple[Any, Array]]] = {
     "rhn": rhn,
     "dtrnn": dtrnn,
     "dtsrnn": dtsrnn,
+    "slstm": slstm,
+    "mingru": mingru,
 }
 
 
@@ -198,10 +237,13 @@ def shapes(
     if cell == "rnn":
         out.update(W=(m, n), U=(n, n), b=(n,))
         vectors("")
-    elif cell in ("lstm", "gru"):
-        for g in "ifoz" if cell == "lstm" else "rug":
+    elif cell in ("lstm", "slstm", "gru"):
+        for g in "rug" if cell == "gru" else "ifoz":
             out.update({f"W_{g}": (m, n), f"U_{g}": (n, n), f"b_{g}": (n,)})
             vectors(f"_{g}")
+    elif cell == "mingru":
+        for g in "zg":
+            out.update({f"W_{g}": (m, n), f"b_{g}": (n,)})
     elif cell == "rhn":
         for g in "ht" if coupled else "htc":
             out[f"W_{g}"] = (m, n)

@@ -26,7 +26,10 @@ VARIANTS = [
         ("rhn", 3, {"coupled": False}),
         ("dtrnn", 3, {}),
         ("dtsrnn", 3, {}),
+        ("slstm", 1, {}),
+        ("mingru", 1, {}),
     ]
+    if integration == "additive" or not CELLS[kind].linear
 ]
 
 
@@ -35,7 +38,7 @@ def label(cell: Cell) -> str:
     return "-".join(filter(None, [cell.kind, str(cell.depth), cell.integration, *extras]))
 
 
-EVERY_KIND = [c for c in VARIANTS if c.integration == "mi"]
+EVERY_KIND = [c for c in VARIANTS if c.integration == "mi" or CELLS[c.kind].linear]
 every_cell = pytest.mark.parametrize("cell", VARIANTS, ids=label)
 every_kind = pytest.mark.parametrize("cell", EVERY_KIND, ids=label)
 # Every cell with a dropout mask, and two without.
@@ -64,6 +67,9 @@ def random_inputs(cell: Cell, seed: int = 1) -> tuple[Array, tuple[Array, ...], 
         jnp.asarray(0.5 * rng.standard_normal((B, N)), jnp.float32) for _ in range(cell.num_states)
     )
     mask = jnp.asarray(rng.random((B, N)) < 0.6, jnp.float32) / 0.6
+    if cell.kind == "slstm":  # n is a sum of positive numbers
+        h, c, n, m = carry
+        carry = h, c, 0.5 + jnp.abs(n), m
     return xs, carry, mask
 
 
@@ -156,7 +162,7 @@ def test_scan_equals_python_loop_equals_one_step_at_a_time(cell: Cell) -> None:
         close(a, np.asarray(c), 1e-6)
 
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("kind", [kind for kind in CELLS if not CELLS[kind].linear])
 def test_general_mi_with_alpha_0_and_betas_1_is_additive(kind: str) -> None:
     depth = 3 if CELLS[kind].deep else 1
     additive, mi = Cell(kind, "additive", depth), Cell(kind, "mi", depth)
@@ -185,6 +191,31 @@ def test_rhn_with_closed_transform_gates_is_the_identity(depth: int, coupled: bo
     ys, last = scan.unroll(cell, params, xs, carry)
     assert jnp.array_equal(last[0], carry[0])
     assert all(jnp.array_equal(y, carry[0]) for y in ys)
+
+
+@pytest.mark.parametrize("scale", [1, 1e4])
+def test_an_slstm_s_gates_weigh_its_candidates_however_extreme_they_are(scale: float) -> None:
+    """With U = 0, c / n at t is the mean of z_s, s <= t, weighted by exp(i_s) f_{s+1} .. f_t."""
+    cell = Cell("slstm")
+    (block,) = random_params(cell)
+    extreme = jnp.repeat(jnp.array([scale, scale, 1, 1], jnp.float32), N)  # i and f only
+    block = block | {"U": 0 * block["U"], "W": block["W"] * extreme}
+    xs, zero = random_inputs(cell)[0], cells.zero_carry(cell, B, N)
+
+    def run(block):
+        ys, (_, *others) = scan.unroll(cell, (block,), xs, zero)
+        return jnp.sum(ys**2) + sum(jnp.sum(jnp.sin(a)) for a in others), ys
+
+    slopes, ys = jax.grad(run, has_aux=True)(block)
+    assert all(jnp.isfinite(a).all() for a in jax.tree.leaves((slopes, ys)))
+    i, f, o, z = np.split(np.float64(xs) @ np.float64(block["W"]) + np.float64(block["b"]), 4, -1)
+    kept = np.cumsum(-np.logaddexp(0, -f), axis=0)  # log of f_1 .. f_t
+    for t in range(T):
+        logs = i[: t + 1] + kept[t] - kept[: t + 1]
+        weights = np.exp(logs - logs.max(axis=0))
+        mean = (weights * np.tanh(z[: t + 1])).sum(axis=0) / weights.sum(axis=0)
+        close(ys[t], reference.sigmoid(o[t]) * mean, 1e-5)
+    assert scale == 1 or (i.min() < -5e3 and i.max() > 5e3 and f.min() < -5e3 and f.max() > 5e3)
 
 
 def test_gradient_of_an_mi_rnn_step_is_the_paper_s_formula() -> None:
@@ -219,14 +250,17 @@ def test_initial_parameters_follow_the_recipes() -> None:
         assert (t == -4).all() and (c == 4).all()
         for p in (h, block["U"], block.get("W", block["U"])):
             assert jnp.abs(p).max() <= 0.04 and jnp.abs(p).max() > 0.035 and p.std() > 0.02
-    (lstm,) = cells.init(
-        Cell("lstm", "mi"), jax.random.key(0), 50, 60, forget_bias=1.5, mi_init=(2.0, 0.5, 0.25)
-    )
-    i, f, o, z = jnp.split(lstm["b"], 4)
-    assert (f == 1.5).all() and not (jnp.any(i) | jnp.any(o) | jnp.any(z))
-    assert (lstm["alpha"] == 2).all() and (lstm["beta1"] == 0.5).all()
-    assert (lstm["beta2"] == 0.25).all()
-    assert abs(float(jnp.abs(lstm["U"]).max()) - 60**-0.5) < 1e-3
+    for kind in ("lstm", "slstm"):
+        (lstm,) = cells.init(
+            Cell(kind, "mi"), jax.random.key(0), 50, 60, forget_bias=1.5, mi_init=(2.0, 0.5, 0.25)
+        )
+        i, f, o, z = jnp.split(lstm["b"], 4)
+        assert (f == 1.5).all() and not (jnp.any(i) | jnp.any(o) | jnp.any(z))
+        assert (lstm["alpha"] == 2).all() and (lstm["beta1"] == 0.5).all()
+        assert (lstm["beta2"] == 0.25).all()
+        assert abs(float(jnp.abs(lstm["U"]).max()) - 60**-0.5) < 1e-3
+    (mingru,) = cells.init(Cell("mingru"), jax.random.key(0), 50, 60, init_scale=0.04)
+    assert 0.039 < jnp.abs(mingru["W"]).max() <= 0.04 and not mingru["b"].any()
 
 
 def test_the_range_of_the_input_matrices_is_their_own() -> None:
@@ -254,6 +288,7 @@ def test_blocks_of_different_gates_and_depths_start_different() -> None:
         ({"integration": "im"}, "unknown integration"),
         ({"depth": 0}, "depth must be"),
         ({"kind": "lstm", "depth": 2}, "transition depth 1"),
+        ({"kind": "mingru", "integration": "mi"}, "mingru has no product of the state.* not mi"),
     ],
 )
 def test_impossible_cells_are_refused(options: dict, message: str) -> None:

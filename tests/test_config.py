@@ -45,7 +45,10 @@ def test_fields_that_contradict_each_other_are_refused() -> None:
     config.update(cell="lstm", depth=3)
     with pytest.raises(UserError, match="lstm has no transition depth"):
         configs.validate(config)
-    config.update(depth=1, tied=True, embed_size=7)
+    config.update(cell="mingru", depth=1, integration="mi")
+    with pytest.raises(UserError, match=r"mingru has no product of the state.* not mi"):
+        configs.validate(config)
+    config.update(cell="lstm", tied=True, embed_size=7)
     with pytest.raises(UserError, match="tied weights need embed_size"):
         tasks.of(config).check(config)
     config = configs.default()

@@ -13,7 +13,8 @@ from flax import nnx
 import rnnx
 from rnnx import cells
 
-NAMES = ("RNN", "LSTM", "GRU", "RHN", "MIRNN", "MILSTM", "MIGRU", "MIRHN", "DTRNN", "DTSRNN")
+NAMES = ("RNN", "LSTM", "GRU", "RHN", "MIRNN", "MILSTM", "MIGRU", "MIRHN", "DTRNN", "DTSRNN",
+         "SLSTM", "MinGRU")  # fmt: skip
 XS = jax.random.normal(jax.random.key(0), (3, 5, 4))  # (B, T, m)
 
 
@@ -126,6 +127,8 @@ OWN = {  # keywords that only some have
     "RHN": {"depth", "coupled", "transform_bias"},
     "DTRNN": {"depth"},
     "DTSRNN": {"depth"},
+    "SLSTM": {"forget_bias"},
+    "MinGRU": set(),
 }
 
 
@@ -134,11 +137,15 @@ def test_a_class_shows_what_its_cell_takes(name: str) -> None:
     cls, plain = getattr(rnnx, name), name.removeprefix("MI")
     kind = plain.removesuffix("Cell")
     signature = inspect.signature(cls).parameters
-    common = {"in_features", "hidden_features", "integration", "mi_init", "init_scale"}
-    assert signature.keys() == common | {"input_scale", "dtype", "rngs"} | OWN[kind]
-    assert signature["integration"].default == ("mi" if name.startswith("MI") else "additive")
-    module = cls(3, 4, integration="mi_simple", rngs=nnx.Rngs(0))
-    assert module.cell == rnnx.Cell(kind.lower(), "mi_simple")
+    common = {"in_features", "hidden_features", "init_scale", "input_scale", "dtype", "rngs"}
+    options = {} if kind == "MinGRU" else {"integration": "mi_simple"}
+    common |= {"integration", "mi_init"} if options else set()
+    assert signature.keys() == common | OWN[kind]
+    if options:
+        default = "mi" if name.startswith("MI") else "additive"
+        assert signature["integration"].default == default
+    module = cls(3, 4, **options, rngs=nnx.Rngs(0))
+    assert module.cell == rnnx.Cell(kind.lower(), **options)
     assert cls.__module__ == "rnnx.layers" and isinstance(module, getattr(rnnx, plain))
     assert all(f"  {keyword}: " in cls.__init__.__doc__ for keyword in OWN[kind])
     assert "= " in cls.__doc__  # an equation
@@ -166,6 +173,7 @@ def test_keywords_of_a_class_reach_its_cell_and_its_parameters() -> None:
         ("MIGRUCell", {"coupled": True}, TypeError, "MIGRUCell: got an unexpected"),
         ("RHN", {"depth": 0}, ValueError, "depth must be at least 1"),
         ("RNN", {"integration": "im"}, ValueError, "unknown integration"),
+        ("MinGRU", {"integration": "mi"}, TypeError, "MinGRU: got an unexpected"),
     ],
 )
 def test_what_a_cell_does_not_have_is_refused(name, options, error, message) -> None:

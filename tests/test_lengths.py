@@ -28,7 +28,7 @@ from test_cells import (
 )
 
 import rnnx
-from rnnx import scan
+from rnnx import linear, scan
 from rnnx.cells import Cell
 
 LENGTHS = np.array([2, T, 0])
@@ -36,6 +36,7 @@ ENDLESS = np.full(B, T)
 NEVER = np.zeros((T, B), bool)
 RESET = NEVER.copy()
 RESET[[0, 2, 3], [2, 1, 0]] = True  # row 0 at its second step that is not its own
+STATES = "hcnm"  # names of a carry's arrays
 CELLS = [*EVERY_KIND, Cell("gru", "mi_simple"), Cell("lstm")]
 every_cell = pytest.mark.parametrize("cell", CELLS, ids=label)
 
@@ -71,8 +72,8 @@ def run(unroll, cell, params, xs, carry, mask, bars, lengths, reset, **options) 
 
 def one_row(cell: Cell, arrays: dict, mask: np.ndarray, length: int, resets: np.ndarray) -> Any:
     """The reference on a row of its own, in as many runs as it has resets."""
-    params = {name: a for name, a in arrays.items() if name not in ("xs", "h", "c")}
-    state = tuple(arrays[name] for name in ("h", "c")[: cell.num_states])
+    params = {name: a for name, a in arrays.items() if name not in ("xs", *STATES)}
+    state = tuple(arrays[name] for name in STATES[: cell.num_states])
     starts = [0, *(t for t in range(length) if resets[t]), length]
     ys = []
     for start, stop in itertools.pairwise(starts):
@@ -89,7 +90,7 @@ def by_rows(cell: Cell, params, xs, carry, mask, bars, lengths, resets) -> Any:
     ys, last, gradients = [], [], []
     for b in range(B):
         row = slice(b, b + 1)
-        arrays = {"xs": xs[:, row]} | {n: c[row] for n, c in zip("hc", carry, strict=False)}
+        arrays = {"xs": xs[:, row]} | {n: c[row] for n, c in zip(STATES, carry, strict=False)}
         end = partial(one_row, cell, mask=mask[row], length=lengths[b], resets=resets[:, b])
 
         def weighed(arrays, end=end, row=row):
@@ -101,7 +102,7 @@ def by_rows(cell: Cell, params, xs, carry, mask, bars, lengths, resets) -> Any:
         ys.append(y)
         last.append(state)
         gradients.append(reference.gradient(weighed, named | arrays))
-    carries_bar = [tuple(g[n] for n in "hc"[: cell.num_states]) for g in gradients]
+    carries_bar = [tuple(g[n] for n in STATES[: cell.num_states]) for g in gradients]
     return (
         np.concatenate(ys, axis=1),
         jax.tree.map(lambda *a: np.concatenate(a), *last),
@@ -137,7 +138,9 @@ def test_rows_that_end_or_start_anew_equal_each_alone_in_float64(cell: Cell) -> 
             equal(ours, theirs, 1e-12)
 
 
-@pytest.mark.parametrize("cell", [Cell("rhn", "mi", depth=2), Cell("lstm")], ids=label)
+@pytest.mark.parametrize(
+    "cell", [Cell("rhn", "mi", depth=2), Cell("lstm"), Cell("slstm"), Cell("mingru")], ids=label
+)
 def test_segments_and_plain_autodiff_end_and_start_rows_alike(cell: Cell) -> None:
     with jax.enable_x64(True):
         params, xs, carry, mask, bars = case(cell)
@@ -146,6 +149,21 @@ def test_segments_and_plain_autodiff_end_and_start_rows_alike(cell: Cell) -> Non
         fast = run(scan.unroll, cell, *arrays)
         equal(run(scan.unroll, cell, *arrays, remat=3), fast, 1e-12)
         equal(run(scan.unroll_plain, cell, *arrays), fast, 1e-12)
+
+
+def test_a_linear_cell_in_parallel_over_time_ends_and_starts_rows_alike(monkeypatch) -> None:
+    """As accelerators run it, against single steps differentiated by JAX."""
+    cell = Cell("mingru")
+    with jax.enable_x64(True):
+        params, xs, carry, mask, bars = case(cell)
+        for lengths, resets in ((LENGTHS, RESET), (ENDLESS, RESET), (LENGTHS, NEVER)):
+            padded = nan_padding(xs, lengths), nan_padding(bars[0], lengths)
+            arrays = params, padded[0], carry, mask, (padded[1], bars[1]), lengths, resets
+            stepped = run(scan.unroll_plain, cell, *arrays)
+            monkeypatch.setattr(linear, "step_by_step", linear.in_parallel)
+            for remat in (0, 3):  # a function of its own: `run` is compiled anew
+                at_once = run(lambda *a, **o: scan.unroll(*a, **o), cell, *arrays, remat=remat)
+                equal(at_once, stepped, 1e-12)
 
 
 def test_bfloat16_operands_and_float32_sums() -> None:

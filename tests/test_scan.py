@@ -17,7 +17,7 @@ from test_cells import (
     random_params,
 )
 
-from rnnx import cells, scan
+from rnnx import cells, linear, scan
 from rnnx.cells import Cell
 
 
@@ -71,7 +71,7 @@ def test_gradients_equal_finite_differences() -> None:
 
 @pytest.mark.parametrize(
     "cell",
-    [Cell("lstm", "mi"), Cell("gru", "mi", reset_after=True), Cell("rhn", "mi", 3)],
+    [Cell("lstm", "mi"), Cell("gru", "mi", reset_after=True), Cell("rhn", "mi", 3), Cell("mingru")],
     ids=label,
 )
 def test_second_derivatives_equal_autodiff(cell: Cell) -> None:
@@ -90,10 +90,54 @@ def test_second_derivatives_equal_autodiff(cell: Cell) -> None:
         close(ours, np.asarray(theirs), 1e-5)
 
 
+@pytest.mark.parametrize("way", [linear.step_by_step, linear.in_parallel])
+def test_a_linear_recurrence_is_a_loop_over_time(way, monkeypatch) -> None:
+    """Values, gradients and their gradients; odd lengths, and decays from 0 to 1."""
+    monkeypatch.setattr(linear, "step_by_step", way)  # what the CPU runs
+
+    def looped(decay, addition, h):
+        hs = []
+        for a, b in zip(decay, addition, strict=True):
+            h = a * h + b
+            hs.append(h)
+        return jnp.stack(hs)
+
+    def slopes(f, *arrays):
+        return jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1, 2))(*arrays)
+
+    def curvatures(f, *arrays):
+        def squares(*a):
+            return sum(jnp.sum(s**2) for s in slopes(f, *a))
+
+        return jax.grad(squares, (0, 1, 2))(*arrays)
+
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        for steps in (1, 2, 7):
+            decay = rng.choice([0, 1, *rng.random(6)], size=(steps, B, N))
+            arrays = decay, rng.standard_normal((steps, B, N)), rng.standard_normal((B, N))
+            arrays = jax.tree.map(jnp.asarray, arrays)
+            ours, theirs = (
+                (f(*arrays), slopes(f, *arrays), curvatures(f, *arrays))
+                for f in (linear.recurrence, looped)
+            )
+            for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+                close(a, np.asarray(b), 1e-13)
+
+
+@pytest.mark.parametrize("platform, loops", [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_a_linear_cell_has_no_loop_over_time_on_accelerators(platform: str, loops: bool) -> None:
+    cell = Cell("mingru")
+    params, (xs, carry, _) = random_params(cell), random_inputs(cell)
+    update = jax.jit(jax.grad(lambda p: jnp.sum(scan.unroll(cell, p, xs, carry)[0])))
+    program = update.trace(params).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.while" in program) == loops
+
+
 @pytest.mark.parametrize(
     "cell, remat",
     [(Cell("rhn", "mi", depth=3), remat) for remat in (1, 2, T - 1, T)]
-    + [(Cell("lstm"), T - 1), (Cell("gru", "mi"), 2)],
+    + [(Cell("lstm"), T - 1), (Cell("gru", "mi"), 2), (Cell("slstm"), 3), (Cell("mingru"), 3)],
 )
 def test_recomputing_changes_nothing(cell: Cell, remat: int) -> None:
     params, (xs, carry, mask) = random_params(cell), random_inputs(cell)
@@ -124,7 +168,9 @@ def test_recomputing_saves_memory() -> None:
     assert bytes_used(20) < recorded / 3
 
 
-@pytest.mark.parametrize("cell", [Cell("lstm", "mi"), Cell("rhn", "mi", depth=3)], ids=label)
+@pytest.mark.parametrize(
+    "cell", [Cell("lstm", "mi"), Cell("rhn", "mi", depth=3), Cell("mingru")], ids=label
+)
 def test_gradients_survive_jit_and_vmap(cell: Cell) -> None:
     xs, carry, _ = random_inputs(cell)
 

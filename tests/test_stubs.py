@@ -55,7 +55,7 @@ def layers_stub() -> str:
 
 def constructor_stub(kind: str) -> str:
     """What all classes of a kind of cell have in common, as a base: the `__init__`."""
-    cls, arguments = layers.BY_NAME[kind.upper()], []
+    cls, arguments = layers.BY_NAME[CELLS[kind].class_name], []
     for p in inspect.signature(cls).parameters.values():
         if p.kind is p.KEYWORD_ONLY and "*" not in arguments:
             arguments.append("*")
@@ -77,12 +77,13 @@ def class_stub(cls: type) -> str:
     summary, equation, *_ = inspect.getdoc(cls).split("\n\n")
     doc = textwrap.indent(f"{summary}\n\n{equation}", 4 * " ").lstrip()
     base = cls.__base__.__name__
-    bases = base if cls.__base__ in bases_of(kind) else f"_{kind.upper()}, {base}"
+    bases = base if cls.__base__ in bases_of(kind) else f"_{CELLS[kind].class_name}, {base}"
     return f'class {cls.__name__}({bases}):\n    """{doc}\n    """\n'
 
 
 def bases_of(kind: str) -> tuple[type, type]:
-    return layers.BY_NAME[kind.upper()], layers.BY_NAME[f"{kind.upper()}Cell"]
+    name = CELLS[kind].class_name
+    return layers.BY_NAME[name], layers.BY_NAME[f"{name}Cell"]
 
 
 def package_stub() -> str:

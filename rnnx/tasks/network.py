@@ -8,7 +8,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx import model, tasks
-from rnnx.cells import Cell
+from rnnx.cells import CELLS, Cell
 from rnnx.errors import UserError
 
 
@@ -48,6 +48,8 @@ def parameter_count(config: ConfigDict, spec: Any) -> int:
 
 def recurrent_bytes(config: ConfigDict) -> int:
     """Bytes of all recurrent matrices of a resolved config, as the products take them."""
+    if CELLS[config.cell].linear:
+        return 0
     gates = sum(map(len, cell_of(config).blocks))
     size = jnp.dtype(config.dtype).itemsize
     return size * config.num_layers * gates * config.hidden_size**2
