@@ -17,20 +17,11 @@ from rnnx.dropout import Masks, Rates
 from rnnx.errors import UserError
 from rnnx.model import LanguageModel, restarted
 from rnnx.tasks import dynamic, monte_carlo
+from rnnx.tasks.measures import bits, perplexity
 from rnnx.tasks.network import cell_of, stack_options
 from rnnx.tasks.task import Dataset, Scores, Sums, Task, Unit, over_window
 
 FULL_STEPS = 256  # time steps a call at batch 1; the score does not depend on it
-
-
-def perplexity(nll: float) -> float:
-    """exp of a mean in nats; inf where that overflows."""
-    return math.exp(nll) if nll < 700 else math.inf
-
-
-def bits(nll: float) -> float:
-    """A mean in nats, in bits."""
-    return nll / math.log(2)
 
 
 class Language(Task):
