@@ -16,6 +16,7 @@ EXTRAS = {
     ),
     "sweep": ("optuna", "sqlalchemy"),
     "report": ("matplotlib",),
+    "data": ("pandas", "pyarrow", "sklearn"),
 }  # fmt: skip
 
 
