@@ -62,6 +62,9 @@ FIELDS: dict[str, Field] = {
     "stride": Field(1, "score a forecast from every so many steps", low=1, tasks=_SERIES),
     "anchor": Field("season", "what a forecast is the change from: nothing, the last value, or the "
                     "same time last season", ("none", "last", "season"), tasks=_SERIES),
+    "scaling": Field("series", "inputs are scaled by each series' training part, or each window by "
+                     "its own warm-up too", ("series", "window"), tasks=_SERIES),
+    "separate": Field(False, "every target column is a series of its own", tasks=_SERIES),
     "head": Field("gaussian", "what is predicted of each value: mean and spread, or quantiles",
                   ("gaussian", "quantile"), tasks=_SERIES),
     "levels": Field((0.1, 0.5, 0.9), "of the quantiles; the first and last are the interval",

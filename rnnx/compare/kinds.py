@@ -223,10 +223,16 @@ class _Forecasts:
         error = np.where(seen, np.abs(truth - forecast), 0.0)
         loss = error / kind.divisor[s]
         first = kind.origins[s][0]
-        self.total[kind.offsets[s] + (origins - first) // kind.config.stride] = loss.sum(axis=(1, 2))
+        self.total[kind.offsets[s] + (origins - first) // kind.config.stride] = loss.sum(
+            axis=(1, 2)
+        )
         self.by_step += loss.sum(axis=(0, 2)), seen.sum(axis=(0, 2))
         scaled = error / kind.std[s]
-        parts = {"MAE, scaled": scaled, "MSE, scaled": scaled**2, "MASE": error / kind.mase_scale[s]}
+        parts = {
+            "MAE, scaled": scaled,
+            "MSE, scaled": scaled**2,
+            "MASE": error / kind.mase_scale[s],
+        }
         if len(kind.series.targets) == 1:
             parts |= {"MAE": error, "MSE": error**2}
             parts["sMAPE"] = np.where(seen, 200 * error / (np.abs(truth) + np.abs(forecast)), 0)

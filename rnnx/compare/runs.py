@@ -83,9 +83,7 @@ class Trainings:
         first ten trials), as its seeds are the same.
         """
         config, arguments = self._with(candidate.point)
-        sweep = SweepPlan(
-            config, arguments, space=space.search(SEARCH), trials=self.plan.trials
-        )
+        sweep = SweepPlan(config, arguments, space=space.search(SEARCH), trials=self.plan.trials)
         return self._train(f"tune/{candidate.key}", "tune", sweep, lambda _: candidate.key)
 
     def tables(self, stage: str, points: Sequence[tuple[str, Overrides]]) -> list[Run]:

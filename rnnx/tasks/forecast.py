@@ -32,8 +32,8 @@ class Forecast(Task):
     training part. Of each value the network gives a mean and a standard deviation, or quantiles,
     and is trained on likelihood or pinball loss.
 
-    Scores are means over origins, steps ahead and columns, of scaled values: mae, mse, and loss,
-    that of training. Values that are missing in the data are left out.
+    Scores are means over origins, steps ahead and columns, of scaled values: mae, mse, and what
+    is trained, nll or pinball. Values that are missing in the data are left out.
     """
 
     primary, counted = "mae", "values"
@@ -61,6 +61,8 @@ class Forecast(Task):
             **options,
         )
         series = shortened(series, config.fraction)
+        if config.separate:
+            series = separated(series)
         sizes = tuple(
             sum(map(len, origins_of(series, part, config.horizon))) for part in PARTS.values()
         )
@@ -120,6 +122,7 @@ class Forecast(Task):
             season={"none": 0, "last": 1, "season": spec["season"]}[config.anchor],
             levels=config.levels if config.head == "quantile" else (),
             recursive=config.decode == "recursive",
+            local=config.scaling == "window",
             rngs=rngs,
             **stack_options(config),
         )
@@ -151,7 +154,7 @@ class Forecast(Task):
         return costs, carries, {
             "mae": (jnp.sum(jnp.abs(errors)), count),
             "mse": (jnp.sum(errors**2), count),
-            "loss": (jnp.sum(losses), count),
+            "pinball" if net.levels else "nll": (jnp.sum(losses), count),
         }  # fmt: skip
 
     def unit(self, config: ConfigDict) -> Unit:
@@ -260,6 +263,26 @@ def shortened(series: Series, fraction: float) -> Series:
         for name in ("values", "covariates", "ahead", "times")
     }
     return series._replace(ends=series.ends - np.array(drop)[:, None], **cut)
+
+
+def separated(series: Series) -> Series:
+    """Every target column as a series of its own, named after it."""
+    pairs = [(i, k) for i in range(len(series.names)) for k in range(len(series.targets))]
+    if len(series.targets) == 1:
+        return series
+
+    def named(i: int, k: int) -> str:
+        return " ".join(filter(None, (series.names[i], series.targets[k])))
+
+    return series._replace(
+        names=tuple(named(i, k) for i, k in pairs),
+        targets=("value",),
+        values=[series.values[i][:, k : k + 1] for i, k in pairs],
+        covariates=[series.covariates[i] for i, _ in pairs],
+        ahead=[series.ahead[i] for i, _ in pairs],
+        times=[series.times[i] for i, _ in pairs],
+        ends=series.ends[[i for i, _ in pairs]],
+    )
 
 
 def first(origins: list[np.ndarray], count: int) -> list[np.ndarray]:

@@ -13,6 +13,9 @@ from rnnx.dropout import Masks
 from rnnx.model import VectorModel
 
 
+_LEAST_SPREAD = 0.1
+
+
 class Columns(NamedTuple):
     """How many columns of each kind the inputs hold, in this order."""
 
@@ -45,6 +48,7 @@ class Forecaster(VectorModel):
         season: int,
         levels: tuple[float, ...],
         recursive: bool,
+        local: bool,
         rngs: nnx.Rngs,
         **options: Any,
     ):
@@ -54,9 +58,10 @@ class Forecaster(VectorModel):
           horizon, warmup, season: H; the steps of a window that make no forecast; S.
           levels: of the quantiles; () for a mean and a standard deviation.
           recursive: one step at a time.
+          local: scale each window by the mean and spread of its warm-up too.
         """
         self.columns, self.horizon, self.warmup, self.season = columns, horizon, warmup, season
-        self.levels, self.recursive = levels, recursive
+        self.levels, self.recursive, self.local = levels, recursive, local
         self.numbers = len(levels) or 2  # of each forecast value
         self.steps = 1 if recursive else horizon  # that the head gives
         width = columns.targets + columns.past + columns.known + columns.given * self.steps
@@ -69,10 +74,31 @@ class Forecaster(VectorModel):
         the warm-up."""
         xs, ahead = (jnp.swapaxes(batch[name], 0, 1) for name in ("inputs", "ahead"))
         steps = batch["values"].shape[1] - len(xs)
+        level, spread = self._local(xs)
+        xs = xs.at[..., : self.columns.targets].set(
+            (xs[..., : self.columns.targets] - level) / spread
+        )
         if self.recursive and steps > 1:
-            return self._rollout(xs, ahead, steps)
-        ys, _ = self.outputs(self._with_given(xs, ahead), None, masks)
-        return self._anchored(self.project(ys[self.warmup :]), self._anchors(xs))
+            found = self._rollout(xs, ahead, steps)
+        else:
+            ys, _ = self.outputs(self._with_given(xs, ahead), None, masks)
+            found = self._anchored(self.project(ys[self.warmup :]), self._anchors(xs))
+        if not self.local:
+            return found
+        level, spread = level[:, None, :, None], spread[:, None, :, None]  # (B, 1, K, 1)
+        if self.levels:
+            return found * spread + level
+        return jnp.concatenate(
+            [found[..., :1] * spread + level, found[..., 1:] + jnp.log(spread)], -1
+        )
+
+    def _local(self, xs: Array) -> tuple[Array, Array]:
+        """Mean and spread (B, K) of the targets' warm-up; 0 and 1 unless they are asked for."""
+        warmup = xs[: self.warmup, :, : self.columns.targets]
+        if not self.local:
+            return jnp.zeros_like(warmup[0]), jnp.ones_like(warmup[0])
+        # At least a tenth of the series' own: a window may be constant.
+        return jnp.mean(warmup, axis=0), jnp.maximum(jnp.std(warmup, axis=0), _LEAST_SPREAD)
 
     def center(self, forecasts: Array) -> Array:
         """The forecast itself, (..., K): the mean, or the median."""

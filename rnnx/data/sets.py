@@ -1,0 +1,1 @@
+SETS = ("etth1", "m4_hourly", "cmapss")
