@@ -19,6 +19,7 @@ from absl import flags
 from rnnx import cli, tasks, workdir
 from rnnx.analysis import numbers, pictures
 from rnnx.analysis.page import page, png
+from rnnx.cells import CELLS
 from rnnx.display import Display
 from rnnx.errors import UserError, writing
 from rnnx.tasks.language import Language
@@ -42,12 +43,16 @@ def subject(folder: Path, split: str, data_dir: str = "") -> numbers.Subject:
       data_dir: of the raw corpus files, if it is not the one used in training.
 
     Raises:
-      UserError: when folder holds no run, a run of piano rolls, or one of another corpus than the
-        one found here.
+      UserError: when folder holds no run, a run of piano rolls, one of a linear cell, or one of
+        another corpus than the one found here.
     """
     config = workdir.read_config(folder)
     if not isinstance(tasks.of(config), Language):
         raise UserError(f"{folder} holds no language model: the analysis reads texts")
+    if CELLS[config.cell].linear:
+        raise UserError(
+            f"{folder} holds a {CELLS[config.cell].name}, a linear cell: the analysis is of others"
+        )
     config.data_dir = data_dir or config.data_dir
     dataset = load_data(folder, config, lambda line: print(line, file=sys.stderr))
     return numbers.Subject(folder, dataset.splits[split])

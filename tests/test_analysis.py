@@ -107,6 +107,17 @@ def test_gates_of_every_cell(fields: dict) -> None:
     assert all(np.all((c > 0) & (c < 1)) for c in carried)
 
 
+def test_an_exponential_gate_is_shown_neither_as_a_gate_nor_as_a_candidate() -> None:
+    config, graphdef, params = built(cell="slstm")
+    net = model.merge(graphdef, params)
+    _, _, (inside,) = trace.through(
+        net, text(12)[:, None].astype(np.int32), net.stack.zero_carry(1)
+    )
+    assert inside.gates[0].keys() == {"f", "o", "z"}
+    found, _ = gates.over_text(graphdef, params, network.cell_of(config), text(12), V)
+    assert [gate.name for gate in found] == ["forget gate", "output gate"]
+
+
 def test_memory_length_is_the_time_constant() -> None:
     assert gates.memory_length(np.array([np.exp(-1 / 7)])) == pytest.approx(7)
 

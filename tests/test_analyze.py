@@ -12,7 +12,7 @@ from conftest import QUIET, call_module, run_module, small, train
 from rnnx import analyze, data
 from rnnx.analysis import numbers, pictures
 from rnnx.analysis.page import page, png
-from rnnx.errors import Outage
+from rnnx.errors import Outage, UserError
 
 ALWAYS = {"discs", "discs_training", "lesions", "gradients", "activations", "memory"}
 KINDS = {
@@ -24,6 +24,10 @@ KINDS = {
     "rhn": (
         {"cell": "rhn", "depth": 3, "integration": "additive", "coupled": False},
         {"initial_radii", "discs_fresh", "gates", "gates_tokens", "units"},
+    ),
+    "slstm": (
+        {"cell": "slstm", "depth": 1, "integration": "additive"},
+        {"gates", "gates_tokens"},
     ),
     "dtrnn": ({"cell": "dtrnn", "depth": 2, "integration": "mi_simple"}, set()),
 }  # fmt: skip
@@ -105,6 +109,12 @@ def test_the_analysis_is_a_function_that_needs_no_flags(text: Path, tmp_path: Pa
         assert np.array_equal(found.tokens, getattr(corpus, split))
     with pytest.raises(Outage, match="cannot write to"):
         analyze.analyze(tmp_path / "run", None, text / "pictures", "valid", "", QUIET)
+
+
+def test_a_run_of_a_linear_cell_is_refused(text: Path, tmp_path: Path) -> None:
+    train(small(text, epochs=1, cell="mingru", depth=1, integration="additive"), tmp_path / "run")
+    with pytest.raises(UserError, match="holds a minGRU, a linear cell"):
+        analyze.subject(tmp_path / "run", "valid")
 
 
 def test_text_from_a_run_is_escaped() -> None:

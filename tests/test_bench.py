@@ -41,6 +41,13 @@ def test_reading_one_token_reads_every_weight_once() -> None:
     assert "update" not in work and "recurrence backward" not in work
 
 
+def test_a_linear_cell_has_no_recurrent_products() -> None:
+    case = cases._case("mingru", "", 50, cell="mingru", hidden_size=8, batch_size=2, num_steps=5)
+    work = {phase.name: phase for phase in cases.phases(case)}
+    assert work["recurrence forward"].flops == work["recurrence forward"].bytes == 0
+    assert work["input products"].flops == 3 * 2 * 10 * 50 * 16
+
+
 @pytest.mark.parametrize("name", ["rhn", "milstm"])
 def test_plain_jax_learns_as_we_do(name: str) -> None:
     """Four updates on one window: losses fall alike, whatever the number of windows a call."""

@@ -20,7 +20,11 @@ GATES = {
     ("lstm", "o"): "output gate",
     ("gru", "r"): "reset gate",
     ("gru", "u"): "update gate",
+    ("slstm", "f"): "forget gate",
+    ("slstm", "o"): "output gate",
 }
+# Neither a gate between 0 and 1 nor a candidate: an exponential without an upper bound.
+_LEFT_OUT = ("slstm", "i")
 
 
 class Layer(NamedTuple):
@@ -47,7 +51,11 @@ def through_layer(
 
         after = CELLS[cell.kind].transition(pre, carry, cell)
         gates = tuple(
-            {letter: _activation(cell, letter)(a) for letter, a in zip(name, parts, strict=True)}
+            {
+                letter: _activation(cell, letter)(a)
+                for letter, a in zip(name, parts, strict=True)
+                if (cell.kind, letter) != _LEFT_OUT
+            }
             for name, parts in zip(cell.blocks, seen, strict=True)
         )
         return after, (carry, gates)
