@@ -1,1 +1,0 @@
-SETS = ("etth1", "m4_hourly", "cmapss")
