@@ -16,7 +16,7 @@ import numpy as np
 from rnnx.data import times
 from rnnx.data.archives import Sample, counterpart, read_npz, read_ts, read_tsv
 from rnnx.data.cmapss import read_cmapss
-from rnnx.data.frame import Remarks, need, numbers, numeric, read_frame
+from rnnx.data.frame import Remarks, need, numbers, numeric, read_frame, stripped
 from rnnx.data.parting import part_classes, part_numbers
 from rnnx.data.regular import forward
 from rnnx.data.series import Labelled
@@ -163,7 +163,10 @@ def _sequences(
     import pandas as pd
 
     target, group, time = others
-    codes, ids = pd.factorize(frame[group].astype("str"))
+    text = stripped(frame[group])
+    if (text == "").any():
+        raise UserError(f"--group={group} is empty in row {int((text == '').argmax()) + 1:,}")
+    codes, ids = pd.factorize(text)
     if len(ids) == len(frame) > 1:
         raise UserError(f"--group={group}: every row has another id, so no sequence has two steps")
     order = np.argsort(codes, kind="stable")
@@ -178,8 +181,7 @@ def _sequences(
     cuts = np.searchsorted(codes[order], np.arange(1, len(ids)))
     inputs = np.split(np.where(np.isinf(values), np.nan, values), cuts)
     if kind == "classify":
-        text = frame[target].astype("str").to_numpy(object)[order]
-        parts: list[np.ndarray] = np.split(text, cuts)
+        parts = np.split(stripped(frame[target]).to_numpy(object)[order], cuts)
         labels, steps = [str(part[0]) for part in parts], []
         for name, part in zip(ids, parts, strict=True):
             if len(found := set(part)) > 1:
@@ -287,8 +289,9 @@ def _plain(label: str) -> str:
         number = float(label)
     except ValueError:
         return label
-    return str(int(number)) if number == int(number) else label \
-        if np.isfinite(number) else ""  # fmt: skip
+    if np.isnan(number):
+        return ""
+    return str(int(number)) if np.isfinite(number) and number == int(number) else label
 
 
 def _order(label: str) -> tuple[int, float, str]:
