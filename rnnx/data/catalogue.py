@@ -48,6 +48,9 @@ _SUMS = {
     "text8": "6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
     "enwik8.zip": "547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
     "enwik8": "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
+    "ETTh1.csv": "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066",
+    "Hourly-train.csv": "ea59b7783573c49077a835ab6465c7d66f1474783360f310988a9a737fbca62f",
+    "Hourly-test.csv": "71a57fccb15e534d973626ada4fb87febf789e9317715b7cc6dd3b5f90db6f42",
     "JSB_Chorales.mat": "ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4",
 }
 
@@ -76,3 +79,18 @@ SOURCES = {
     "jsb": Source("roll", _JSB, (13_807, 4_602, 4_725, 88), rolls.keys),
 }
 BUILT_IN = (*SOURCES, "python")
+
+# Tables of numbers: the folder that may hold the files, and the files by part. Sums computed from
+# the files.
+_ETT = "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small"
+_M4 = "https://raw.githubusercontent.com/Mcompetitions/M4-methods/master/Dataset"
+NUMBERS = {
+    "etth1": ("series", {"train": _raw(_ETT, "ETTh1.csv", 2_589_657)}),
+    "m4_hourly": (
+        "m4",
+        {
+            "train": _raw(f"{_M4}/Train", "Hourly-train.csv", 2_347_115),
+            "test": _raw(f"{_M4}/Test", "Hourly-test.csv", 132_820),
+        },
+    ),
+}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rnnx.data import times
-from rnnx.data.frame import need, numbers, numeric
+from rnnx.data.frame import need, numbers, numeric, stripped
 from rnnx.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def choose(
 
 def _counts(column: "pd.Series") -> bool:
     values = numbers(column, "column")
-    return len(values) > 1 and bool((np.diff(values) == 1).all())
+    return len(values) > 1 and bool((values == values[0] + np.arange(len(values))).all())
 
 
 def read_columns(frame: "pd.DataFrame", columns: Columns, notes: list[str]) -> Table:
@@ -94,9 +94,10 @@ def read_columns(frame: "pd.DataFrame", columns: Columns, notes: list[str]) -> T
     at, dated = _times(frame, columns.time, notes)
     labels = None
     if columns.group:
-        labels = frame[columns.group].astype("str").to_numpy(object)
-        if (bad := (labels == "") | frame[columns.group].isna().to_numpy()).any():
-            raise UserError(f"group {columns.group!r} is empty in row {int(np.argmax(bad)) + 1:,}")
+        labels = stripped(frame[columns.group]).to_numpy(object)
+        if (labels == "").any():
+            row = int(np.argmax(labels == "")) + 1
+            raise UserError(f"--group={columns.group} is empty in row {row:,}")
     roles = ("target", "covariate", "known column")
     values = []
     for role, names in zip(roles, columns[1:4], strict=True):

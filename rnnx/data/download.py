@@ -43,14 +43,25 @@ class RawFiles:
     Raises UserError when a file that is there has another sum.
     """
 
-    def __init__(self, files: Sequence[Raw], data_dir: str, say: Callable[[str], None]):
-        """say: called with a line of text before and during a download."""
+    def __init__(
+        self,
+        files: Sequence[Raw],
+        data_dir: str,
+        say: Callable[[str], None],
+        folder: str = "ptb",
+    ):
+        """Looks for the files.
+
+        Args:
+          say: called with a line of text before and during a download.
+          folder: below that place, where files may lie too.
+        """
         place = data_dir or os.environ.get("RNNX_DATA") or cache.root() / "raw"
         self._folder, self._files, self._say = Path(place).expanduser(), files, say
         self._found: dict[Raw, Path] = {}
         for raw in files:
             for form in filter(None, (raw, raw.member)):  # packed or not
-                for path in (self._folder / "ptb" / form.name, self._folder / form.name):
+                for path in (self._folder / folder / form.name, self._folder / form.name):
                     if path.is_file():
                         _check(path, form.sha256)
                         self._found[raw] = path
@@ -60,8 +71,8 @@ class RawFiles:
         """The sha256 of what is read, by file name."""
         return {raw.content.name: raw.content.sha256 for raw in self._files}
 
-    def read(self) -> dict[str, bytes]:
-        """The bytes of each file by name, downloaded where they are missing.
+    def fetch(self) -> dict[str, Path]:
+        """Where each file is, by its name; downloaded where it is missing.
 
         Raises Outage when a download fails.
         """
@@ -69,8 +80,16 @@ class RawFiles:
         for raw in missing:
             _download(raw, missing, self._folder, self._say)
             self._found[raw] = self._folder / raw.name
+        return {raw.name: self._found[raw] for raw in self._files}
+
+    def read(self) -> dict[str, bytes]:
+        """The bytes of each file by name, downloaded where they are missing.
+
+        Raises Outage when a download fails.
+        """
+        paths = self.fetch()
         return {
-            raw.content.name: content(self._found[raw], raw.content.sha256) for raw in self._files
+            raw.content.name: content(paths[raw.name], raw.content.sha256) for raw in self._files
         }
 
 

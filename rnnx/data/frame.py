@@ -70,7 +70,7 @@ def content(path: str | Path) -> bytes:
     if not path.is_file():
         raise UserError(f"{path} is {'a folder' if path.is_dir() else 'not there'}: name a file")
     data = path.read_bytes()
-    if not data.strip():
+    if not data.removeprefix(b"\xef\xbb\xbf").strip():
         raise UserError(f"{path} is empty")
     return data
 
@@ -100,8 +100,13 @@ def sniff(path: str | Path, text: str) -> Form:
     lines = [line for line in head.split("\n") if line.strip()][: _LINES + 1]
     if len(head) < len(text) and len(lines) > 2:
         lines = lines[:-1]  # it may be cut
+    if not lines:  # only spaces of other alphabets
+        raise UserError(f"{path} is empty")
     for separator in ("\t", ";", ","):
-        rows = list(csv.reader(lines, delimiter=separator))
+        try:
+            rows = list(csv.reader(lines, delimiter=separator))
+        except csv.Error as error:
+            raise UserError(f"{path} is no table: {error}") from error
         counts = [len(row) for row in rows]
         if counts[0] > 1 and max(counts) == counts[0]:
             break
@@ -167,7 +172,6 @@ def _csv(path: Path, data: bytes, text: set[str]) -> "pd.DataFrame":
                 na_values={name: MISSING for name in form.columns if name not in text},
                 keep_default_na=False, dtype=dict.fromkeys(text & set(form.columns), "str"),
                 skipinitialspace=True, skip_blank_lines=len(form.columns) > 1, low_memory=False,
-                float_precision="round_trip",
             )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
@@ -213,12 +217,13 @@ def numeric(column: "pd.Series") -> bool:
     if pd.api.types.is_datetime64_any_dtype(column):
         return False
     some = column.dropna()[:1000]
-    found = pd.to_numeric(_stripped(some), errors="coerce")
+    found = pd.to_numeric(stripped(some), errors="coerce")
     return bool(len(some)) and bool(found.notna().mean() > 0.5)
 
 
-def _stripped(column: "pd.Series") -> "pd.Series":
-    return column.astype("str").str.strip()
+def stripped(column: "pd.Series") -> "pd.Series":
+    """A column as text without spaces around; "" where a value is missing."""
+    return column.astype("str").where(column.notna(), "").str.strip()
 
 
 def numbers(column: "pd.Series", what: str) -> np.ndarray:
@@ -233,7 +238,7 @@ def numbers(column: "pd.Series", what: str) -> np.ndarray:
         return column.to_numpy(np.float64, na_value=np.nan)
     if kinds.is_datetime64_any_dtype(column):
         raise UserError(f"{what} {column.name!r} holds times, not numbers")
-    text = _stripped(column)
+    text = stripped(column)
     missing = column.isna() | text.isin(MISSING)
     found = pd.to_numeric(text.mask(missing), errors="coerce")
     wrong = (found.isna() & ~missing).to_numpy()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnnx.data.calendar import FIXED
+from rnnx.data.frame import stripped
 from rnnx.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def parse(column: "pd.Series", notes: list[str]) -> np.ndarray:
             notes.append(f"times of {name!r} are of {column.dt.tz}: taken as UTC")
             got = column.dt.tz_convert("UTC").dt.tz_localize(None)
     else:
-        text = column.astype("str").str.strip()
+        text = stripped(column)
         zoned = text.str.contains(r":\d\d(?:\.\d+)?\s*(?:Z|[+-]\d\d:?\d\d)$", regex=True).any()
         got = _best(text, bool(zoned), name, notes)
         if zoned:
@@ -99,7 +100,7 @@ def is_time(column: "pd.Series") -> bool:
     if pd.api.types.is_numeric_dtype(column):
         return False
     some = column.dropna()[:50]
-    text = some.astype("str").str.strip()
+    text = stripped(some)
     shaped = text.str.contains(r"\d\d|\d[-/.]\d", regex=True) & ~text.str.fullmatch(r"[\d.,+-]*")
     dated = text.str.fullmatch(r"\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?")
     if not len(some) or not (shaped | dated).all():
@@ -160,7 +161,7 @@ def joined(frame: "pd.DataFrame", names: Sequence[str], notes: list[str]) -> np.
         )
     date, clock = (frame[name] for name in names)
     if not pd.api.types.is_numeric_dtype(clock):
-        both = date.astype("str").str.strip() + " " + clock.astype("str").str.strip()
+        both = stripped(date) + " " + stripped(clock)
         return parse(both.rename("+".join(names)), notes)
     hours = clock.to_numpy(np.float64, na_value=np.nan)
     inside = (hours >= 0) & (hours <= 24)
@@ -185,7 +186,7 @@ def guess(frame: "pd.DataFrame", exclude: Sequence[str]) -> str:
             other = lowered.get(name)
             if other in (None, found):
                 continue
-            clock = frame[other].dropna()[:50].astype("str").str.strip()
+            clock = stripped(frame[other].dropna()[:50])
             if clock.str.fullmatch(r"\d{1,2}(\.0|:\d\d(:\d\d)?)?").all():
                 return f"{found}+{other}"
     return found
