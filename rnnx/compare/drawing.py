@@ -75,6 +75,7 @@ def scale(axis: Axis, values: Iterable[float]) -> None:
         return
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
     decades = math.log10(max(values) / min(values))
+    between = (1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)
     axis.set_major_locator(
         LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3)[: 3 - (decades > 4)])
     )
@@ -170,6 +171,21 @@ def _shared(one: Bbox, other: Bbox) -> float:
     """The area that two boxes have in common."""
     common = Bbox.intersection(one, other)
     return common.width * common.height if common else 0.0
+
+
+def line_of(values: list | None) -> np.ndarray:
+    """An array, NaN where a value is missing."""
+    return np.asarray([np.nan if v is None else v for v in values or []], float)
+
+
+def short(text: str, most: int = 32) -> str:
+    """The beginning of a name that is too long for a figure."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def set_title(ax: Axes, text: str) -> None:
+    """A title as it stands: a `$` in data is no formula."""
+    ax.set_title(text, parse_math=False)
 
 
 def svg(picture: Picture) -> str:

@@ -14,10 +14,13 @@ from rnnx.compare.drawing import (
     GREY,
     INK,
     STYLE,
+    line_of,
     name_points,
     new_figure,
     panels,
     scale,
+    set_title,
+    short,
     styles_of,
 )
 
@@ -210,22 +213,22 @@ def _forecasts(report: dict, examples: list[dict]) -> Picture:
     figure, axes = new_figure(-(-len(shown) // columns), columns, height=2.2)
     several = len({e["target"] for e in report["examples"]["forecasts"]}) > 1
     for ax, example in zip(axes.flat, shown, strict=False):
-        history, truth = (_line(example[key]) for key in ("history", "truth"))
+        history, truth = (line_of(example[key]) for key in ("history", "truth"))
         ahead = np.arange(1, len(truth) + 1)
         ax.plot(np.arange(1 - len(history), 1), history, color=GREY, linewidth=1)
         ax.plot(ahead, truth, color=INK, linewidth=1.2, label="truth")
-        ax.plot(ahead, _line(example["median"]), color="#0072B2", linewidth=1.4, label="forecast")
+        ax.plot(ahead, line_of(example["median"]), color="#0072B2", linewidth=1.4, label="forecast")
         if example.get("low") and example.get("high"):
-            low, high = _line(example["low"]), _line(example["high"])
+            low, high = line_of(example["low"]), line_of(example["high"])
             ax.fill_between(ahead, low, high, color="#0072B2", alpha=0.25, linewidth=0)
         ax.axvline(0.5, color=GREY, linewidth=0.7, linestyle=":")
         scale(ax.yaxis, [])
         names = [str(example["series"] or ""), str(example["target"]) if several else ""]
-        name = _short(", ".join(filter(None, names)))
+        name = short(", ".join(filter(None, names)))
         score = f"{report['metric']} {words.number(example['score'])}"
-        _title(ax, f"{name}: {score}" if name else score)
+        set_title(ax, f"{name}: {score}" if name else score)
         if example.get("times"):
-            _title(ax, f"{ax.get_title()}\nfrom {_first(example)}")
+            set_title(ax, f"{ax.get_title()}\nfrom {_first(example)}")
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
     axes[0, 0].legend(loc="upper left")
@@ -238,24 +241,11 @@ def _forecasts(report: dict, examples: list[dict]) -> Picture:
     return Picture("forecasts", "Forecasts over the truth", reading, figure)
 
 
-def _line(values: list | None) -> np.ndarray:
-    return np.asarray([np.nan if v is None else v for v in values or []], float)
-
-
 def _first(example: dict) -> str:
     """The time of the first step forecast."""
     times = example["times"]
     skipped = len(example["history"]) if len(times) > len(example["truth"]) else 0
     return str(times[skipped]).replace("T", " ")
-
-
-def _short(text: str, most: int = 32) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def _title(ax: Axes, text: str) -> None:
-    """A title as it stands: a `$` in data is no formula."""
-    ax.set_title(text, parse_math=False)
 
 
 def _confusion(classes: list, matrix: list[list]) -> Picture:
@@ -268,7 +258,7 @@ def _confusion(classes: list, matrix: list[list]) -> Picture:
     ax.grid(False)
     every = max(1, -(-size // 25))
     ticks = range(0, size, every)
-    names = [_short(str(classes[i]), 16) for i in ticks]
+    names = [short(str(classes[i]), 16) for i in ticks]
     wide = max(map(len, names)) > 3 or size > 12
     ax.set_xticks(ticks, names, rotation=45 if wide else 0, ha="right" if wide else "center")
     ax.set_yticks(ticks, names)
@@ -292,7 +282,7 @@ def _confusion(classes: list, matrix: list[list]) -> Picture:
 def _scatter(report: dict, truth: list, predicted: list) -> Picture:
     figure, axes = new_figure(height=4.4)
     ax = axes[0, 0]
-    truth, predicted = _line(truth), _line(predicted)
+    truth, predicted = line_of(truth), line_of(predicted)
     ends = [np.nanmin([truth, predicted]), np.nanmax([truth, predicted])]
     ax.plot(ends, ends, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     many = len(truth) > 1000
@@ -317,14 +307,14 @@ def _steps(report: dict) -> Picture | str | None:
     floors = [f for f in report["floors"] if len(f.get("by_step") or []) > 1]
 
     def draw(ax: Axes, model: dict, style: dict) -> None:
-        values = _line(model["by_step"])
+        values = line_of(model["by_step"])
         every = {"markevery": max(1, len(values) // 6), "markersize": 4}
         ax.plot(np.arange(1, len(values) + 1), values, label=model["name"], **style | every)
 
     figure, axes = panels(report, models, draw, 2.5)
     shown = [v for m in models for v in m["by_step"] if v is not None]
     for floor in floors:
-        values = _line(floor["by_step"])
+        values = line_of(floor["by_step"])
         if np.nanmin(values) > 2 * max(shown):
             continue
         for ax in axes.flat:
