@@ -76,9 +76,7 @@ def scale(axis: Axis, values: Iterable[float]) -> None:
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
     decades = math.log10(max(values) / min(values))
     between = (1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)
-    axis.set_major_locator(
-        LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3)[: 3 - (decades > 4)])
-    )
+    axis.set_major_locator(LogLocator(subs=between))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
 
@@ -186,6 +184,22 @@ def short(text: str, most: int = 32) -> str:
 def set_title(ax: Axes, text: str) -> None:
     """A title as it stands: a `$` in data is no formula."""
     ax.set_title(text, parse_math=False)
+
+
+def curve_of(seeds: list | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Epochs (E,) and validation scores (seeds, E), NaN where a seed has none."""
+    seeds = [s for s in seeds or [] if any(point["valid"] is not None for point in s)]
+    if not seeds:
+        return None
+    epochs = sorted({
+        point["epoch"] for seed in seeds for point in seed if point["valid"] is not None
+    })  # fmt: skip
+    values = np.full((len(seeds), len(epochs)), np.nan)
+    for row, seed in zip(values, seeds, strict=True):
+        for point in seed:
+            if point["valid"] is not None:
+                row[epochs.index(point["epoch"])] = point["valid"]
+    return np.asarray(epochs), values
 
 
 def svg(picture: Picture) -> str:

@@ -14,6 +14,7 @@ from rnnx.compare.drawing import (
     GREY,
     INK,
     STYLE,
+    curve_of,
     line_of,
     name_points,
     new_figure,
@@ -151,7 +152,7 @@ def _floor(report: dict, scores: Sequence[float]) -> tuple[dict | None, str]:
 
 def _curves(report: dict) -> Picture | str:
     """Validation score by epoch: the median over seeds, and their range."""
-    curves = {m["name"]: _curve(m.get("curves")) for m in report["models"]}
+    curves = {m["name"]: curve_of(m.get("curves")) for m in report["models"]}
     models = [m for m in report["models"] if curves[m["name"]] is not None]
     if not models:
         return "No learning curves were kept."
@@ -175,22 +176,6 @@ def _curves(report: dict) -> Picture | str:
     figure.supylabel(f"validation {report['metric']}", fontsize=9)
     reading = "Lines: the median over seeds; bands: from the lowest to the highest seed."
     return Picture("curves", "Learning curves", reading, figure)
-
-
-def _curve(seeds: list | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """Epochs (E,) and validation scores (seeds, E), NaN where a seed has none."""
-    seeds = [s for s in seeds or [] if any(point["valid"] is not None for point in s)]
-    if not seeds:
-        return None
-    epochs = sorted({
-        point["epoch"] for seed in seeds for point in seed if point["valid"] is not None
-    })  # fmt: skip
-    values = np.full((len(seeds), len(epochs)), np.nan)
-    for row, seed in zip(values, seeds, strict=True):
-        for point in seed:
-            if point["valid"] is not None:
-                row[epochs.index(point["epoch"])] = point["valid"]
-    return np.asarray(epochs), values
 
 
 def _example(report: dict) -> Picture | str | None:
