@@ -28,13 +28,13 @@ _COLOURS = {
     "slstm": "#E69F00", "rnn": "#56B4E9",
 }  # fmt: skip
 _OTHER = "#999933"
-_MARKERS = "os^vDP"
+_MARKERS = "os^vDPXp<>"
 STYLE = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8,
     "legend.frameon": False, "svg.fonttype": "path", "figure.facecolor": "none",
     "axes.facecolor": "none", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": GREY, "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
+    "grid.linewidth": 0.6, "text.parse_math": False,  # a `$` in data is no formula
 } | dict.fromkeys(
     ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
 )  # fmt: skip
@@ -69,23 +69,28 @@ def new_figure(rows: int = 1, columns: int = 1, height: float = 3.8, **options) 
 def scale(axis: Axis, values: Iterable[float]) -> None:
     """Logarithmic where the values range over more than a decade; plain numbers at the ticks."""
     values = [v for v in values if v is not None]
-    axis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x, axis.get_majorticklocs())))
     if not values or min(values) <= 0 or max(values) <= 10 * min(values):
         axis.set_major_locator(MaxNLocator(5))
         return
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
     decades = math.log10(max(values) / min(values))
-    between = (1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)
+    between = (1, 2, 5) if decades < 1.5 else (1, 3) if decades < 2 else (1,)
     axis.set_major_locator(LogLocator(subs=between))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x, [])))
 
 
-def _tick(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def _tick(value: float, ticks: Sequence[float]) -> str:
+    """The number with as many decimals as tell evenly spaced ticks apart; no more than needed."""
+    if len(ticks) < 2:
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    step = ticks[1] - ticks[0]
+    decimals = next((d for d in range(9) if abs(round(step, d) - step) < 1e-6 * step), 9)
+    return f"{value + 0.0:,.{decimals}f}"
 
 
-def _families(report: dict, models: Sequence[dict]) -> list[tuple[str, list[dict]]]:
+def families(models: Sequence[dict]) -> list[tuple[str, list[dict]]]:
     """Panels of at most one cell; cells with a single model share one."""
     cells = list(dict.fromkeys(m["cell"] for m in models))
     panels = [(cell, [m for m in models if m["cell"] == cell]) for cell in cells]
@@ -100,40 +105,45 @@ def panels(
 ) -> tuple[Figure, np.ndarray]:
     """A panel for each family, with the LSTM in grey in those of the others."""
     styles = styles_of(report)
-    families = _families(report, models)
-    columns = min(2, len(families))
-    rows = -(-len(families) // columns)
+    shown = families(models)
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
     figure, axes = new_figure(rows, columns, height=height, sharex=True, sharey=True)
     lstm = next((m for m in models if m["name"] == "LSTM"), None)
-    for ax, (_, members) in zip(axes.flat, families, strict=False):
+    for ax, (_, members) in zip(axes.flat, shown, strict=False):
         if lstm and lstm not in members:
             draw(ax, lstm, styles["LSTM"] | {"color": GREY, "markerfacecolor": "none"})
         for model in members:
             draw(ax, model, styles[model["name"]])
         ax.legend(loc="best")
-    for ax in axes.flat[len(families) :]:
+    for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
         axes[-2, 1].xaxis.set_tick_params(labelbottom=True)
     return figure, axes
 
 
-def name_points(ax: Axes, points: Sequence[tuple]) -> None:
+def name_points(ax: Axes, points: Sequence[tuple], line: float | None = None) -> None:
     """Writes the names beside the points where they cover neither each other nor a bar.
 
     Args:
       points: x, y, name, colour, interval or None.
+      line: the height of a line across, which they don't cover either.
     """
     figure = ax.figure
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     renderer = figure.canvas.get_renderer()
     pixels = figure.dpi / 72
-    taken = []
+    taken, markers = [], {}
     for x, y, _, _, interval in points:
         at = ax.transData.transform([(x, v) for v in (y, *(interval or ()))])
         taken.append(Bbox.from_extents(*(at.min(0) - 2 * pixels), *(at.max(0) + 2 * pixels)))
         taken.append(Bbox.from_bounds(*(at[0] - 4 * pixels), 8 * pixels, 8 * pixels))
+        markers[x, y] = taken[-1]
     frame = ax.get_window_extent(renderer)
+    if line is not None:
+        height = ax.transData.transform((1, line))[1]
+        taken.append(Bbox.from_extents(frame.x0, height - pixels, frame.x1, height + pixels))
     directions = [(1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)]
     for x, y, name, colour, _ in sorted(points, key=lambda p: p[0]):
         text = ax.text(0, 0, name, fontsize=8)
@@ -149,19 +159,26 @@ def name_points(ax: Axes, points: Sequence[tuple]) -> None:
                 ))  # fmt: skip
                 corner = centre - (size.width / 2, size.height / 2)
                 box = Bbox.from_bounds(*corner, size.width, size.height).padded(pixels)
-                outside = not (frame.x0 <= box.x0 and box.x1 <= frame.x1 + 20 * pixels)
+                outside = not (frame.x0 <= box.x0 and box.x1 <= frame.x1)
                 outside |= not (frame.y0 <= box.y0 and box.y1 <= frame.y1)
                 covered = sum(_shared(box, other) for other in taken) + 1e6 * outside
+                # Nor may a marker come between a point and its name.
+                way = at + np.linspace(0.1, 1, 12)[:, None] * (centre - at)
+                covered += sum(
+                    1e3 * any(marker.contains(*step) for step in way)
+                    for point, marker in markers.items()
+                    if point != (x, y)
+                )
                 if covered < least:
                     best, least = (box, (centre - at) / pixels, reach), covered
             if least == 0:
                 break
         box, offset, reach = best
         taken.append(box)
-        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+        leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         ax.annotate(
             name, (x, y), xytext=offset, textcoords="offset points", fontsize=8, color=colour,
-            ha="center", va="center", arrowprops=line if reach > 12 else None,
+            ha="center", va="center", arrowprops=leader if reach > 12 else None,
         )  # fmt: skip
 
 
@@ -179,11 +196,6 @@ def line_of(values: list | None) -> np.ndarray:
 def short(text: str, most: int = 32) -> str:
     """The beginning of a name that is too long for a figure."""
     return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def set_title(ax: Axes, text: str) -> None:
-    """A title as it stands: a `$` in data is no formula."""
-    ax.set_title(text, parse_math=False)
 
 
 def curve_of(seeds: list | None) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,5 +1,6 @@
 """The figures of a comparison, drawn from its report."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +16,12 @@ from rnnx.compare.drawing import (
     INK,
     STYLE,
     curve_of,
+    families,
     line_of,
     name_points,
     new_figure,
     panels,
     scale,
-    set_title,
     short,
     styles_of,
 )
@@ -45,9 +46,13 @@ def _differences(report: dict) -> Picture | None:
         return None
     styles = styles_of(report)
     control = report["control"] or {}
-    rows = [(f"{v['model']} against {v['against']}", v, v["equal"]) for v in shown]
+    one = len({v["against"] for v in shown}) == 1
+    rows = [
+        (v["model"] if one else f"{v['model']} against {v['against']}", v, v["equal"])
+        for v in shown
+    ]
     if control.get("difference") is not None and control.get("interval"):
-        rows.append(("control: LSTM against LSTM", control, "epochs"))
+        rows.append(("control: LSTM, other seeds", control, "epochs"))
     names = list(dict.fromkeys(name for name, _, _ in rows))
     figure, axes = new_figure(height=0.9 + 0.27 * len(names))
     ax = axes[0, 0]
@@ -71,8 +76,10 @@ def _differences(report: dict) -> Picture | None:
         reading += " Solid bars: the same epochs; dotted: the same training time."
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
+    scale(ax.xaxis, [])
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel(f"difference in {report['metric']} (%)")
+    against = f" from the {shown[0]['against']}" if one else ""
+    ax.set_xlabel(f"difference in {report['metric']}{against} (%)")
     return Picture("differences", "The differences", reading, figure)
 
 
@@ -128,6 +135,7 @@ def _against(
             )
             for m in shown
         ],
+        floor and floor["score"],
     )  # fmt: skip
     reading = "Bars: 95 % intervals. Filled: Multiplicative Integration; hollow: without."
     if any(m.get("dominated") for m in shown):
@@ -165,16 +173,20 @@ def _curves(report: dict) -> Picture | str:
         ax.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
     figure, axes = panels(report, models, draw, 2.5)
-    shown = np.concatenate([np.nanmedian(curves[m["name"]][1], 0) for m in models])
-    # The first epochs of a bad start would flatten all else.
-    low, high = np.nanmin(shown), np.nanpercentile(shown, 97)
+    shown = [np.nanmedian(curves[m["name"]][1], 0) for m in models]
+    # The fall in the first epochs would flatten all else.
+    low = min(map(np.nanmin, shown))
+    high = max(np.nanmax(median[len(median) // 3 :]) for median in shown)
     scale(axes[0, 0].yaxis, [low, high])
     room = (high - low) * 0.05 or 1.0
     axes[0, 0].set_ylim(max(low - room, low / 1.1) if low > 0 else low - room, high + room)
     axes[0, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel(f"validation {report['metric']}", fontsize=9)
-    reading = "Lines: the median over seeds; bands: from the lowest to the highest seed."
+    reading = (
+        "Lines: the median over seeds; bands: from the lowest to the highest seed. Scores that "
+        "only the first third of the epochs reach are cut off."
+    )
     return Picture("curves", "Learning curves", reading, figure)
 
 
@@ -201,7 +213,8 @@ def _forecasts(report: dict, examples: list[dict]) -> Picture:
         history, truth = (line_of(example[key]) for key in ("history", "truth"))
         ahead = np.arange(1, len(truth) + 1)
         ax.plot(np.arange(1 - len(history), 1), history, color=GREY, linewidth=1)
-        ax.plot(ahead, truth, color=INK, linewidth=1.2, label="truth")
+        joined = np.r_[history[-1:], truth]
+        ax.plot(ahead[-1] - np.arange(len(joined))[::-1], joined, color=INK, lw=1.2, label="truth")
         ax.plot(ahead, line_of(example["median"]), color="#0072B2", linewidth=1.4, label="forecast")
         if example.get("low") and example.get("high"):
             low, high = line_of(example["low"]), line_of(example["high"])
@@ -211,9 +224,8 @@ def _forecasts(report: dict, examples: list[dict]) -> Picture:
         names = [str(example["series"] or ""), str(example["target"]) if several else ""]
         name = short(", ".join(filter(None, names)))
         score = f"{report['metric']} {words.number(example['score'])}"
-        set_title(ax, f"{name}: {score}" if name else score)
-        if example.get("times"):
-            set_title(ax, f"{ax.get_title()}\nfrom {_first(example)}")
+        first = f"\nfrom {_first(example)}" if example.get("times") else ""
+        ax.set_title((f"{name}: {score}" if name else score) + first)
     for ax in axes.flat[len(shown) :]:
         ax.set_visible(False)
     axes[0, 0].legend(loc="upper left")
@@ -230,7 +242,7 @@ def _first(example: dict) -> str:
     """The time of the first step forecast."""
     times = example["times"]
     skipped = len(example["history"]) if len(times) > len(example["truth"]) else 0
-    return str(times[skipped]).replace("T", " ")
+    return re.sub(r"( 00:00)?:00$", "", str(times[skipped]).replace("T", " "))
 
 
 def _confusion(classes: list, matrix: list[list]) -> Picture:
@@ -247,8 +259,6 @@ def _confusion(classes: list, matrix: list[list]) -> Picture:
     wide = max(map(len, names)) > 3 or size > 12
     ax.set_xticks(ticks, names, rotation=45 if wide else 0, ha="right" if wide else "center")
     ax.set_yticks(ticks, names)
-    for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
-        label.set_parse_math(False)
     if size <= 15:
         for row, column in np.ndindex(size, size):
             if counts[row, column]:
@@ -258,8 +268,8 @@ def _confusion(classes: list, matrix: list[list]) -> Picture:
                 )  # fmt: skip
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
-    bar = figure.colorbar(drawn, ax=ax, format=PercentFormatter(1), shrink=0.8)
-    bar.set_label("share of the true class")
+    share = {"format": PercentFormatter(1), "label": "share of the true class"}
+    figure.colorbar(drawn, ax=ax, shrink=0.8, **share)
     reading = "The chosen network on the test part: each row is a true class, adding up to 100 %."
     return Picture("confusion", "What is taken for what", reading, figure)
 
@@ -323,14 +333,12 @@ def _tuning(report: dict) -> Picture | str:
     if not scores:
         return "No tuning trial ended with a score."
     styles = styles_of(report)
-    cells = list(dict.fromkeys(m["cell"] for m in models))
-    figure, axes = new_figure(len(cells), 2, height=1.75, sharex="col", sharey=True)
+    panels = families(models)
+    figure, axes = new_figure(len(panels), 2, height=1.75, sharex="col", sharey=True)
     top = min(max(scores), 5 * np.median(scores)) if min(scores) > 0 else max(scores)
-    for row, cell in zip(axes, cells, strict=True):
+    for row, (_, members) in zip(axes, panels, strict=True):
         for ax, field in zip(row, ("learning_rate", "init_scale"), strict=True):
-            for model in models:
-                if model["cell"] != cell:
-                    continue
+            for model in members:
                 style = styles[model["name"]] | {"linestyle": "", "markersize": 5}
                 for trial in model["tuning"]:
                     if trial["score"] is None or trial["score"] > top:

@@ -27,12 +27,13 @@ figcaption, .absent, .soft { color: var(--soft); font-size: .9rem; }
 figure, .wide { overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 34rem; height: auto; }
 figure { margin: .5rem 0; break-inside: avoid; } figcaption { position: sticky; left: 0; }
-.verdicts { list-style: none; padding: 0; }
+a { color: inherit; } .verdicts { list-style: none; padding: 0; }
 .verdicts li { border-left: .3rem solid var(--open); background: var(--wash); padding: .5rem .8rem;
                margin: .5rem 0; break-inside: avoid; }
-.verdicts .good { border-color: var(--good); } .verdicts .bad { border-color: var(--bad); }
+.verdicts div { margin-top: .3rem; }
+.verdicts li.good { border-color: var(--good); } .verdicts li.bad { border-color: var(--bad); }
 .answer { font-weight: 700; color: var(--open); }
-.good .answer { color: var(--good); } .bad .answer { color: var(--bad); }
+.answer.good { color: var(--good); } .answer.bad { color: var(--bad); }
 .warn { border: .12rem solid var(--edge); background: var(--warn); padding: .3rem .9rem;
         border-radius: .3rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
@@ -41,9 +42,10 @@ th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align:
 th { vertical-align: bottom; white-space: normal; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
          background: var(--paper); }
-td.words { text-align: left; white-space: normal; min-width: 7rem; }
+td:first-child { white-space: normal; min-width: 6.5rem; max-width: 11rem; }
+td small { display: block; font-weight: 400; color: var(--soft); }
 tr.floor td { color: var(--soft); } tr.best td { font-weight: 700; }
-tr.behind td.words { color: var(--bad); }
+tr.behind small { color: var(--bad); }
 pre { background: var(--wash); padding: .6rem .8rem; white-space: pre-wrap;
       overflow-wrap: anywhere; font-size: .85rem; }
 dfn { font-style: normal; font-weight: 700; }
@@ -59,6 +61,8 @@ def page(report: dict) -> str:
     drawn = figures.of(report)
     body = [
         f"<h1>{_text(words.title(report))}</h1>",
+        _paragraph(words.subtitle(report), "soft"),
+        _paragraph(words.summary(report)),
         *_verdicts(report, drawn),
         *_data(report),
         *_scores(report),
@@ -109,12 +113,17 @@ def _figure(picture: Picture, level: str = "h3") -> list[str]:
 def _verdicts(report: dict, drawn: dict) -> list[str]:
     """The answers, with the numbers behind them, and what to take."""
     parts = []
-    for heading, verdicts in words.verdicts(report):
-        items = [
-            _answer(v["answer"], f"<dfn>{_text(v['question'])}</dfn><br>{_text(v['sentence'])}", v)
+    if report["data"].get("warnings"):
+        parts.append('<p><a href="#warnings">Read the warnings about the data first.</a></p>')
+    items = []
+    for verdicts in words.verdicts(report):
+        said = "".join(
+            f"<div>{_text(v['sentence'])}<br>{_answer(v, words.EQUAL[v['equal']])}</div>"
             for v in verdicts
-        ]
-        parts += [f"<h3>{_text(heading)}</h3>", f'<ul class="verdicts">{"".join(items)}</ul>']
+        )
+        kind = _COLOURS.get(verdicts[0]["answer"], "open")
+        items.append(f'<li class="{kind}"><dfn>{_text(verdicts[0]["question"])}</dfn>{said}</li>')
+    parts.append(f'<ul class="verdicts">{"".join(items)}</ul>')
     if chosen := report["chosen"]:
         why = f" {chosen['why']}" if chosen.get("why") else ""
         parts.append(f"<p><strong>Chosen: {_text(chosen['model'])}.</strong>{_text(why)}</p>")
@@ -123,11 +132,14 @@ def _verdicts(report: dict, drawn: dict) -> list[str]:
     return parts
 
 
-def _answer(answer: str, inside: str, entry: dict) -> str:
-    kind = _COLOURS.get(answer, "open")
+def _answer(entry: dict, equal: str = "") -> str:
+    """The answer, with the numbers behind it."""
+    kind = _COLOURS.get(entry["answer"], "open")
+    numbers = f"{equal}: {words.tested(entry)}" if equal else words.tested(entry)
+    numbers = numbers.replace(" %", "\N{NO-BREAK SPACE}%")
     return (
-        f'<li class="{kind}">{inside}<br><span class="answer">{_text(answer)}</span> '
-        f'<span class="soft">{_text(words.tested(entry))}</span></li>'
+        f'<span class="answer {kind}">{_text(entry["answer"])}</span> '
+        f'<span class="soft">{_text(numbers)}</span>'
     )
 
 
@@ -136,7 +148,7 @@ def _data(report: dict) -> list[str]:
     parts = ["<h2>The data</h2>", _list(words.data(report))]
     if found.get("warnings"):
         parts.append(
-            f'<div class="warn" role="alert"><p><strong>Look at this first</strong></p>'
+            f'<div class="warn" id="warnings"><p><strong>Warnings</strong></p>'
             f"{_list(found['warnings'])}</div>"
         )
     if found.get("notes"):
@@ -153,25 +165,28 @@ def _scores(report: dict) -> list[str]:
         said = words.notes(report, model)
         behind = ["behind"] if model.get("behind_floor") else []
         kinds.append(" ".join(["best"] * ("best" in said) + behind))
-    return ["<h2>Scores</h2>", _table(table, kinds), _paragraph(table.note, "soft")]
+    # A note stands under its name: on a phone the last column is out of sight.
+    told = table._replace(headings=table.headings[:-1], rows=[row[:-1] for row in table.rows])
+    notes = [row[-1] for row in table.rows]
+    return ["<h2>Scores</h2>", _table(told, kinds, notes), _paragraph(table.note, "soft")]
 
 
 def _cost(report: dict) -> list[str]:
     table = words.cost(report)
     if table is None:
         return [_paragraph("The cost was not measured.", "absent")]
-    return [_table(table, [""] * len(table.rows)), _paragraph(table.note, "soft")]
+    nothing = [""] * len(table.rows)
+    return [_table(table, nothing, nothing), _paragraph(table.note, "soft")]
 
 
-def _table(table: Table, kinds: Sequence[str]) -> str:
+def _table(table: Table, kinds: Sequence[str], notes: Sequence[str]) -> str:
+    """The table, with a class and a note for each row."""
     head = "".join(f'<th scope="col">{_text(heading)}</th>' for heading in table.headings)
     rows = []
-    for row, kind in zip(table.rows, kinds, strict=True):
-        cells = [
-            f"<td{' class=words' if heading == 'note' else ''}>{_text(cell)}</td>"
-            for heading, cell in zip(table.headings, row, strict=True)
-        ]
-        rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
+    for row, kind, note in zip(table.rows, kinds, notes, strict=True):
+        below = f"<small>{_text(note)}</small>" if note else ""
+        cells = "".join(f"<td>{_text(cell)}</td>" for cell in row[1:])
+        rows.append(f'<tr class="{kind}"><td>{_text(row[0])}{below}</td>{cells}</tr>')
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -190,7 +205,8 @@ def _control(report: dict) -> list[str]:
     if not control:
         return []
     about = "The LSTM is compared with itself under other seeds. No difference must be found."
-    item = _answer(control["answer"], _text(control["sentence"]), control)
+    kind = _COLOURS.get(control["answer"], "bad")
+    item = f'<li class="{kind}">{_text(control["sentence"])}<br>{_answer(control)}</li>'
     return ["<h2>Control</h2>", _paragraph(about), f'<ul class="verdicts">{item}</ul>']
 
 

@@ -118,11 +118,14 @@ def markdown(report: dict) -> str:
     found, control = report["data"], report["control"]
     scores, cost = words.scores(report), words.cost(report)
     parts = [f"# {_escaped(words.title(report))}"]
-    for heading, verdicts in words.verdicts(report):
+    parts += [_escaped(words.subtitle(report)), words.summary(report)]
+    for verdicts in words.verdicts(report):
         lines = [
-            f"**{v['answer']}**: {_escaped(v['sentence'])} ({words.tested(v)})" for v in verdicts
+            f"{words.EQUAL[v['equal']]}: **{v['answer']}**. {_escaped(v['sentence'])} "
+            f"({words.tested(v)})"
+            for v in verdicts
         ]
-        parts += [f"## {heading}", _bullets(lines)]
+        parts += [f"### {_escaped(verdicts[0]['question'])}", _bullets(lines)]
     if chosen := report["chosen"]:
         parts.append(f"Chosen: {_escaped(chosen['model'])}. {_escaped(chosen.get('why') or '')}")
     parts += ["## Scores", _escaped(scores.markdown(), whole=True)]
@@ -160,7 +163,7 @@ def console_table(report: dict) -> RichTable:
     table = words.scores(report)
     kept = [i for i, heading in enumerate(table.headings) if heading not in _metrics(report)]
     return table._replace(
-        title=f"{words.metric(report)} of the test part, {words.better(report)}",
+        title=f"{words.metric(report)} on the test part; {words.better(report)}",
         headings=tuple(table.headings[i] for i in kept),
         rows=[tuple(row[i] for i in kept) for row in table.rows],
     ).rich()
@@ -176,9 +179,10 @@ def closing_lines(report: dict, folder: Path | None = None) -> list[str]:
     """What the terminal says at the end: warnings, verdicts, control, the winner, the files."""
     report = plain(report)
     lines = [f"warning: {line}" for line in report["data"].get("warnings") or []]
-    for heading, verdicts in words.verdicts(report):
-        lines.append(f"{heading}:")
-        lines += [f"  {v['answer']}: {v['sentence']}" for v in verdicts]
+    lines.append(words.summary(report))
+    for equal, name in words.EQUAL.items():
+        those = [v for v in report["verdicts"] if v["equal"] == equal]
+        lines += [f"{name}:"] * bool(those) + [f"  {v['answer']}: {v['sentence']}" for v in those]
     if report["control"]:
         lines.append(f"control: {report['control']['sentence']}")
     if chosen := report["chosen"]:

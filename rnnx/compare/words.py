@@ -87,39 +87,56 @@ def notes(report: dict, model: dict) -> list[str]:
 
 
 def title(report: dict) -> str:
+    return f"{report['data']['name']}: which recurrent network is worth it?"
+
+
+def subtitle(report: dict) -> str:
+    """`Forecasting, by MAE (kW) on the test part, lower is better.`"""
     kind = {
-        "forecast": "forecasting", "classify": "classification", "regress": "regression",
-        "text": "language modelling",
+        "forecast": "Forecasting", "classify": "Classification", "regress": "Regression",
+        "text": "Language modelling",
     }[report["task"]]  # fmt: skip
-    return f"{report['data']['name']}: {kind} compared"
+    return f"{kind}, by {metric(report)} on the test part; {better(report)}."
+
+
+def summary(report: dict) -> str:
+    """`11 comparisons: 1 worth it (MI-LSTM), 8 not worth it, 2 undecided.`"""
+    verdicts = [v for v in report["verdicts"] if v["equal"] == "epochs"]
+    if not verdicts:
+        return "No networks were compared."
+    parts = []
+    for answer in ("worth it", "not worth it", "undecided"):
+        models = [v["model"] for v in verdicts if v["answer"] == answer]
+        named = f" ({', '.join(models)})" if models and answer == "worth it" else ""
+        parts.append(f"{len(models) or 'none'} {answer}{named}")
+    return f"{many(len(verdicts), 'comparison')}: {', '.join(parts)}."
+
+
+_TESTS = {"p": "p", "p_holm": "Holm", "p_sign": "sign-flip", "p_dm": "Diebold-Mariano"}
 
 
 def tested(verdict: dict) -> str:
-    """The numbers behind an answer, those that were computed."""
+    """`-3.2 % (95 %: -4.4 to -2.1 %), p .010, Holm .040, sign-flip .031`."""
     parts = [
-        f"difference {percent(verdict['difference'])}, "
-        f"95 % interval {between(verdict['interval'], percent)}"
+        f"{percent(verdict['difference'])} (95 %: {between(verdict['interval'], percent)})",
+        *(
+            f"{name} {probability(verdict[key])}"
+            for key, name in _TESTS.items()
+            if verdict.get(key) is not None
+        ),
     ]
-    for key, name in (
-        ("p", "p"), ("p_holm", "after Holm p"), ("p_sign", "sign-flip p"),
-        ("p_dm", "Diebold-Mariano p"),
-    ):  # fmt: skip
-        if verdict.get(key) is not None:
-            parts.append(f"{name} {probability(verdict[key])}")
-    return "; ".join(parts)
+    return ", ".join(parts)
 
 
-def verdicts(report: dict) -> list[tuple[str, list[dict]]]:
-    """The verdicts with equal epochs, then those with equal time, each under its heading."""
-    parts = (
-        ("epochs", "With the same size and the same epochs"),
-        ("seconds", "With the same size and the same training time"),
-    )
-    found = [
-        (heading, [v for v in report["verdicts"] if v["equal"] == equal])
-        for equal, heading in parts
-    ]
-    return [(heading, those) for heading, those in found if those]
+EQUAL = {"epochs": "same epochs", "seconds": "same training time"}
+
+
+def verdicts(report: dict) -> list[list[dict]]:
+    """The verdicts on each question: with the same epochs, then with the same training time."""
+    pairs: dict[tuple, list[dict]] = {}
+    for verdict in report["verdicts"]:
+        pairs.setdefault((verdict["model"], verdict["against"]), []).append(verdict)
+    return [sorted(pair, key=lambda v: list(EQUAL).index(v["equal"])) for pair in pairs.values()]
 
 
 def scores(report: dict) -> Table:
@@ -143,7 +160,7 @@ def scores(report: dict) -> Table:
         row += [number((entry.get("metrics") or {}).get(name)) for name in names]
         row.append("floor" if entry in floors else ", ".join(notes(report, entry)))
         rows.append(tuple(row))
-    note = f"{report['metric']} of the test part, {better(report)}."
+    note = f"Scores are {report['metric']} on the test part; {better(report)}."
     return Table("Scores", (*headings, *names, "note"), rows, note)
 
 
@@ -159,7 +176,6 @@ def cost(report: dict) -> Table | None:
 
     columns = {
         "units": scaled("hidden_size", 1),
-        "parameters": scaled("params", 1),
         "training (s)": scaled("train_seconds", 1),
         "to the LSTM's score (s)": scaled("seconds_to_lstm", 1),
         "one step, median (µs)": latency("p50"),
@@ -167,17 +183,16 @@ def cost(report: dict) -> Table | None:
         "one window (µs)": scaled("window_us", 1),
         "windows a second, batch 32": scaled("throughput", 1),
         "peak memory (MB)": scaled("memory_bytes", 1e6),
-        "on disk (MB)": scaled("disk_bytes", 1e6),
+        "on disk (kB)": scaled("disk_bytes", 1e3),
     }
-    whole = ("units", "parameters")
     measured = {k: v for k, v in columns.items() if any(x is not None for x in v)}
-    if not set(measured) - set(whole):
+    if not set(measured) - {"units"}:
         return None
     rows = [
         (
             model["name"],
             *(
-                number(v[i] if k not in whole or v[i] is None else int(v[i]))
+                number(v[i] if k != "units" or v[i] is None else int(v[i]))
                 for k, v in measured.items()
             ),
         )
