@@ -174,9 +174,10 @@ def _curves(report: dict) -> Picture | str:
 
     figure, axes = panels(report, models, draw, 2.5)
     shown = [np.nanmedian(curves[m["name"]][1], 0) for m in models]
-    # The fall in the first epochs would flatten all else.
-    low = min(map(np.nanmin, shown))
-    high = max(np.nanmax(median[len(median) // 3 :]) for median in shown)
+    later = [median[len(median) // 3 :] for median in shown]  # the first would flatten all else
+    lower = report["lower_is_better"]
+    low = min(map(np.nanmin, shown if lower else later))
+    high = max(map(np.nanmax, later if lower else shown))
     scale(axes[0, 0].yaxis, [low, high])
     room = (high - low) * 0.05 or 1.0
     axes[0, 0].set_ylim(max(low - room, low / 1.1) if low > 0 else low - room, high + room)
@@ -335,7 +336,8 @@ def _tuning(report: dict) -> Picture | str:
     styles = styles_of(report)
     panels = families(models)
     figure, axes = new_figure(len(panels), 2, height=1.75, sharex="col", sharey=True)
-    top = min(max(scores), 5 * np.median(scores)) if min(scores) > 0 else max(scores)
+    lower = report["lower_is_better"]
+    top = min(max(scores), 5 * np.median(scores)) if lower and min(scores) > 0 else max(scores)
     for row, (_, members) in zip(axes, panels, strict=True):
         for ax, field in zip(row, ("learning_rate", "init_scale"), strict=True):
             for model in members:
@@ -343,7 +345,7 @@ def _tuning(report: dict) -> Picture | str:
                 for trial in model["tuning"]:
                     if trial["score"] is None or trial["score"] > top:
                         ax.plot(
-                            trial[field], 1.0, "x", color=style["color"], markersize=5,
+                            trial[field], float(lower), "x", color=style["color"], markersize=5,
                             transform=ax.get_xaxis_transform(), clip_on=False,
                         )  # fmt: skip
                 tried = [t for t in model["tuning"] if t["score"] is not None and t["score"] <= top]
@@ -359,7 +361,7 @@ def _tuning(report: dict) -> Picture | str:
     scale(axes[0, 0].yaxis, [s for s in scores if s <= top])
     figure.supylabel(f"validation {report['metric']}", fontsize=9)
     reading = (
-        "A point is a tuning trial; both settings vary from trial to trial. Crosses at the top "
+        "A point is a tuning trial; both settings vary from trial to trial. Crosses at the "
         "edge: trials that diverged or scored far worse. A cell whose points lie level is robust."
     )
     return Picture("tuning", "Robustness to learning rate and initial range", reading, figure)

@@ -252,6 +252,7 @@ def machine(report: dict) -> str:
     if parts and about.get("threads") is not None:
         parts[0] += f", {many(about['threads'], 'thread')}"
     versions = about.get("versions") or {}
-    parts += [", ".join(f"{name} {version}" for name, version in versions.items())] * bool(versions)
-    parts += [f"git {about['git']}"] * bool(about.get("git"))
-    return "; ".join(parts)
+    parts.append(", ".join(f"{name} {version}" for name, version in versions.items()))
+    if about.get("git"):
+        parts.append(f"git {about['git']}")
+    return "; ".join(filter(None, parts))
