@@ -23,6 +23,22 @@ def png(picture: Picture) -> bytes:
     return file.getvalue()
 
 
+def document(title: str, body: Sequence[str], style: str = "") -> str:
+    """The page around its body.
+
+    Args:
+      body: HTML: what came from data is escaped already.
+      style: CSS beyond that of all pages.
+    """
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}{style}</style></head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
+
+
 def page(title: str, about: str, parts: Sequence[tuple[Picture, bytes] | str]) -> str:
     """The page: embedded PNGs with captions, or a line of text in place of a picture."""
     body = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(about)}</p>"]
@@ -37,10 +53,4 @@ def page(title: str, about: str, parts: Sequence[tuple[Picture, bytes] | str]) -
             f'<h2>{heading}</h2>\n<figure><img alt="{heading}" '
             f'src="data:image/png;base64,{source}">\n<figcaption>{reading}</figcaption></figure>'
         )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
+    return document(title, body)

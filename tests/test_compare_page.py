@@ -1,0 +1,221 @@
+"""The page of a comparison and its figures."""
+
+import html.parser
+import re
+from itertools import combinations
+
+import compare_reports
+import numpy as np
+import pytest
+from matplotlib.text import Annotation, Text
+
+from rnnx.analysis.pictures import Picture
+from rnnx.compare import drawing, figures, report
+from rnnx.compare.page import page
+
+
+def _plain(task: str = "forecast", models: int = 12) -> dict:
+    made = compare_reports.report(task)
+    made["models"] = made["models"][:models]
+    return report.plain(made)
+
+
+class Parsed(html.parser.HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def of(self, *names: str) -> list[str]:
+        return [value for name, value in self.attributes if name in names]
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    return page(_plain())
+
+
+def test_the_page_needs_nothing_else(whole: str) -> None:
+    assert not re.search(r"https?://|@import|<link|<script|url\((?!#)", whole)
+    parsed = Parsed(whole)
+    ids = parsed.of("id")
+    assert len(ids) == len(set(ids)) > 1000
+    targets = parsed.of("href", "xlink:href", "src")
+    assert all(target.startswith(("#", "data:image/png;base64,")) for target in targets)
+    targets += [f"#{name}" for name in re.findall(r"url\(#([^)]*)\)", whole)]
+    assert {t[1:] for t in targets if t.startswith("#")} <= set(ids)
+    assert parsed.tags.count("svg") == 8
+    assert drawing.INK not in whole and "currentColor" in whole
+    assert "prefers-color-scheme: dark" in whole and "@media print" in whole
+
+
+def test_the_parts_stand_in_order(whole: str) -> None:
+    headings = re.findall(r"<h[23]>([^<]*)</h[23]>", whole)
+    assert headings == [
+        "The differences", "The data", "What was mended", "Scores", "What it costs",
+        "Error against latency", "Error against training time", "How they learned",
+        "Learning curves", "What it predicts", "Forecasts over the truth", "Error by step ahead",
+        "Robustness to learning rate and initial range", "With less training data", "Control",
+        "How it was done", "Left out", "Statistics", "Machine", "Commands",
+    ]  # fmt: skip
+    assert whole.index("MI-RHN L=2 is worth it against") < whole.index("The data</h2>")
+    assert 'class="warn" id="warnings"' in whole
+    assert re.search(r'<tr class="best"><td>MI-RHN L=2<small>best</small>', whole)
+    assert re.search(r'<tr class="behind"><td>RNN<small>behind same hour last week', whole)
+
+
+def test_parts_without_data_say_so_or_are_gone() -> None:
+    made = _plain(models=3)
+    for model in made["models"]:
+        model.update(
+            latency_us=None, train_seconds=None, curves=None, by_step=None, tuning=None,
+            equal_time=None, interval=None, metrics=None, window_us=None, throughput=None,
+            memory_bytes=None, disk_bytes=None, seconds_to_lstm=None,
+        )  # fmt: skip
+    made["models"][2].update(score=None, scores_by_seed=[], diverged=6)
+    made.update(
+        control=None, chosen=None, verdicts=[], fractions=None, examples=None, machine=None,
+        commands=None, floors=[],
+        data={"name": "x"}, plan={"seeds": 6},
+    )  # fmt: skip
+    whole = page(made)
+    assert "<svg" not in whole
+    for told in (
+        "Latency was not measured.", "Training time was not measured.",
+        "No learning curves were kept.", "No tuning trial ended with a score.", "No examples",
+        "The cost was not measured.", "Smaller parts of the training data", "Nothing had to be",
+        "6 of 6 seeds diverged",
+    ):  # fmt: skip
+        assert told in whole, told
+    for gone in ("Control", "Error by step", "Commands", "Machine", "at equal time", "warnings"):
+        assert gone not in whole, gone
+
+
+BAD = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>& $\\frac{$"
+
+
+@pytest.mark.parametrize("task", report.TASKS)
+def test_nothing_from_data_becomes_html(task: str) -> None:
+    made = _plain(task, models=2)
+    for model in made["models"]:
+        model.update(curves=None, tuning=[], latency_us=None, behind_floor=BAD)
+    made.update(unit=BAD, commands=[BAD], metric=BAD)
+    made["data"].update(name=BAD, file=BAD, about=[BAD], notes=[BAD], warnings=[BAD])
+    made["plan"]["left_out"] = [BAD]
+    made["floors"][0]["name"] = BAD
+    made["chosen"]["why"] = made["chosen"]["command"] = BAD
+    made["verdicts"] = [made["verdicts"][0] | {"question": BAD, "sentence": BAD, "answer": BAD}]
+    made["control"]["sentence"] = BAD
+    made["machine"]["device"] = BAD
+    examples = made["examples"]
+    for entry in (*examples.get("forecasts", []), *examples.get("samples", [])):
+        entry.update(series=BAD, target=BAD, prompt=BAD, text=BAD)
+    if "confusion" in examples:
+        examples["confusion"]["classes"] = [BAD] * 9
+    parsed = Parsed(page(made))
+    assert not {"script", "img"} & set(parsed.tags)
+    assert not any(name.startswith("on") for name, _ in parsed.attributes)
+    assert "".join(parsed.words).count(BAD) >= 14
+
+
+def test_examples_of_every_task_are_shown() -> None:
+    for task, name in (
+        ("forecast", "forecasts"), ("classify", "confusion"), ("regress", "scatter"),
+    ):  # fmt: skip
+        assert figures._example(_plain(task)).name == name
+    assert figures._example(_plain("text")) is None
+    assert "<pre><strong>The </strong>company said" in page(_plain("text", models=0))
+
+
+def test_the_worst_forecasts_come_first() -> None:
+    made = _plain()
+    axes = figures._example(made).figure.axes
+    scores = [float(re.search(r"MAE ([\d.]+)", ax.get_title())[1]) for ax in axes]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) == 6
+    assert "from 2018-03-03 05:00" in axes[0].get_title()
+
+
+def test_a_colour_stands_for_a_cell_and_mi_is_filled() -> None:
+    styles = drawing.styles_of(_plain())
+    for name, cell, integration, _ in compare_reports.NETWORKS:
+        assert styles[name]["color"] == drawing._COLOURS[cell]
+        filled = integration == "mi"
+        assert (styles[name]["markerfacecolor"] != "none") == filled
+        assert styles[name]["linestyle"] == ("-" if filled else "--")
+    looks = {(s["color"], s["marker"], s["markerfacecolor"]) for s in styles.values()}
+    assert len(looks) == len(styles)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.3])
+def test_names_beside_points_cover_nothing(spread: float) -> None:
+    """Twelve points, also close together: no name on another, on a marker, or outside."""
+    made = _plain()
+    centre = np.mean([m["score"] for m in made["models"]])
+    for model in made["models"]:
+        moved = centre + spread * (model["score"] - centre)
+        model.update(score=moved, interval=[0.995 * moved, 1.005 * moved])
+    figure = figures._latency(made).figure
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    renderer = figure.canvas.get_renderer()
+    names = [text for text in ax.texts if isinstance(text, Annotation)]
+    assert len(names) == 12
+    frame = ax.get_window_extent(renderer)
+    boxes = [Text.get_window_extent(text, renderer) for text in names]
+    assert all(not one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 for b in boxes)
+    for model in made["models"]:
+        at = ax.transData.transform((model["latency_us"]["p50"], model["score"]))
+        assert not any(box.contains(*at) for box in boxes)
+
+
+def test_dominated_are_grey_and_the_best_floor_is_drawn_or_told() -> None:
+    made = _plain()
+    picture = figures._latency(made)
+    colours = {text.get_text(): text.get_color() for text in picture.figure.axes[0].texts}
+    for model in made["models"]:
+        assert (colours[model["name"]] == drawing.GREY) == model["dominated"]
+    assert "Dashed: the best floor, same hour last week." in picture.reading
+    made["floors"][1]["score"] = made["floors"][2]["score"] = 9e9
+    told = figures._latency(made).reading
+    assert "The best floor, last value, is at 3,432, far above." in told
+
+
+def test_an_axis_is_logarithmic_beyond_a_decade() -> None:
+    made = _plain()
+    assert figures._training(made).figure.axes[0].get_xscale() == "linear"
+    made["models"][0]["train_seconds"] = 3.0
+    assert figures._training(made).figure.axes[0].get_xscale() == "log"
+
+
+def test_diverged_trials_are_crosses_at_the_edge() -> None:
+    made = _plain()
+    lost = sum(t["score"] is None for m in made["models"] for t in m["tuning"])
+    figure = figures._tuning(made).figure
+    crosses = [line for ax in figure.axes for line in ax.lines if line.get_marker() == "x"]
+    assert len(crosses) == 2 * lost > 0
+    assert all(list(line.get_ydata()) == [1.0] for line in crosses)
+
+
+def test_curves_are_medians_over_the_seeds_that_have_a_score() -> None:
+    seeds = [
+        [{"epoch": 1, "valid": 1.0}, {"epoch": 2, "valid": None}],
+        [{"epoch": 1, "valid": 3.0}, {"epoch": 2, "valid": 2.0}],
+        [{"epoch": 1, "valid": None}],
+    ]
+    epochs, values = drawing.curve_of(seeds)
+    assert epochs.tolist() == [1, 2]
+    assert np.array_equal(values, [[1.0, np.nan], [3.0, 2.0]], equal_nan=True)
+    assert drawing.curve_of(None) is None and drawing.curve_of([seeds[2]]) is None
+    assert isinstance(figures._curves(_plain(models=5)), Picture)
