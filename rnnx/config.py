@@ -73,7 +73,7 @@ FIELDS: dict[str, Field] = {
                     ("direct", "recursive"), tasks=_SERIES),
     "valid_part": Field(0.2, "share of the training part that is held out to choose by", low=0.0,
                         below=1.0, tasks=_SEQUENCES),
-    "cap": Field(125.0, "C-MAPSS: remaining life is at most this", low=0.0, tasks=("regress",)),
+    "cap": Field(125, "C-MAPSS: remaining life is at most this", low=1, tasks=("regress",)),
     "fraction": Field(1.0, "share of the training part that is used", low=0.0,
                       tasks=("language", *_TABLES)),
     # network

@@ -1,8 +1,12 @@
 """Where a run stands, and how it gets back there from its checkpoints."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from rnnx.checkpoint import Checkpoints
 from rnnx.errors import UserError
@@ -60,6 +64,48 @@ class Progress:
                 f"rnnx reads ({FORMAT}): continue the run with the version that began it"
             )
         return cls(**values)
+
+
+class Saver:
+    """Writes a run's checkpoints; at the ends of epochs only every few seconds.
+
+    Epochs of small data take milliseconds, a checkpoint takes tens of them. Best parameters are
+    held until the next checkpoint, so that the two always agree.
+    """
+
+    SECONDS = 5.0  # at least between the ends of epochs that are saved
+
+    def __init__(self, checkpoints: Checkpoints, step: int, always: bool):
+        """step: of the checkpoint there is; always: save at every end of an epoch."""
+        self.checkpoints, self.step, self._always = checkpoints, step, always
+        self._saved = time.monotonic()
+        self._best: tuple[int, Any, dict] | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether the end of an epoch is to be saved."""
+        return self._always or time.monotonic() - self._saved >= self.SECONDS
+
+    def hold_best(self, step: int, params: Any, info: dict) -> None:
+        """Keeps parameters, to be written with the next checkpoint."""
+        # The trainer's own arrays are donated to the next update.
+        self._best = step, jax.tree.map(jnp.copy, params), info
+
+    def write_best(self) -> None:
+        """Writes the parameters that are held, if there are any."""
+        if self._best is not None:
+            self.checkpoints.save_best(*self._best)
+            self._best = None
+
+    def write(self, step: int, state: Any, progress: Progress) -> None:
+        """Writes everything that the run needs to continue."""
+        self.write_best()
+        self.checkpoints.save_latest(step, state, progress.to_json())
+        self.step, self._saved = step, time.monotonic()
+
+    def roll_back(self, step: int) -> None:
+        """Forgets what came after the checkpoint of a step."""
+        self._best, self.step = None, step
 
 
 def _from_format_1(values: dict, targets_per_batch: float) -> dict:

@@ -18,7 +18,7 @@ from rnnx.errors import Diverged, writing
 from rnnx.experiment import Experiment
 from rnnx.metrics import Clock, Log, peak_memory
 from rnnx.parallel import BATCHES
-from rnnx.recovery import Progress
+from rnnx.recovery import Progress, Saver
 from rnnx.tasks.task import Scores
 from rnnx.update import all_finite
 
@@ -91,7 +91,8 @@ class Trainer:
         self.compiled: set[tuple] = set()  # shapes of calls
         self.pending: Pending | None = None
         self.settled = 0.0
-        self.saved_step = progress.step
+        always = self.config.checkpoint_every > 0 or not parallel.single()
+        self.saver = Saver(checkpoints, progress.step, always)
         self.last_valid: Scores | None = None
 
     def run(self, new: bool) -> dict:
@@ -145,8 +146,10 @@ class Trainer:
         except Stopped:  # saved as it is: the epoch is ended when the run continues
             self.save()
             self.leave()
-        self.save()
-        if self._stop_requested():
+        stopped = self._stop_requested()
+        if stopped or self.saver.due or progress.step >= self.experiment.last_step:
+            self.save()
+        if stopped:
             self.leave()
 
     def call(self, count: int, rate: float) -> None:
@@ -228,7 +231,7 @@ class Trainer:
         rate = optim.learning_rate(self.config, progress.epoch, progress.halvings)
         raise Diverged(
             f"{what} at step {step:,} (learning rate {rate:g})",
-            f"Last good checkpoint: step {self.saved_step:,}. Lower learning_rate or "
+            f"Last good checkpoint: step {self.saver.step:,}. Lower learning_rate or "
             "max_grad_norm, or use dtype=float32, in a new workdir; or continue from that "
             "checkpoint at half the learning rate with --config.on_nan=rollback",
         )
@@ -255,7 +258,7 @@ class Trainer:
         self.log.close()
         self.log = self._open_log()
         self.clock = Clock(progress.seconds, progress.targets)
-        self.saved_step = progress.step
+        self.saver.roll_back(progress.step)
         rate = optim.learning_rate(self.config, progress.epoch, halvings)
         self.display.print(f"{error.what}: back to step {progress.step:,}, learning rate {rate:g}")
 
@@ -323,15 +326,14 @@ class Trainer:
             self._diverged("parameters not finite", progress.step)
         progress.seconds, progress.targets = self.clock.seconds, self.clock.targets
         progress.log_position = self.log.position
-        self.checkpoints.save_latest(progress.step, self.state, progress.to_json())
-        self.saved_step = progress.step
+        self.saver.write(progress.step, self.state, progress)
 
     def save_best(self, valid: Scores) -> None:
         """Keeps the parameters for evaluation and sampling."""
         progress = self.progress
         epoch = progress.epoch if progress.batch else progress.epoch - 1
         info = {"step": progress.step, "epoch": epoch, "valid": valid}
-        self.checkpoints.save_best(progress.step, self.state.params, info)
+        self.saver.hold_best(progress.step, self.state.params, info)
 
     def finish(self) -> dict:
         """Scores the best parameters by the full protocol and writes `result.json`.
@@ -346,6 +348,7 @@ class Trainer:
                 valid = self.last_valid or self.validate()
                 if progress.best is None or self.task.better(valid[primary], progress.best):
                     self.save_best(valid)
+                    self.saver.write_best()
             params, info = self.checkpoints.restore_best(self.state.params)
             scores = {
                 split: experiment.evaluate(params, split, "full", self.watched)

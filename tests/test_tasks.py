@@ -52,7 +52,8 @@ def test_a_config_names_its_task_or_its_corpus_does(fields: dict, kind: type) ->
 
 
 @pytest.mark.parametrize(
-    "name, told", [("langage", "did you mean language?"), ("xyz", "known: language, rolls, forecast")]
+    "name, told",
+    [("langage", "did you mean language?"), ("xyz", "known: language, rolls, forecast")],
 )
 def test_an_unknown_task_is_refused_with_the_nearest(name: str, told: str) -> None:
     with pytest.raises(UserError) as error:

@@ -1,23 +1,18 @@
 """A comparison from its plan to its report. Each step is kept in the folder, and done once."""
 
-import contextlib
-import shutil
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rnnx import cli, workdir
-from rnnx.compare import cost, plan, report, verdict
+from rnnx import workdir
+from rnnx.compare import cost, plan, report
 from rnnx.compare.candidates import CANDIDATES, REFERENCE
 from rnnx.compare.kinds import KINDS, Items, Kind
 from rnnx.compare.plan import Plan, Speed
 from rnnx.compare.question import Question
 from rnnx.compare.runs import Run, Trainings, best_of, stages
-from rnnx.compare.statistics import Losses
 from rnnx.display import Display
 from rnnx.duration import duration
 from rnnx.errors import UserError, writing

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rnnx import model
+from rnnx import model, parallel
 from rnnx.compare.plan import Speed
 from rnnx.display import Display
 from rnnx.experiment import Experiment
 from rnnx.parallel import BATCHES
-from rnnx import parallel
 from rnnx.trained import Run
 
 _START = 4.0  # seconds of a training process until its first update, if nothing is measured

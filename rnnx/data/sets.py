@@ -22,6 +22,11 @@ _NASA = (
 _UCR = "https://www.timeseriesclassification.com"
 
 
+def known(name: str) -> bool:
+    """Whether a name means a set, whatever files are there."""
+    return name in NUMBERS or name == "cmapss" or name.startswith("ucr/")
+
+
 def find(
     name: str, data_dir: str = "", say: Callable[[str], None] | None = None
 ) -> dict[str, Path]:

@@ -209,7 +209,7 @@ def check_fraction(config: ConfigDict) -> None:
 
 def source(config: ConfigDict, say: Callable[[str], None]) -> tuple[dict[str, Path], dict]:
     """The files of config.corpus, `train` and perhaps `test`, and how a table of them is read."""
-    if config.corpus in sets.SETS:
+    if sets.known(config.corpus):
         files = sets.find(config.corpus, config.data_dir, say)
     else:
         files = {"train": own_file(config.corpus)}
@@ -231,13 +231,13 @@ def own_file(name: str) -> Path:
     path = Path(name).expanduser()
     if not path.is_file():
         problem = "is not a file" if path.exists() else "is neither a set nor a file"
-        raise UserError(f"{name!r} {problem}: name a file, or {', '.join(sets.SETS)}")
+        raise UserError(f"{name!r} {problem}: name a file, or {', '.join(sets.NAMES)}")
     return path
 
 
 def places(config: ConfigDict) -> tuple[dict[str, str], tuple[str, ...]]:
     """The config fields that say where own files lie, as absolute paths; and their names."""
-    if config.corpus in sets.SETS:
+    if sets.known(config.corpus):
         return {}, ()
     found = {
         name: str(Path(config[name]).expanduser().resolve())

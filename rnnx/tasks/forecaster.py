@@ -12,7 +12,6 @@ from rnnx.cells import Cell
 from rnnx.dropout import Masks
 from rnnx.model import VectorModel
 
-
 _LEAST_SPREAD = 0.1
 
 

@@ -10,9 +10,12 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx import heads
-from rnnx.data import labelled, sets
+from rnnx.data import sets
+from rnnx.data.archives import counterpart
 from rnnx.data.batches import Batches
+from rnnx.data.cmapss import read_cmapss
 from rnnx.data.download import sha256
+from rnnx.data.labelled import read_labelled
 from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.data.series import Labelled, Scaling
 from rnnx.dropout import Masks
@@ -37,7 +40,7 @@ class SequenceTask(Task):
 
     def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
         data, notes, warnings, files = read(config, self.kind, say)
-        data = shortened(data, config.fraction, config.seed)
+        data = shortened(data, config.fraction)
         train = [x for x, part in zip(data.inputs, data.part, strict=True) if part == 0]
         scaling = Scaling.of(np.concatenate(train).astype(np.float64))
         spec = {
@@ -127,33 +130,35 @@ def read(
     config: ConfigDict, kind: str, say: Callable[[str], None]
 ) -> tuple[Labelled, list[str], list[str], dict]:
     """The sequences of config.corpus, what was mended, warnings, and the files."""
-    if config.corpus in sets.SETS or config.corpus.startswith("ucr/"):
+    if sets.known(config.corpus):
         files = sets.find(config.corpus, config.data_dir, say)
-        if config.corpus == "cmapss":
-            found = labelled.read_cmapss(files, cap=config.cap, seed=config.seed)
-            return *found, files
     else:
         files = {"train": own_file(config.corpus)}
-        if config.test_corpus:
-            files["test"] = own_file(config.test_corpus)
-    found = labelled.read_labelled(
-        files["train"],
-        target=config.target,
-        group=config.group,
-        time=config.time,
-        covariates=columns(config.covariates),
-        test=files.get("test"),
-        kind=kind,
-        valid=config.valid_part,
-    )
+        other = own_file(config.test_corpus) if config.test_corpus else None
+        if other or (other := counterpart(files["train"])):
+            files["test"] = other
+    if files["train"].name.startswith("train_FD"):
+        found = read_cmapss(files["train"], cap=config.cap, valid=config.valid_part)
+    else:
+        found = read_labelled(
+            files["train"],
+            target=config.target,
+            group=config.group,
+            time=config.time,
+            covariates=columns(config.covariates),
+            test=files.get("test"),
+            kind=kind,
+            valid=config.valid_part,
+        )
     return *found, files
 
 
-def shortened(data: Labelled, fraction: float, seed: int) -> Labelled:
-    """The data with only a fraction of the training sequences, drawn by seed; of every class."""
+def shortened(data: Labelled, fraction: float) -> Labelled:
+    """The data with only a fraction of the training sequences, of every class; the same for every
+    seed of a config, and the smaller fraction a part of the larger."""
     if fraction == 1:
         return data
-    rng, keep = np.random.default_rng((seed, 1)), data.part != 0
+    rng, keep = np.random.default_rng(0), data.part != 0
     strata = data.labels if data.classes else np.zeros(len(data.part), int)
     for label in np.unique(strata):
         mine = np.flatnonzero((data.part == 0) & (strata == label))
