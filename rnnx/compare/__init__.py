@@ -1,1 +1,5 @@
-"""Whether Multiplicative Integration or a Recurrent Highway Network is worth it on given data."""
+"""Own data in, a verdict out: is a network worth it, and at what cost?
+
+statistics.py   losses, intervals, paired comparisons of models
+verdict.py      three answers, the control, the cheapest that is good enough; in sentences
+"""
