@@ -21,6 +21,7 @@ fit into --minutes. The same command resumes.
 from pathlib import Path
 
 from absl import flags
+from ml_collections import config_flags
 
 from rnnx import cli
 from rnnx.compare.candidates import CANDIDATES
@@ -34,7 +35,8 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     flags.DEFINE_string("data", "", "the file with the data")
-    flags.DEFINE_string("config", "", "instead of --data: a packaged experiment, such as etth1")
+    config_flags.DEFINE_config_file("config", None, "instead of --data: an experiment, NAME or "
+                                    "FILE.py, with :variant")  # fmt: skip
     flags.DEFINE_string("workdir", None, "where everything is kept; resumed if it holds some")
     flags.DEFINE_string("task", "", "forecast, classify, regress or text; empty: found")
     flags.DEFINE_float("minutes", 30.0, "how long all of it may take", lower_bound=0.1)

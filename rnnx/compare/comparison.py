@@ -1,5 +1,6 @@
 """A comparison from its plan to its report. Each step is kept in the folder, and done once."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from rnnx import workdir
 from rnnx.compare import cost, plan, report
 from rnnx.compare.candidates import CANDIDATES, REFERENCE
+from rnnx.compare.findings import Findings
 from rnnx.compare.kinds import KINDS, Items, Kind
 from rnnx.compare.plan import Plan, Speed
 from rnnx.compare.question import Question
@@ -38,15 +40,37 @@ class Comparison:
             made, speeds = self._plan()
             self._announce(made, speeds)
             trained, tuned = self._train(made, speeds)
-            self.say("scoring the test part, for the first time")
-            items = {run.folder: self._items(run) for stage in trained.values() for run in stage}
-            costs = self._costs(tuned, trained["seeds"])
-            made_report, runs = Findings(self, made, trained, items, costs).report()
-            report.write(self.folder, made_report, runs)
+            found = self._findings(made, trained, tuned)
+            winner = self.folder / "winner"
+            made_report = found.report(winner)
+            self._keep(found.best_folder(made_report), winner)
+            report.write(self.folder, made_report, found.rows())
             self.say(report.console_table(made_report))
             for line in report.closing_lines(made_report):
                 self.say(line)
             self.say(f"in {duration(time.perf_counter() - began)}: {self.folder / 'report.html'}")
+
+    def _findings(self, made: Plan, trained: dict, tuned: dict[str, Run]) -> Findings:
+        """Scores every run of the tables on the test part, read here for the first time, and
+        measures what networks cost."""
+        runs = [run for stage, all_of in trained.items() if stage != "tune" for run in all_of]
+        self.display.start("scoring the test part", len(runs))
+        items = {}
+        for i, run in enumerate(runs):
+            items[run.folder] = self._items(run)
+            self.display.update(i + 1)
+        self.display.finish()
+        self.say("scoring simple predictors")
+        floors = self.kind.floors()
+        costs = self._costs(tuned, trained["seeds"])
+        return Findings(self.question, self.kind, made, trained, items, floors, costs)
+
+    @staticmethod
+    def _keep(folder: Path | None, winner: Path) -> None:
+        """Copies a workdir to where the best network is kept."""
+        shutil.rmtree(winner, ignore_errors=True)
+        if folder is not None:
+            shutil.copytree(folder, winner)
 
     def _plan(self) -> tuple[Plan, dict[str, Speed]]:
         """The plan, made once.
@@ -130,7 +154,7 @@ class Comparison:
 
     def _items(self, run: Run) -> Items | None:
         """The test losses of a run of the tables, kept beside its workdir."""
-        if run.result is None or run.stage == "tune":
+        if run.result is None:
             return None
         path = run.folder.with_name(run.folder.name + ".npz")
         if path.exists():

@@ -4,6 +4,7 @@ A kind is made once of a config and its data. An item is what a task has many of
 forecasts, a sequence, a stretch of text. Losses are always better when lower.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -158,7 +159,7 @@ class ForecastKind(Kind):
         series first."""
         items = self.items(run)
         mean = items.total / np.maximum(self.count, 1)
-        scores = [mean[a:b].mean() if b > a else -1 for a, b in zip(self.offsets, self.offsets[1:])]
+        scores = [mean[a:b].mean() if b > a else -1 for a, b in itertools.pairwise(self.offsets)]
         if len(scores) > 1:
             worst = np.argsort(scores)[::-1]
             picks = [(s, self.origins[s][len(self.origins[s]) // 2]) for s in worst[:_DRAWN]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from rnnx import cli, tasks
 from rnnx.compare.candidates import Candidate, chosen
@@ -16,7 +16,7 @@ from rnnx.data.detect import detect
 from rnnx.errors import UserError
 from rnnx.sweep import space
 from rnnx.tasks import network
-from rnnx.tasks.forecast import own_file
+from rnnx.tasks.forecast import columns, own_file
 from rnnx.tasks.task import Dataset, Task
 
 TASKS = {"forecast": "forecast", "classify": "classify", "regress": "regress", "text": "language"}
@@ -69,12 +69,17 @@ def from_flags(values: Any, say: Callable[[str], None]) -> Question:
     Raises:
       UserError: on flags that do not go together, and on data that cannot be used.
     """
-    if bool(values.data) == bool(values.config):
+    if bool(values.data) == (values.config is not None):
         raise UserError("name the data with --data=FILE, or an experiment with --config=NAME")
     candidates = chosen(values.cells)
-    source = values.config or f"own:{_kind(values, say)}"
-    config = _load_config(source)
-    given = {} if values.config else _fields(values, config)
+    if values.config is not None:
+        config, handle = values.config, values["config"]
+        source = config_flags.get_config_filename(handle)  # as typed, with its variant
+        given = dict(config_flags.get_override_values(handle))
+    else:
+        source = f"own:{_kind(values, say)}"
+        config = _load_config(source)
+        given = _fields(values, config)
     given |= {name: values[name].value for name in _ALSO if values[name].present}
     given |= candidates[0].point
     config.update(given)
@@ -83,9 +88,9 @@ def from_flags(values: Any, say: Callable[[str], None]) -> Question:
     if not (forecast := config.task == "forecast"):
         for name in _FORECAST_ONLY:
             if values[name].present:
-                raise UserError(f"--{name} is for forecasts, and the task is {values.task}")
+                raise UserError(f"--{name} is for forecasts, which these are not")
     dataset = task.load(config, say)
-    if forecast and not values.config:
+    if forecast and values.config is None:
         given |= _windows(config, dataset, values.horizon)
         config.update(given)
         dataset = task.load(config, say)
@@ -101,7 +106,7 @@ def from_flags(values: Any, say: Callable[[str], None]) -> Question:
     arguments += [space.flag(name, _text(value)) for name, value in sorted(given.items())]
     return Question(
         name=dataset.name,
-        file=values.data or values.config,
+        file=values.data or source,
         config=config,
         arguments=arguments,
         task=task,
@@ -123,7 +128,12 @@ def _kind(values: Any, say: Callable[[str], None]) -> str:
             raise UserError(f"--task={values.task}: {nearest(values.task, TASKS)}")
         return values.task
     kind, why = detect(
-        own_file(values.data), target=values.target, group=values.group, layout=values.layout
+        own_file(values.data),
+        time=values.time,
+        target=columns(values.target),
+        group=values.group,
+        horizon=values.horizon,
+        layout=values.layout,
     )
     say(f"task {kind}: {why}")
     return kind
