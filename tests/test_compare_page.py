@@ -47,7 +47,7 @@ def whole() -> str:
 
 
 def test_the_page_needs_nothing_else(whole: str) -> None:
-    assert not re.search(r"https?://|@import|<link|<script|url\((?!#)", whole)
+    assert not re.search(r"https?://|@import|<link|<metadata|<script|url\((?!#)", whole)
     parsed = Parsed(whole)
     ids = parsed.of("id")
     assert len(ids) == len(set(ids)) > 1000
@@ -186,6 +186,8 @@ def test_dominated_are_grey_and_the_best_floor_is_drawn_or_told() -> None:
     colours = {text.get_text(): text.get_color() for text in picture.figure.axes[0].texts}
     for model in made["models"]:
         assert (colours[model["name"]] == drawing.GREY) == model["dominated"]
+    grey = [line for line in picture.figure.axes[0].lines if line.get_color() == drawing.GREY]
+    assert len(grey) == 2 * sum(m["dominated"] for m in made["models"])  # marker and bar
     assert "Dashed: the best floor, same hour last week." in picture.reading
     made["floors"][1]["score"] = made["floors"][2]["score"] = 9e9
     told = figures._latency(made).reading
