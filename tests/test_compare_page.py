@@ -47,7 +47,7 @@ def whole() -> str:
 
 
 def test_the_page_needs_nothing_else(whole: str) -> None:
-    assert not re.search(r"https?://|@import|<link|<script|url\((?!#)", whole)
+    assert not re.search(r"https?://|@import|<link|<metadata|<script|url\((?!#)", whole)
     parsed = Parsed(whole)
     ids = parsed.of("id")
     assert len(ids) == len(set(ids)) > 1000
@@ -182,10 +182,16 @@ def test_names_beside_points_cover_nothing(spread: float) -> None:
 
 def test_dominated_are_grey_and_the_best_floor_is_drawn_or_told() -> None:
     made = _plain()
+    made["models"][2]["latency_us"] = None
     picture = figures._latency(made)
+    models = [model for model in made["models"] if model["latency_us"]]
+    points = [(m["score"], m["latency_us"]["p50"]) for m in models]
+    beaten = [any(a < s and b < c for a, b in points) for s, c in points]
     colours = {text.get_text(): text.get_color() for text in picture.figure.axes[0].texts}
-    for model in made["models"]:
-        assert (colours[model["name"]] == drawing.GREY) == model["dominated"]
+    for model, lost in zip(models, beaten, strict=True):
+        assert (colours[model["name"]] == drawing.GREY) == lost
+    grey = [line for line in picture.figure.axes[0].lines if line.get_color() == drawing.GREY]
+    assert len(grey) == 2 * sum(beaten) > 0  # marker and bar
     assert "Dashed: the best floor, same hour last week." in picture.reading
     made["floors"][1]["score"] = made["floors"][2]["score"] = 9e9
     told = figures._latency(made).reading

@@ -104,8 +104,10 @@ def test_floors_come_first_then_networks_best_first() -> None:
     assert notes["MI-RHN L=2"] == "best" and notes["MI-LSTM"] == "chosen"
     assert notes["RNN"] == "behind same hour last week, 2 of 6 seeds diverged"
     assert notes["last value"] == "floor" and notes["sLSTM"] == ""
-    made["lower_is_better"] = False
     made["models"][0]["score"] = None
+    names = [model["name"] for model in words.ordered(made)]
+    assert names[0] == "MI-RHN L=2" and names[-1] == "LSTM"
+    made["lower_is_better"] = False
     names = [model["name"] for model in words.ordered(made)]
     assert names[0] == "RNN" and names[-1] == "LSTM"
 

@@ -109,11 +109,12 @@ def _against(
     figure, axes = new_figure(height=4.4)
     ax = axes[0, 0]
     ends = []
+    grey = words.dominated(report, cost)
     for model in shown:
         style = styles[model["name"]]
-        style |= {"color": GREY} if model.get("dominated") else {}
-        if model.get("dominated") and style["markerfacecolor"] != "none":
-            style["markerfacecolor"] = GREY
+        if model["name"] in grey:
+            filled = style["markerfacecolor"] != "none"
+            style |= {"color": GREY, "markerfacecolor": GREY if filled else "none"}
         low, high = model.get("interval") or (model["score"],) * 2
         ends += [low, high]
         ax.plot([cost(model)] * 2, [low, high], color=style["color"], linewidth=1.1)
@@ -130,7 +131,7 @@ def _against(
         ax,
         [
             (
-                cost(m), m["score"], m["name"], GREY if m.get("dominated") else INK,
+                cost(m), m["score"], m["name"], GREY if m["name"] in grey else INK,
                 m.get("interval"),
             )
             for m in shown
@@ -138,8 +139,8 @@ def _against(
         floor and floor["score"],
     )  # fmt: skip
     reading = "Bars: 95 % intervals. Filled: Multiplicative Integration; hollow: without."
-    if any(m.get("dominated") for m in shown):
-        reading += " Grey: another network is better and costs less."
+    if grey:
+        reading += " Grey: another network has a better score and costs less."
     return Picture(name, title, reading + floor_said, figure)
 
 
@@ -272,7 +273,7 @@ def _confusion(classes: list, matrix: list[list]) -> Picture:
     share = {"format": PercentFormatter(1), "label": "share of the true class"}
     figure.colorbar(drawn, ax=ax, shrink=0.8, **share)
     reading = "The chosen network on the test part: each row is a true class, adding up to 100 %."
-    return Picture("confusion", "What is taken for what", reading, figure)
+    return Picture("confusion", "Confusion matrix", reading, figure)
 
 
 def _scatter(report: dict, truth: list, predicted: list) -> Picture:

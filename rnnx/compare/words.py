@@ -1,6 +1,7 @@
 """A comparison in words: numbers, sentences and tables for the page, Markdown and the terminal."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from rnnx.duration import duration
@@ -69,6 +70,20 @@ def ordered(report: dict) -> list[dict]:
     """The models, best score first; those without a score last."""
     sign = 1 if report["lower_is_better"] else -1
     return sorted(report["models"], key=lambda m: (m["score"] is None, sign * (m["score"] or 0.0)))
+
+
+def dominated(report: dict, cost: Callable[[dict], Any]) -> set[str]:
+    """The names of models that another beats in both score and cost."""
+    sign = 1 if report["lower_is_better"] else -1
+    known = [m for m in report["models"] if m["score"] is not None and cost(m) is not None]
+    return {
+        one["name"]
+        for one in known
+        if any(
+            sign * other["score"] < sign * one["score"] and cost(other) < cost(one)
+            for other in known
+        )
+    }
 
 
 def notes(report: dict, model: dict) -> list[str]:
