@@ -51,7 +51,8 @@ def subject(folder: Path, split: str, data_dir: str = "") -> numbers.Subject:
         raise UserError(f"{folder} holds no language model: the analysis reads texts")
     if CELLS[config.cell].linear:
         raise UserError(
-            f"{folder} holds a {CELLS[config.cell].name}, a linear cell: the analysis is of others"
+            f"{folder} holds a {CELLS[config.cell].name}: the analysis does not read cells without "
+            "a recurrent matrix"
         )
     config.data_dir = data_dir or config.data_dir
     dataset = load_data(folder, config, lambda line: print(line, file=sys.stderr))
