@@ -136,11 +136,12 @@ def cheapest(
     is at most the margin. The cheapest has the lowest latency, in two digits as it is a
     measurement, then the shortest training. A network with a seed that diverged is not considered.
 
-    Returns:
-      None when there is none.
-
     Args:
-      latency: microseconds of a step; seconds: of training. A missing one counts as the largest.
+      latency: microseconds of a step; a missing one counts as the highest.
+      seconds: of training, likewise.
+
+    Returns:
+      None when every network diverged with some seed.
     """
     sound = [name for name, each in losses.items() if np.isfinite(each.total).all()]
     best = _lowest(sound, valid)
@@ -215,7 +216,10 @@ def _sentence(
         return f"Whether {model} is worth it is undecided: every seed diverged"
     found, p = answer(c, p_holm, margin), max(p_holm, c.p_sign)
     gain = f"a gain of {100 * margin:g} %"
-    facts = f"its {metric} is {_size(c.difference)} than the {against}'s ({_interval(c)}, {_p(p)})"
+    facts = f"its {metric} is {_size(c.difference)} than the {against}'s ({_interval(c)}, {_p(p)}"
+    if left_out:
+        facts += f"; {left_out} of {left_out + c.seeds} seeds diverged and are left out"
+    facts += ")"
     if found == "worth it":
         return f"{model} is worth it: {facts}"
     if found == "not worth it":
