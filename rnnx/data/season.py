@@ -92,6 +92,8 @@ def _search(parts: Sequence[np.ndarray], rows: int) -> tuple[int, str]:
         first = peaks[r[peaks] >= 0.9 * r[peaks].max()][0]  # not a multiple of the season
         near = peaks[(peaks >= first) & (peaks < 1.5 * first)]
         m = int(near[r[near].argmax()])
+        if m > 0.95 * longest:  # still rising: the peak may lie beyond
+            continue
         near = [u for u in _USUAL if abs(u - m) <= 0.02 * m and u <= longest]
         m = min(near, key=lambda u: abs(u - m)) if near else m
         if r[m] > 1.5 * best[0]:
