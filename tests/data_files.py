@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -63,3 +64,11 @@ def line(error: pytest.ExceptionInfo) -> str:
     """What a person sees: it has to be one line."""
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def real(name: str) -> Path:
+    """A file or folder of the real data; skips the test where it is absent."""
+    for place in (os.environ.get("RNNX_DATA"), Path(__file__).parents[2] / "shared" / "data"):
+        if place and (Path(place) / name).exists():
+            return Path(place) / name
+    pytest.skip(f"needs {name}: set RNNX_DATA to its folder")

@@ -85,7 +85,8 @@ def choose(
 
 def _counts(column: "pd.Series") -> bool:
     values = numbers(column, "column")
-    return len(values) > 1 and bool((values == values[0] + np.arange(len(values))).all())
+    rising = values == values[0] + np.arange(len(values))
+    return len(values) > 1 and bool(np.isfinite(values).all() and rising.all())
 
 
 def read_columns(frame: "pd.DataFrame", columns: Columns, notes: list[str]) -> Table:

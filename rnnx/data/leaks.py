@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 
+from rnnx.data.calendar import FEATURES
 from rnnx.data.frame import Remarks
 from rnnx.data.series import Series
 
@@ -12,6 +13,7 @@ _ROWS = 20_000  # of a series, the last of the training part
 _SERIES = 50  # series looked at
 _SHIFTS = 24  # least number of shifts looked at
 _BLOCK = 24  # rows in a row that are equal by no chance
+_STILL = 0.3  # share of differences that are 0, from which they are taken as they are
 _SEEN = 0.05  # share of test blocks
 
 
@@ -30,6 +32,8 @@ def leaks(series: Series, horizon: int = 1) -> tuple[list[str], list[str]]:
     ):
         ahead = role == "known column"
         for c, name in enumerate(names):
+            if name in FEATURES:
+                continue
             for k, target in enumerate(series.targets):
                 r = _correlations(series, [x[:, c] for x in columns], k, shifts)
                 _judge(r, f"{role} {name!r}", repr(target), ahead, horizon, remarks)
@@ -62,19 +66,38 @@ def _correlations(series: Series, column: list[np.ndarray], k: int, shifts: int)
     for i in range(0, len(series.names), -(-len(series.names) // _SERIES)):
         end = int(series.ends[i, 0])
         rows = slice(max(0, end - _ROWS), end)
-        x, y = np.diff(column[i][rows]), np.diff(series.values[i][rows, k])
-        x = np.where(np.isfinite(y) | (x != 0), x, 0.0)
+        known = np.isfinite(series.values[i][rows]).any(axis=1)
+        x, good = _changes(column[i][rows], known)
+        y = np.diff(series.values[i][rows, k])
         there = np.isfinite(y)
-        if len(y) < 4 * shifts or there.sum() < shifts or not np.ptp(x) or not np.ptp(y[there]):
+        if min(good.sum(), there.sum()) < 4 * _SHIFTS or not (np.ptp(x[good]) and np.ptp(y[there])):
             continue
-        mean = y[there].mean()
-        x, y = x - x.mean(), np.where(there, y - mean, 0.0)
-        x, y = x / x.std(), y / y.std()
-        for s in range(-shifts, shifts + 1):
-            a, b = (x[: len(x) - s], y[s:]) if s >= 0 else (x[-s:], y[:s])
-            both = there[s:] if s >= 0 else there[:s]
-            sums[s + shifts] += (a * b).sum(), (a * a * both).sum(), (b * b).sum()
+        x = np.where(good, x - x[good].mean(), 0.0) / x[good].std()
+        y = np.where(there, y - y[there].mean(), 0.0) / y[there].std()
+        sums[:, 0] += _products(x, y, shifts)
+        sums[:, 1] += _products(x * x, there.astype(float), shifts)
+        sums[:, 2] += _products(good.astype(float), y * y, shifts)
     return np.abs(sums[:, 0]) / np.sqrt(np.maximum(sums[:, 1] * sums[:, 2], 1e-300))
+
+
+def _changes(column: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First differences (T - 1,), and which are of values that were there, not filled in.
+
+    known: (T,) whether a row has a target; one without may be a row that was inserted.
+    """
+    x = np.diff(column)
+    good = known[1:] & known[:-1]
+    same = x == 0
+    if same.mean() < _STILL:  # a value that stays the same was probably missing
+        good &= ~same & ~np.concatenate([[False], same[:-1]])
+    return x, good
+
+
+def _products(a: np.ndarray, b: np.ndarray, shifts: int) -> np.ndarray:
+    """Sum over t of a_t b_(t+s), for s = -shifts .. shifts."""
+    size = 1 << (len(a) + shifts).bit_length()
+    found = np.fft.irfft(np.conj(np.fft.rfft(a, size)) * np.fft.rfft(b, size), size)
+    return np.concatenate([found[-shifts:], found[: shifts + 1]])
 
 
 def _repeated(series: Series, horizon: int, warnings: list[str]) -> None:
@@ -106,9 +129,10 @@ def _hashes(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """
     mixed = np.random.default_rng(0).integers(1 << 63, size=values.shape[1], dtype=np.uint64) | 1
     bits = np.ascontiguousarray(np.where(np.isnan(values), np.nan, values + 0.0)).view(np.uint64)
+    bits ^= bits >> np.uint64(32)  # the low bits of short numbers are all 0
     v = (bits * mixed).sum(axis=1, dtype=np.uint64)
     p = 0x9E3779B97F4A7C15
-    powers = np.cumprod(np.full(len(v), p, np.uint64)) // np.uint64(1)
+    powers = np.cumprod(np.full(len(v), p, np.uint64))
     inverse = np.cumprod(np.full(len(v), pow(p, -1, 1 << 64), np.uint64))
     sums = np.concatenate([[np.uint64(0)], np.cumsum(v * powers, dtype=np.uint64)])
     hashes = (sums[length:] - sums[:-length]) * inverse[: len(sums) - length]

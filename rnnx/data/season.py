@@ -14,15 +14,17 @@ _LEAST = 0.1  # autocorrelation of differences at a season
 _CHECKED = 100  # rows below which the guess stands
 _LONGEST = 1000  # rows of a season without a time column
 _SERIES = 200  # series looked at
+_POINTS = 24  # means in a season
+_USUAL = (4, 5, 7, 12, 24, 48, 52, 60, 96, 144, 168, 288, 336, 365, 672, 720)
 
 
 def find_season(parts: Sequence[np.ndarray], step: str) -> tuple[int, str]:
     """Steps of a season of training parts, each (T_s, K) with NaN where missing, and why.
 
     The guess is the day for steps below one, the week for days, the year for longer ones. Another
-    period replaces it where the autocorrelation of first differences is twice as high there; no
-    season (0) is left when none reaches .1 and three standard errors. Rows without times are
-    searched for the lag of the highest peak.
+    period replaces it where the autocorrelation of differences is twice as high; no season (0) is
+    left when none reaches .1 and three standard errors. Rows without times are searched for the
+    highest peak.
     """
     rows = int(np.median([len(part) for part in parts]))
     found = Step.of(step)
@@ -30,24 +32,29 @@ def find_season(parts: Sequence[np.ndarray], step: str) -> tuple[int, str]:
         return _search(parts, rows)
     candidates = [(m, name) for m, name in _candidates(found) if 3 * m <= rows]
     if not candidates:
-        return 0, f"no season: no period of {step} steps comes three times in the training part"
+        return 0, f"no season: no period of steps of {step} comes three times in the training part"
     guess = _guess(found, candidates)
+    m, name = guess
     if rows < _CHECKED:
-        return guess[0], f"season {guess[0]} ({guess[1]}): guessed from the step of {step}"
-    r = autocorrelation(parts, max(m for m, _ in candidates))
-    least = max(_LEAST, 3 / rows**0.5)
-    best = max(candidates, key=lambda c: r[c[0]])
-    if r[best[0]] < least:
-        return 0, (
-            f"no season: differences have an autocorrelation of {r[guess[0]]:.2f} at {guess[0]} "
-            f"({guess[1]})"
+        return m, f"season {m} ({name}): guessed from the step of {step}"
+    r = {c: autocorrelation(parts, c[0], _width(c[0]))[c[0]] for c in candidates}
+    # Of a mean over so many rows there are fewer independent ones.
+    clear = {c: r[c] >= max(_LEAST, 3 * (_width(c[0]) / rows) ** 0.5) for c in candidates}
+    best = max(candidates, key=lambda c: r[c])
+    same = autocorrelation(parts, max(c[0] for c in candidates), _width(m))
+    if clear[guess] and r[guess] >= max(same[c[0]] for c in candidates) / 2:
+        return m, f"season {m} ({name}): autocorrelation {r[guess]:.2f} of differences"
+    if clear[best]:
+        return best[0], (
+            f"season {best[0]} ({best[1]}): autocorrelation {r[best]:.2f} of differences, against "
+            f"{r[guess]:.2f} at {m} ({name})"
         )
-    if r[guess[0]] >= max(least, r[best[0]] / 2):
-        return guess[0], f"season {guess[0]} ({guess[1]}): autocorrelation {r[guess[0]]:.2f}"
-    return best[0], (
-        f"season {best[0]} ({best[1]}): autocorrelation {r[best[0]]:.2f}, against "
-        f"{r[guess[0]]:.2f} at {guess[0]} ({guess[1]})"
-    )
+    return 0, f"no season: differences have an autocorrelation of {r[guess]:.2f} at {m} ({name})"
+
+
+def _width(season: int) -> int:
+    """Rows to average over, so that noise does not hide a long season."""
+    return max(1, season // _POINTS)
 
 
 def _candidates(step: Step) -> list[tuple[int, str]]:
@@ -68,29 +75,44 @@ def _guess(step: Step, candidates: list[tuple[int, str]]) -> tuple[int, str]:
 
 
 def _search(parts: Sequence[np.ndarray], rows: int) -> tuple[int, str]:
-    longest = min(rows // 3, _LONGEST)
+    """The lag of the highest peak after the autocorrelation has fallen below 0."""
     if rows < _CHECKED:
         return 0, f"no season: {rows} rows are too few to find one (--season)"
-    r = autocorrelation(parts, longest + 1)
-    peaks = 1 + np.flatnonzero((r[1:-1] > r[:-2]) & (r[1:-1] >= r[2:]))
-    fell = np.flatnonzero(r <= 0)
-    peaks = peaks[(peaks >= max(2, fell[0] if len(fell) else longest)) & (peaks <= longest)]
-    least = max(3 * _LEAST, 3 / rows**0.5)
-    if not len(peaks) or r[peaks].max() < least:
+    longest, best, least = min(rows // 3, _LONGEST), (0.0, 0), 3 * _LEAST
+    for width in (1, 4, 16):
+        if _POINTS // 2 * width > longest:
+            break
+        r = autocorrelation(parts, longest + 1, width)
+        peaks = 1 + np.flatnonzero((r[1:-1] > r[:-2]) & (r[1:-1] >= r[2:]))
+        fell = np.flatnonzero(r <= 0)
+        first = max(2, _POINTS // 2 * width if width > 1 else 0, fell[0] if len(fell) else longest)
+        peaks = peaks[(peaks >= first) & (peaks <= longest)]
+        if not len(peaks) or r[peaks].max() < max(least, 3 * (width / rows) ** 0.5):
+            continue
+        first = peaks[r[peaks] >= 0.9 * r[peaks].max()][0]  # not a multiple of the season
+        near = peaks[(peaks >= first) & (peaks < 1.5 * first)]
+        m = int(near[r[near].argmax()])
+        if m > 0.95 * longest:  # still rising: the peak may lie beyond
+            continue
+        near = [u for u in _USUAL if abs(u - m) <= 0.02 * m and u <= longest]
+        m = min(near, key=lambda u: abs(u - m)) if near else m
+        if r[m] > 1.5 * best[0]:
+            best = (float(r[m]), m)
+    if not best[1]:
         return 0, "no season: differences of rows show none (--season names one)"
-    m = int(peaks[r[peaks] >= 0.9 * r[peaks].max()][0])
-    return m, f"season {m}: autocorrelation {r[m]:.2f} of differences of rows"
+    return best[1], f"season {best[1]}: autocorrelation {best[0]:.2f} of differences of rows"
 
 
-def autocorrelation(parts: Sequence[np.ndarray], longest: int) -> np.ndarray:
-    """Of first differences at lags 0 .. longest, averaged over columns of (T_s, K) arrays.
+def autocorrelation(parts: Sequence[np.ndarray], longest: int, width: int = 1) -> np.ndarray:
+    """Of differences at lags 0 .. longest, averaged over columns of (T_s, K) arrays.
 
-    Pairs with a missing value are left out, and series no longer than the lag.
+    A difference is that of the mean of `width` rows to the mean of those before. Pairs with a
+    missing value are left out, and series that are not longer than the lag.
     """
     total, count = np.zeros(longest + 1), np.zeros(longest + 1)
     for part in parts[:: -(-len(parts) // _SERIES)]:
         for column in part.T:
-            d = np.diff(column)
+            d = _differences(column, width)
             there = np.isfinite(d)
             if there.sum() < 3 or not np.ptp(d[there]):
                 continue
@@ -103,6 +125,19 @@ def autocorrelation(parts: Sequence[np.ndarray], longest: int) -> np.ndarray:
             total[:lags][good] += r[good]
             count[:lags][good] += 1
     return total / np.maximum(count, 1)
+
+
+def _differences(column: np.ndarray, width: int) -> np.ndarray:
+    """Means of `width` rows less the means of those before; NaN where most rows are missing."""
+    if width == 1 or len(column) <= 2 * width:
+        return np.diff(column)
+    there = np.isfinite(column)
+    total, n = (
+        np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(there, column, 0.0), there)
+    )
+    total, n = total[width:] - total[:-width], n[width:] - n[:-width]
+    means = np.where(2 * n > width, total / np.maximum(n, 1), np.nan)
+    return means[width:] - means[:-width]
 
 
 def _products(x: np.ndarray, size: int) -> np.ndarray:
