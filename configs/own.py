@@ -4,24 +4,26 @@ Paper     none
 Expected  rnnx.compare prints the scores of simple predictors beside the networks'
 Cost      depends on the data; rnnx.compare prints its plan first
 Command   python -m rnnx.train --config=own:forecast --config.corpus=FILE.csv --workdir=DIR
-Variants  `forecast`, `classify`, `regress`, `text`: one of them is needed
+Variants  `forecast` (as without one), `classify`, `regress`, `text`
 """
 
 from ml_collections import ConfigDict
 
-from rnnx.config import default
+from rnnx.config import default, variants
 from rnnx.errors import UserError
 
 _TASKS = {"forecast": "forecast", "classify": "classify", "regress": "regress", "text": "language"}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    if arg not in _TASKS:
-        raise UserError(f"own:{arg}: name one of {', '.join(f'own:{kind}' for kind in _TASKS)}")
-    config = default(_TASKS[arg])
+    kind, _, rest = arg.partition(",")
+    kind = kind or "forecast"
+    if kind not in _TASKS:
+        raise UserError(f"own:{kind}: name one of {', '.join(f'own:{kind}' for kind in _TASKS)}")
+    config = default(_TASKS[kind])
     config.update(
         cell="lstm",
-        hidden_size=64,
+        hidden_size=128 if kind == "text" else 64,
         init_scale=0.1,
         batch_size=32,
         num_steps=64,
@@ -30,6 +32,4 @@ def get_config(arg: str = "") -> ConfigDict:
         learning_rate=3e-3,
         max_grad_norm=1.0,
     )
-    if arg == "text":
-        config.update(hidden_size=128)
-    return config
+    return variants(rest, config, {})

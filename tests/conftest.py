@@ -227,7 +227,7 @@ def small(text: Path, **fields) -> ConfigDict:
 
 # ---------------------------------------------------------------------------- runs
 
-TIMES = {"seconds", "tokens_per_second"}
+TIMES = {"seconds", "tokens_per_second", "memory_bytes"}
 
 
 def train(config: ConfigDict, folder: Path, display: Display = QUIET) -> dict:

@@ -119,11 +119,11 @@ def ts_kind(path: Path) -> str:
         else "classify"  # fmt: skip
 
 
-def read_npz(path: Path) -> tuple[Sample, Sample | None]:
+def read_npz(path: Path, labelled: bool = True) -> tuple[Sample, Sample | None]:
     """Arrays x (N, T, F) or (N, T), y (N,), and if there x_test, y_test; lengths, lengths_test.
 
-    Without `lengths`, a sequence ends at its last step that has a value. Pickled objects are
-    refused: reading them could run code.
+    With labelled=False, y is not needed. Without `lengths`, a sequence ends at its last step that
+    has a value. Pickled objects are refused: reading them could run code.
 
     Raises:
       UserError: damaged, an array missing, of another shape, or of objects.
@@ -136,6 +136,8 @@ def read_npz(path: Path) -> tuple[Sample, Sample | None]:
             raise UserError(f"{path} holds Python objects, which could run code: save plain arrays "
                             "of numbers") from error  # fmt: skip
         raise UserError(f"{path} is not a whole .npz file") from error
+    if not labelled and "x" in arrays:
+        arrays["y"] = np.zeros(len(arrays["x"]), int)
     train = _arrays(path, arrays, "")
     return train, _arrays(path, arrays, "_test") if "x_test" in arrays else None
 

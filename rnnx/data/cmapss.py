@@ -5,6 +5,7 @@ was left then. 26 columns without a header: engine, cycle, 3 settings, 21 sensor
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,13 @@ def read_cmapss(
         tuple(name for name, good in zip(COLUMNS, varied, strict=True) if good), (), part,
     )  # fmt: skip
     return data, remarks.notes, remarks.warnings
+
+
+def read_engines(path: Path, columns: Sequence[str]) -> tuple[list[str], list[np.ndarray]]:
+    """The numbers of the engines in a file, and some columns (T, F) of each one's cycles."""
+    ids, lives = _engines(path)
+    chosen = [COLUMNS.index(name) for name in columns]
+    return list(map(str, ids)), [life[:, chosen] for life in lives]
 
 
 def _numbers(path: Path) -> np.ndarray:

@@ -62,3 +62,9 @@ class Classify(SequenceTask):
     def predict(self, net: Reader, batch: dict[str, Array], carries: Any) -> tuple[dict, Any]:
         """The probability of each class, (B, C)."""
         return {"probabilities": jax.nn.softmax(net.whole(batch), axis=-1)}, carries
+
+    def row(self, spec: dict, found: dict) -> dict[str, Any]:
+        """The class, and the probability of each."""
+        p = found["probabilities"]
+        columns = {f"p({name})": float(x) for name, x in zip(spec["classes"], p, strict=True)}
+        return {"class": spec["classes"][int(np.argmax(p))], **columns}

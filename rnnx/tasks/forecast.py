@@ -11,6 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx.data import sets, table
+from rnnx.data.ahead import prolonged
 from rnnx.data.batches import Batch, Batches
 from rnnx.data.download import sha256
 from rnnx.data.series import Scaling, Series, SeriesWindows, origins_of
@@ -19,7 +20,7 @@ from rnnx.errors import UserError
 from rnnx.tasks import floors
 from rnnx.tasks.forecaster import Columns, Forecaster
 from rnnx.tasks.network import cell_of, stack_options
-from rnnx.tasks.task import Dataset, Sums, Task, Unit
+from rnnx.tasks.task import Dataset, Sums, Task, Unit, Unseen
 
 COVERAGE = 0.8  # of the interval that a Gaussian head is asked for
 PARTS = {"train": 0, "valid": 1, "test": 2}
@@ -60,6 +61,7 @@ class Forecast(Task):
             horizon=config.horizon,
             **options,
         )
+        like = table.describe(series, time=config.time, group=config.group, layout=config.layout)
         series = shortened(series, config.fraction)
         if config.separate:
             series = separated(series)
@@ -73,6 +75,7 @@ class Forecast(Task):
                     "lower it, or give that part more rows (parts)"
                 )
         spec = {
+            "table": like,
             "horizon": config.horizon,
             "season": max(series.season, 1),
             "step": series.step,
@@ -192,6 +195,36 @@ class Forecast(Task):
         low, high = net.interval(found, COVERAGE)
         names = {"forecast": net.center(found), "low": low, "high": high}
         return {name: jnp.swapaxes(a, 0, 1) * std + mean for name, a in names.items()}, carries
+
+    def unseen(self, config: ConfigDict, spec: dict, path: str) -> Unseen:
+        """The H steps after the last known one, of every series."""
+        series, notes, warnings = table.read_new(own_file(path), like=spec["table"])
+        if config.separate:
+            series = separated(series)
+        series, origins = prolonged(series, spec["horizon"])
+        several = len(series.names) > 1
+
+        def rows(batch: dict, found: dict) -> list[dict]:
+            return [
+                {"row": (int(s), h, k)}
+                | ({"series": series.names[s]} if several else {})
+                | {
+                    "time": series.times[s][origins[s][0] + h + 1],
+                    "step": h + 1,
+                    "target": series.targets[k],
+                    **{
+                        name: float(found[name][row, p, h, k])
+                        for name in ("forecast", "low", "high")
+                    },
+                }
+                for row, p in np.argwhere(batch["weight"] > 0)
+                for s in [batch["series"][row]]
+                for h in range(spec["horizon"])
+                for k in range(len(series.targets))
+            ]
+
+        batches = windows(config, spec, series, origins, spec["horizon"])
+        return Unseen(batches, rows, [*notes, *(f"warning: {line}" for line in warnings)])
 
 
 # ------------------------------------------------------------------------------------- helpers

@@ -18,11 +18,12 @@ from rnnx.data.download import sha256
 from rnnx.data.labelled import read_labelled
 from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.data.series import Labelled, Scaling
+from rnnx.data.unlabelled import read_unlabelled
 from rnnx.dropout import Masks
 from rnnx.model import VectorModel
 from rnnx.tasks.forecast import PARTS, check_fraction, columns, own_file, places
 from rnnx.tasks.network import cell_of, stack_options
-from rnnx.tasks.task import Dataset, Task
+from rnnx.tasks.task import Dataset, Task, Unseen
 
 
 class SequenceTask(Task):
@@ -71,8 +72,37 @@ class SequenceTask(Task):
         scaling = Scaling.from_json(spec["scaling"])
         steps = {"inputs": [scaling.apply(data.inputs[i]).astype(np.float32) for i in chosen]}
         extra, whole = self.targets(data, spec, chosen)
-        index = np.arange(len(chosen), dtype=np.int32)
-        return Sequences(steps | extra, whole | {"index": index})
+        return Sequences(steps | extra, whole | self._constants(spec, len(chosen)))
+
+    def _constants(self, spec: dict, count: int) -> dict[str, np.ndarray]:
+        """What every sequence has beside its targets."""
+        return {"index": np.arange(count, dtype=np.int32)}
+
+    def unseen(self, config: ConfigDict, spec: dict, path: str) -> Unseen:
+        """The sequences of a file."""
+        scaling = Scaling.from_json(spec["scaling"])
+        names, inputs = read_unlabelled(
+            own_file(path),
+            columns=spec["columns"],
+            mean=scaling.mean,
+            group=config.group,
+            time=config.time,
+        )
+        steps = {"inputs": [scaling.apply(x).astype(np.float32) for x in inputs]}
+        sequences = Sequences(steps, self._constants(spec, len(names)))
+
+        def rows(batch: dict, found: dict) -> list[dict]:
+            return [
+                {"row": int(batch["index"][row]), "sequence": names[batch["index"][row]]}
+                | self.row(spec, {name: a[row] for name, a in found.items()})
+                for row in np.flatnonzero(batch["weight"] > 0)
+            ]
+
+        return Unseen(SequenceBatches(sequences, config.batch_size, shuffle=False), rows)
+
+    def row(self, spec: dict, found: dict) -> dict[str, Any]:
+        """What is said of a sequence, as columns of a table."""
+        raise NotImplementedError
 
     def targets(self, data: Labelled, spec: dict, chosen: np.ndarray) -> tuple[dict, dict]:
         """The targets of some sequences: of steps, and of whole ones."""

@@ -39,11 +39,15 @@ class Regress(SequenceTask):
     def targets(self, data: Labelled, spec: dict, chosen: np.ndarray) -> tuple[dict, dict]:
         scaling = Scaling.from_json(spec["target"])
         whole = {"targets": scaling.apply(data.labels[chosen]).astype(np.float32)}
-        whole["scale"] = np.full(len(chosen), scaling.std[0], np.float32)
-        whole["mean"] = np.full(len(chosen), scaling.mean[0], np.float32)
         if not spec["every_step"]:
             return {}, whole
         return {"numbers": [scaling.apply(data.steps[i]).astype(np.float32) for i in chosen]}, whole
+
+    def _constants(self, spec: dict, count: int) -> dict[str, np.ndarray]:
+        scaling = Scaling.from_json(spec["target"])
+        both = {"scale": scaling.std[0], "mean": scaling.mean[0]}
+        numbers = {name: np.full(count, value, np.float32) for name, value in both.items()}
+        return super()._constants(spec, count) | numbers
 
     def outputs_of(self, spec: dict) -> int:
         return 1
@@ -93,6 +97,9 @@ class Regress(SequenceTask):
         """The number, in the data's own units, (B,)."""
         _, number = _numbers(net, batch, None)
         return {"number": number * batch["scale"] + batch["mean"]}, carries
+
+    def row(self, spec: dict, found: dict) -> dict[str, Any]:
+        return {"number": float(found["number"])}
 
 
 def _numbers(

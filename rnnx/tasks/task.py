@@ -64,6 +64,18 @@ class Dataset(NamedTuple):
     places: tuple[str, ...] = ()  # config fields that only say where the data lie
 
 
+class Unseen(NamedTuple):
+    """New data to predict from.
+
+    rows(batch, found) takes a batch and what `Task.predict` gives of it to rows of a table, in
+    whose key `row` their order is.
+    """
+
+    batches: Batches
+    rows: Callable[[dict, dict], list[dict[str, Any]]]
+    remarks: list[str] = []  # noqa: RUF012
+
+
 class Task:
     """One kind of learning problem. A subclass overrides what differs; `load`, `model`, `cost`
     and `batches` it must.
@@ -133,6 +145,10 @@ class Task:
 
     def predict(self, net: Any, batch: dict[str, Array], carries: Any) -> tuple[dict, Any]:
         """What the network says of each row: arrays by name, (B, ...); and the state after."""
+        raise NotImplementedError
+
+    def unseen(self, config: ConfigDict, spec: Any, path: str) -> Unseen:
+        """A file of new data, of the form of the training file. Raises UserError."""
         raise NotImplementedError
 
     def batches(
