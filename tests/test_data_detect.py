@@ -75,8 +75,9 @@ def test_labels_of_sequences(tmp_path, labels, task):
     assert detect(tmp_path / "x.npz")[0] == task
 
 
-def test_many_whole_numbers_are_in_doubt(tmp_path):
-    path = write(tmp_path, sequences(list(range(30))))
+@pytest.mark.parametrize("copies", [1, 2])
+def test_many_whole_numbers_are_in_doubt(tmp_path, copies):
+    path = write(tmp_path, sequences(list(range(30)) * copies))
     with pytest.raises(UserError, match="30 different whole numbers: say --task=classify") as error:
         detect(path, target=["y"], group="id")
     assert line(error)
@@ -100,6 +101,7 @@ def test_groups_with_times_are_series(tmp_path):
     [
         ("a.txt", "Yes, it was.\nNo, it was not, she said, and left.\nThe end\n", "text"),
         ("a.txt", "one line without an end", "text"),
+        ("a.txt", "1 apple, 2 pears, 3 figs\n4 figs, 5 pears\n6 figs\n7 figs, 8\n", "text"),
         ("a.tsv", "t\tv\n2020-01-01\t3\n2020-01-02\t4\n2020-01-03\t5\n", "forecast"),
         ("a.txt", "t;v\n2020-01-01;3,5\n2020-01-02;4,5\n2020-01-03;5,5\n", "forecast"),
         ("a.py", "a = 1, 2\nb = 2, 3\nc = 4, 5\n", "text"),

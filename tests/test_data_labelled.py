@@ -156,6 +156,7 @@ def test_rows_of_unequal_length_and_their_gaps(tmp_path):
     if found.part[0] == 0:  # its own gaps are not part of the mean
         train = np.concatenate([[[5], [7]], train[4:]])
     assert found.inputs[0][1:, 0].tolist() == [5, 5, 7]
+    assert found.labels[:3].tolist() == [0, 0, 1]  # without that of the empty one
     np.testing.assert_allclose(found.inputs[0][0, 0], train.mean(), rtol=1e-6)
 
 
@@ -324,6 +325,11 @@ def test_parts_hold_a_share_of_each_class(labels, given_test, seed):
         else:
             assert counts[2] >= (n >= 3) and counts[1] >= (n >= 3)
             assert abs(counts[2] - 0.2 * n) <= 1 and abs(counts[1] - 0.16 * n) <= 1.2
+
+
+def test_a_part_never_takes_all_of_a_class():
+    part = part_classes(np.zeros(2, int), np.zeros(2, np.int8), 0.9, 0.9, np.random.default_rng(0))
+    assert sorted(part) == [0, 2]
 
 
 def test_parts_are_drawn_by_the_seed(tmp_path):
