@@ -42,7 +42,7 @@ class Findings:
         self.question, self.kind, self.plan = question, kind, plan
         self.trained, self.items, self.costs = trained, items, costs
         self.floors = floors
-        self.primary = question.task.primary
+        self.primary, self.unit = question.task.primary, question.task.unit(question.config)
         self.keys = [key for key in plan.candidates if self._runs("seeds", key)]
         self.floor_scores = {name: kind.score(found) for name, found in floors}
 
@@ -80,6 +80,7 @@ class Findings:
             "metric": self.kind.metric,
             "unit": self.kind.unit,
             "lower_is_better": True,
+            "valid_metric": self.unit.name,
             "data": {
                 "name": dataset.name,
                 "file": q.file,
@@ -204,7 +205,7 @@ class Findings:
             "equal_time": equal,
             "tuning": [
                 {**{n: run.point[n] for n in TUNED},
-                 "score": run.result and run.result["valid"][self.primary]}
+                 "score": run.result and self.unit.of(run.result["valid"][self.primary])}
                 for run in self._runs("tune", key)
             ],
             "chosen": {name: runs[0].point[name] for name in TUNED},
@@ -232,8 +233,8 @@ class Findings:
             {
                 "epoch": line["epoch"] + 1,
                 "seconds": line["step"] * update,
-                "train": line[f"train_{self.primary}"],
-                "valid": line[f"valid_batched_{self.primary}"],
+                "train": self.unit.of(line[f"train_{self.primary}"]),
+                "valid": self.unit.of(line[f"valid_batched_{self.primary}"]),
             }
             for line in run.epochs
         ]
@@ -264,7 +265,7 @@ class Findings:
     # ------------------------------------------------------------------------ of all
 
     def _one_series(self) -> bool:
-        return len(self.question.dataset.splits["test"].names) == 1
+        return len(self.kind.origins) == 1
 
     def _fractions(self) -> list[dict[str, Any]]:
         rows = []

@@ -22,6 +22,7 @@ from rnnx.trained import Run
 
 STRETCH = 1_000  # targets of a text in an item
 _DRAWN = 6  # forecasts in the report
+_MANY = 30  # series, from which on they are the blocks that are drawn
 
 
 class Items(NamedTuple):
@@ -110,12 +111,13 @@ class ForecastKind(Kind):
         self.count = np.concatenate(
             [np.isfinite(self._truth(s, o)).sum(axis=(1, 2)) for s, o in enumerate(self.origins)]
         ).astype(float)
-        if many:
-            sizes = [len(o) for o in self.origins]
-            self.block = np.repeat(np.arange(len(sizes)), sizes)
-        else:  # overlapping forecasts are alike: a block is as long as two of them
+        if len(self.origins) >= _MANY:
+            self.block = np.repeat(np.arange(len(self.origins)), list(map(len, self.origins)))
+        else:
+            # Overlapping forecasts are alike, and series at the same time: a block is as long as
+            # two forecasts, of all series.
             length = 2 * max(self.horizon, self.season)
-            self.block = np.arange(len(self.origins[0])) * config.stride // length
+            self.block = np.concatenate(self.origins) // length
 
     def _truth(self, s: int, origins: np.ndarray) -> np.ndarray:
         """(N, H, K)."""
@@ -165,7 +167,8 @@ class ForecastKind(Kind):
             picks = [(s, self.origins[s][len(self.origins[s]) // 2]) for s in worst[:_DRAWN]
                      if len(self.origins[s])]  # fmt: skip
         else:
-            order = np.argsort(mean)[::-1]
+            order = np.flatnonzero(self.count > 0)
+            order = order[np.argsort(mean[order])[::-1]]
             places = np.linspace(0, len(order) - 1, 3).astype(int)
             picks = [(0, self.origins[0][order[p]]) for p in places]
         wanted = {(int(s), int(o)): None for s, o in picks}

@@ -96,6 +96,9 @@ def from_flags(values: Any, say: Callable[[str], None]) -> Question:
         dataset = task.load(config, say)
     for line in dataset.about:
         say(f"  {line}")
+    if values.config is None and config.task != "language":
+        given["batch_size"] = _batch_size(config, dataset)
+        config.update(given)
     given |= dataset.fields
     config.update(dataset.fields)
     if not config.param_budget:
@@ -154,6 +157,8 @@ def _fields(values: Any, config: ConfigDict) -> dict[str, Any]:
         **{name: values[name].value for name in (*_FORECAST_ONLY, "level")},
         "horizon": values.horizon or 1,
         "head": "quantile",
+        "separate": True,
+        "scaling": "window",
     }
     return {name: value for name, value in named.items() if name in config and value != ""}
 
@@ -166,6 +171,14 @@ def _windows(config: ConfigDict, dataset: Dataset, horizon: int) -> dict[str, An
     steps = min(max(4 * season, 2 * horizon, _SHORTEST), _LONGEST, max(shortest // 2, 4))
     anchor = "season" if season <= steps // 2 else "last"
     return {"horizon": horizon, "num_steps": steps, "warmup": steps // 2, "anchor": anchor}
+
+
+def _batch_size(config: ConfigDict, dataset: Dataset) -> int:
+    """32, or less where an epoch would have fewer than 16 updates."""
+    rows = dataset.sizes[0]
+    if config.task == "forecast":
+        rows //= config.num_steps - config.warmup
+    return min(max(rows // 16, 4), 32)
 
 
 def _text(value: Any) -> Any:
