@@ -188,6 +188,9 @@ def test_sign_flip_is_exact():
     assert statistics.sign_flip(np.arange(1.0, 7.0)) == 2 / 64
     assert statistics.sign_flip(np.array([0.1, 0.2, -0.3])) == 1  # the sum is 0 but for rounding
     assert statistics.sign_flip(np.zeros(6)) == 1
+    for seed in range(40):  # equal sums count, though rounding may tell them apart
+        whole = np.random.default_rng(seed).integers(-9, 10, 6)
+        assert statistics.sign_flip(whole * 0.1) == statistics.sign_flip(whole.astype(float))
     d = np.random.default_rng(0).normal(0.5, 1, 9)
     sums = [abs(np.dot(signs, d)) for signs in itertools.product([-1, 1], repeat=9)]
     assert statistics.sign_flip(d) == pytest.approx(np.mean(np.array(sums) >= abs(d.sum()) - 1e-9))
