@@ -1,8 +1,8 @@
 """Where a run stands, and how it gets back there from its checkpoints."""
 
 import dataclasses
-import time
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import jax
@@ -78,13 +78,13 @@ class Saver:
     def __init__(self, checkpoints: Checkpoints, step: int, always: bool):
         """step: of the checkpoint there is; always: save at every end of an epoch."""
         self.checkpoints, self.step, self._always = checkpoints, step, always
-        self._saved = time.monotonic()
+        self._saved = monotonic()
         self._best: tuple[int, Any, dict] | None = None
 
     @property
     def due(self) -> bool:
         """Whether the end of an epoch is to be saved."""
-        return self._always or time.monotonic() - self._saved >= self.SECONDS
+        return self._always or monotonic() - self._saved >= self.SECONDS
 
     def hold_best(self, step: int, params: Any, info: dict) -> None:
         """Keeps parameters, to be written with the next checkpoint."""
@@ -101,7 +101,7 @@ class Saver:
         """Writes everything that the run needs to continue."""
         self.write_best()
         self.checkpoints.save_latest(step, state, progress.to_json())
-        self.step, self._saved = step, time.monotonic()
+        self.step, self._saved = step, monotonic()
 
     def roll_back(self, step: int) -> None:
         """Forgets what came after the checkpoint of a step."""

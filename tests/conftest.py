@@ -35,6 +35,7 @@ from rnnx.data.batches import ScoringWindows
 from rnnx.data.vocabulary import Vocabulary
 from rnnx.display import Display
 from rnnx.experiment import Experiment
+from rnnx.recovery import Saver
 from rnnx.tasks import network
 
 ROOT = Path(__file__).parent.parent
@@ -263,6 +264,12 @@ def outcome(result: dict) -> dict:
 def equal(a: object, b: object) -> bool:
     """Whether all arrays of two trees are equal, to the last bit."""
     return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+@pytest.fixture
+def every_epoch_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every end of an epoch is saved, however short the epoch."""
+    monkeypatch.setattr(Saver, "SECONDS", 0.0)
 
 
 # ---------------------------------------------------------------------------- networks, batches

@@ -174,7 +174,7 @@ def test_a_run_goes_on_from_the_older_checkpoint_to_the_same_bits(
 
 
 def test_a_lost_best_is_said_and_an_older_one_or_the_next_takes_its_place(
-    text: Path, tmp_path: Path
+    text: Path, tmp_path: Path, every_epoch_saved: None
 ) -> None:
     per_epoch = len(Experiment(small(text), tmp_path / "none", QUIET).batches)
     killed_after(small(text, epochs=3), tmp_path / "run", 2 * per_epoch + 1)
@@ -205,7 +205,9 @@ def scored(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
     monkeypatch.setattr(Trainer, "validate", lambda self: {"nll": next(given), "tokens": 1})
 
 
-def test_a_halved_rate_stays_halved_after_a_kill(text: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_halved_rate_stays_halved_after_a_kill(
+    text: Path, tmp_path: Path, monkeypatch, every_epoch_saved: None
+) -> None:
     scored(monkeypatch, 2.0, 3.0, 1.0)
     config = small(text, epochs=3, patience=1, lr_decay=1.0)
     per_epoch = len(Experiment(config, tmp_path / "none", QUIET).batches)

@@ -11,9 +11,11 @@ import pytest
 from conftest import QUIET, equal, killed_after, lines_of, outcome, small, train
 
 from rnnx import trainer
+from rnnx.checkpoint import Checkpoints
 from rnnx.errors import UserError
 from rnnx.experiment import Experiment
 from rnnx.recovery import Progress
+from rnnx.trained import open_run
 from rnnx.trainer import Trainer
 
 
@@ -36,21 +38,49 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(text: Path, tmp_path: P
 
 
 def test_a_kill_between_the_first_two_checkpoints_is_no_damage(
-    text: Path, tmp_path: Path, monkeypatch
+    text: Path, tmp_path: Path, monkeypatch, every_epoch_saved: None
 ) -> None:
     """The first epoch's best parameters are saved, the state after them is not."""
     config = small(text, epochs=2)
     expected = train(config, tmp_path / "whole")
-    save_best = Trainer.save_best
+    save_best = Checkpoints.save_best
 
-    def die(self: Trainer, valid: dict) -> None:
-        save_best(self, valid)
+    def die(self: Checkpoints, step: int, params: dict, info: dict) -> None:
+        save_best(self, step, params, info)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "save_best", die)
+        patch.setattr(Checkpoints, "save_best", die)
         train(config, tmp_path / "killed")
+    saved = tmp_path / "killed" / "checkpoints"
+    assert [len(list((saved / kind).iterdir())) for kind in ("best", "latest")] == [1, 1]
     assert outcome(train(config, tmp_path / "killed")) == outcome(expected)
+
+
+def test_short_epochs_are_not_all_saved(text: Path, tmp_path: Path, monkeypatch) -> None:
+    """The start, the ends of epochs when so much time has passed, and the end of the run; the best
+    parameters with the checkpoint that follows them."""
+    saved: list[tuple[str, int]] = []
+    now = iter(range(0, 1000, 2))
+    monkeypatch.setattr("rnnx.recovery.monotonic", lambda: float(next(now)))
+    for kind in ("latest", "best"):
+        save = getattr(Checkpoints, f"save_{kind}")
+
+        def noted(self: Checkpoints, step: int, *rest, save=save, kind=kind) -> None:
+            saved.append((kind, step))
+            save(self, step, *rest)
+
+        monkeypatch.setattr(Checkpoints, f"save_{kind}", noted)
+    scores = iter([5.0, 4.0, 3.0, 6.0])
+    monkeypatch.setattr(Trainer, "validate", lambda self: {"nll": next(scores), "tokens": 1})
+    config = small(text, epochs=4)
+    n = len(Experiment(config, tmp_path / "none", QUIET).batches)
+    train(config, tmp_path / "run")
+    # The clock moves on by 2 s whenever it is looked at: at a save, and when an epoch ends.
+    assert saved == [
+        ("latest", 0), ("best", 3 * n), ("latest", 3 * n), ("latest", 4 * n),
+    ]  # fmt: skip
+    assert open_run(tmp_path / "run").info["step"] == 3 * n
 
 
 def test_max_steps_can_be_raised_later(text: Path, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class ForecastKind(Kind):
 
     def floors(self) -> list[tuple[str, Items]]:
         series, h = self.series, self.horizon
-        ridge = floors.ridge_lags(series.values, series.ends, h, self.season)
+        ridge = floors.ridge_lags(series.values, series.ends, h, self.season, self.config.warmup)
         models: dict[str, Callable] = {
             "last value": lambda s, o: floors.last_value(series.values[s], o, h),
             "ridge on lags": lambda s, o: ridge.predict(series.values[s], o, s),
@@ -387,7 +387,7 @@ class TextKind(Kind):
         train, test = self.dataset.splits["train"], self.dataset.splits["test"]
         test = test[: self.targets + 1]
         size = self.dataset.spec.size
-        order = 3 if self.config.level == "word" else 6
+        order = 5 if self.config.level == "word" else 7
         orders = {"symbol frequencies": 1, f"{order}-gram": order}
         return [
             (name, self._items(floors.ngram(train, test, size, n))) for name, n in orders.items()
