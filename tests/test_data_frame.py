@@ -113,3 +113,10 @@ def test_an_empty_line_of_a_single_column_is_a_missing_value(tmp_path):
     path.write_text("\nv\n" + "1\n2\n\n5\n" * 10 + "\n")
     values = read_series(path)[0].values[0][:, 0]
     assert len(values) == 40 and np.flatnonzero(np.isnan(values)).tolist() == list(range(2, 40, 4))
+
+
+def test_without_a_header_the_first_row_counts(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("1;2,5\n3;4,5\n")
+    frame = read_frame(path)
+    assert frame.to_numpy().tolist() == [[1, 2.5], [3, 4.5]] and list(frame) == ["1", "2"]

@@ -193,6 +193,8 @@ def test_a_column_without_values(tmp_path):
     path = write(tmp_path, pd.DataFrame({"t": hours(60), "v": np.nan, "w": daily(60)}))
     with pytest.raises(UserError, match="'v' has no values: all are missing"):
         read_series(path, target=["v"])
+    series, notes, _ = read_series(path)
+    assert series.targets == ("w",) and said(notes, "columns without values: v")
 
 
 # -------------------------------------------------------------------------------- several series
