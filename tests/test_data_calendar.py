@@ -225,3 +225,18 @@ def test_calendar_features():
 )
 def test_which_calendar_features(step, rows, names):
     assert calendar.choose(step, rows) == tuple(f"{n} {w}" for n in names for w in ("sin", "cos"))
+
+
+def test_a_clock_that_is_set_anew_is_refused(tmp_path):
+    at = hours(100).to_series().reset_index(drop=True)
+    at[60:] += pd.Timedelta("7min")
+    path = write(tmp_path, pd.DataFrame({"t": at, "v": daily(100)}))
+    with pytest.raises(UserError, match="40 of 100 times do not lie on steps of 1 hour") as error:
+        read_series(path)
+    assert line(error)
+
+
+def test_last_days_of_months_are_followed_by_last_days():
+    last = np.array(["2021-02-28", "2021-04-30", "2021-06-30"], "datetime64[s]")
+    expected = np.array(["2021-08-31", "2021-10-31"], "datetime64[s]")
+    np.testing.assert_array_equal(calendar.following(last, "2 months", 2), expected)
