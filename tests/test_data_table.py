@@ -228,6 +228,9 @@ def test_a_test_file_is_the_test_part(tmp_path):
     series, _, warnings = read_series(write(tmp_path, frame[:110]), test=test, horizon=4)
     assert series.ends.tolist() == [[80, 100]] and len(series.values[0]) == 120
     assert "10 rows of the first file" in said(warnings, "left out")
+    test = write(tmp_path, frame[30:42], "test.csv")  # long, so valid takes its share of the rest
+    series, _, _ = read_series(write(tmp_path, frame[:30]), test=test, horizon=3)
+    assert series.ends.tolist() == [[27, 30]]
 
 
 def test_wide_tables(tmp_path):
