@@ -6,6 +6,8 @@ import os
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from rnnx import data
@@ -72,3 +74,26 @@ def real(name: str) -> Path:
         if place and (Path(place) / name).exists():
             return Path(place) / name
     pytest.skip(f"needs {name}: set RNNX_DATA to its folder")
+
+
+def hours(count: int, start: str = "2020-01-01") -> pd.DatetimeIndex:
+    return pd.date_range(start, periods=count, freq="h")
+
+
+def daily(count: int, season: int = 24, seed: int = 0) -> np.ndarray:
+    """A noisy wave."""
+    rng = np.random.default_rng(seed)
+    return 10 + 3 * np.sin(2 * np.pi * np.arange(count) / season) + 0.1 * rng.normal(size=count)
+
+
+def write(tmp_path: Path, frame: pd.DataFrame, name: str = "t.csv", **options) -> Path:
+    path = tmp_path / name
+    frame.to_csv(path, index=False, **options)
+    return path
+
+
+def said(lines: list[str], words: str) -> str:
+    """The one line that has these words."""
+    found = [text for text in lines if words in text]
+    assert len(found) == 1, (words, lines)
+    return found[0]

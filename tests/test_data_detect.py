@@ -3,15 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from data_files import line, real
+from data_files import line, real, write
 
 from rnnx.data.detect import detect
 from rnnx.errors import UserError
-
-
-def write(tmp_path, frame, name="t.csv", **options):
-    frame.to_csv(tmp_path / name, index=False, **options)
-    return tmp_path / name
 
 
 def sequences(labels, steps=5):

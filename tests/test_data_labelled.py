@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from data_files import line, real
+from data_files import line, real, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,11 +39,6 @@ def table(count=20, length=6, target=lambda i, t: "ab"[i % 2]):
             for t in range(length)
         ]
     )
-
-
-def write(tmp_path, frame, name="t.csv"):
-    frame.to_csv(tmp_path / name, index=False)
-    return tmp_path / name
 
 
 # ------------------------------------------------------------------------------------- real sets
@@ -105,7 +100,7 @@ def test_cmapss():
         if p < 2:
             assert left[0] == lives[int(name.split()[1])] - 1
             assert p == 1 or len(x) == lives[int(name.split()[1])]
-    again, _, _ = read_cmapss(real("cmapss"))
+    again, _, _ = read_labelled(real("cmapss"), kind="regress")
     np.testing.assert_array_equal(again.part, part)
     assert (read_cmapss(real("cmapss"), seed=1)[0].part != part).any()
 

@@ -71,6 +71,9 @@ def choose(
         if len(found) > 1 and _counts(frame[found[0]]) and found[0] == frame.columns[0]:
             notes.append(f"{found[0]!r} counts the rows: left out")
             found = found[1:]
+        if empty := [name for name in found if frame[name].isna().all()]:
+            notes.append(f"columns without values: {', '.join(empty)}: left out")
+            found = [name for name in found if name not in empty]
         if not found:
             raise UserError("no column of numbers is left to forecast: name one with --target")
         named = ", ".join(found) if len(found) <= 10 else f"{', '.join(found[:9])}, .."

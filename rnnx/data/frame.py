@@ -171,7 +171,7 @@ def _csv(path: Path, data: bytes, text: set[str]) -> "pd.DataFrame":
                 header=0 if form.header else None, names=list(form.columns), index_col=False,
                 na_values={name: MISSING for name in form.columns if name not in text},
                 keep_default_na=False, dtype=dict.fromkeys(text & set(form.columns), "str"),
-                skipinitialspace=True, skip_blank_lines=len(form.columns) > 1, low_memory=False,
+                skipinitialspace=True, skip_blank_lines=False, low_memory=False,
             )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))

@@ -46,7 +46,8 @@ def read_labelled(
     """The sequences of a file with a class or a number for each, with notes and warnings.
 
     `.tsv` (UCR: label first), `.ts` (UEA) and `.npz` (x, y) hold sequences; of a `_TRAIN` file the
-    `_TEST` file beside it is found. CSV and Parquet are long tables: a row a step.
+    `_TEST` file beside it is found. CSV and Parquet are long tables: a row a step. A folder, or
+    `train_FD001.txt`, is C-MAPSS, which `read_cmapss` reads.
 
     Args:
       target, group, time: of a long table, the columns of the label, of the id of a row's
@@ -66,6 +67,8 @@ def read_labelled(
     if not 0 < valid < 1:
         raise UserError(f"a share of {valid} for validation: it must lie between 0 and 1")
     remarks, path = Remarks([], []), Path(path).expanduser()
+    if path.is_dir() or path.name.startswith("train_FD"):
+        return read_cmapss(path, valid=valid, seed=seed)
     steps = None
     if path.suffix.lower() in (".tsv", ".ts", ".npz", ".txt"):
         if named := [n for n in (target, group, time, *covariates) if n]:
