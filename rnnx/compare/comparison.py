@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,14 +33,18 @@ class Comparison:
         config = network.resolve(question.config, question.dataset.spec)
         self.kind: Kind = KINDS[question.config.task](question.task, config, question.dataset)
         self.say = display.print
+        self.began, self.before = time.perf_counter(), 0.0
+        self.revised = False
 
     def run(self) -> None:
         """All of it; prints the verdict and where the report is."""
         with workdir.locked(self.folder), writing(self.folder):
-            began = time.perf_counter()
             made, speeds = self._plan()
-            self._announce(made, speeds)
-            trained, tuned = self._train(made, speeds)
+            self._announce(made)
+            try:
+                made, trained, tuned = self._train(made, speeds)
+            finally:
+                self._keep_time()
             found = self._findings(made, trained, tuned)
             winner = self.folder / "winner"
             made_report = found.report(winner)
@@ -48,7 +53,8 @@ class Comparison:
             self.say(report.console_table(made_report))
             for line in report.closing_lines(made_report):
                 self.say(line)
-            self.say(f"in {duration(time.perf_counter() - began)}: {self.folder / 'report.html'}")
+            self._keep_time()
+            self.say(f"in {duration(self._spent())}: {self.folder / 'report.html'}")
 
     def _findings(self, made: Plan, trained: dict, tuned: dict[str, Run]) -> Findings:
         """Scores every run of the tables on the test part, read here for the first time, and
@@ -88,6 +94,7 @@ class Comparison:
                     "resume"
                 )
             speeds = {name: Speed(**value) for name, value in stored["speeds"].items()}
+            self.before, self.revised = stored["spent"], stored["revised"]
             return Plan.from_json(stored["plan"]), speeds
         names = [c.key for c in self.question.candidates]
         speeds = {}
@@ -113,11 +120,35 @@ class Comparison:
             "question": asked,
             "plan": made.to_json(),
             "speeds": {name: vars(speed) for name, speed in speeds.items()},
+            "revised": False,  # after tuning
+            "spent": 0.0,  # seconds, over restarts
         }
         workdir.write_json(path, stored)
         return made, speeds
 
-    def _announce(self, made: Plan, speeds: dict[str, Speed]) -> None:
+    def _spent(self) -> float:
+        """Seconds since the comparison was begun, without those between its restarts."""
+        return self.before + time.perf_counter() - self.began
+
+    def _keep_time(self, **changes: Any) -> None:
+        """Records the time that is spent, and changes of the plan."""
+        path = self.folder / "plan.json"
+        stored = workdir.read_json(path, FORMAT) | {"spent": round(self._spent(), 1)}
+        workdir.write_json(path, stored | changes)
+
+    def _revise(self, made: Plan, speeds: dict[str, Speed]) -> Plan:
+        """The plan after tuning, which took longer or not so long as expected. Decided once."""
+        if self.revised:
+            return made
+        left = 60 * self.question.minutes - self._spent()
+        tuning = plan.tuning_seconds(made, speeds) / self.question.workers
+        slower = max(self._spent() / max(tuning, 1.0), 1.0)
+        made = plan.revise(made, speeds, plan.SHARE * left / slower, self.question.workers)
+        self._keep_time(plan=made.to_json(), revised=True)
+        self.say(f"{duration(made.seconds * slower)} of training to come")
+        return made
+
+    def _announce(self, made: Plan) -> None:
         names = ", ".join(CANDIDATES[key].name for key in made.candidates)
         self.say(f"\ncompare   {names}")
         budget = self.question.config.param_budget
@@ -130,8 +161,8 @@ class Comparison:
             self.say(f"left out  {line}: raise --minutes to have it")
         self.say("")
 
-    def _train(self, made: Plan, speeds: dict[str, Speed]) -> tuple[dict, dict[str, Run]]:
-        """All runs by stage, and the best tuning trial of each candidate."""
+    def _train(self, made: Plan, speeds: dict[str, Speed]) -> tuple[Plan, dict, dict[str, Run]]:
+        """The revised plan, all runs by stage, and the best tuning trial of each candidate."""
         question = self.question
         trainings = Trainings(
             self.folder, question.config, question.arguments, made, question.workers, self.display
@@ -143,6 +174,11 @@ class Comparison:
             runs = trainings.tune(CANDIDATES[key])
             tuned[key] = best_of(runs, question.task)
             trained["tune"] += runs
+        known = len(made.left_out)
+        made = self._revise(made, speeds)
+        for line in made.left_out[known:]:
+            self.say(f"left out  {line}: raise --minutes to have it")
+        trainings.plan = made
         primary = question.task.primary
         sign = 1 if question.task.lower_is_better else -1
         order = sorted(tuned, key=lambda key: sign * tuned[key].result["valid"][primary])
@@ -150,7 +186,7 @@ class Comparison:
         for stage in stages(made, speeds, tuned, leading):
             self.say(f"training {stage.about}")
             trained[stage.name] = trainings.tables(stage.name, stage.points)
-        return trained, tuned
+        return made, trained, tuned
 
     def _items(self, run: Run) -> Items | None:
         """The test losses of a run of the tables, kept beside its workdir."""

@@ -8,7 +8,9 @@ LEAST_EPOCHS = 8  # rather than fewer, something else is left out
 MOST_EPOCHS = 60
 SEEDS = 6  # with five, the exact sign-flip test over seeds cannot reach .05
 FRACTIONS = (0.1, 0.3)  # of the training data; the whole is there anyway
-_SHARE = 0.85  # of the minutes that trainings may take by the estimate
+FRACTIONS_OUT = "training on a part of the data"
+EQUAL_OUT = "the table of equal training seconds"
+SHARE = 0.85  # of the minutes that trainings may take by the estimate
 
 
 @dataclass
@@ -38,7 +40,8 @@ class Plan:
     candidates: list[str]
     trials: int
     seeds: int
-    epochs: int
+    epochs: int  # of the tables
+    tuned_for: int  # epochs of the tuning trials
     equal_seconds: float  # training seconds of the second table; 0: left out
     fractions: tuple[float, ...]
     left_out: list[str] = field(default_factory=list)
@@ -75,13 +78,14 @@ def make(
       speeds: of each candidate, the first of which is the reference.
       workers: trainings side by side.
     """
-    available = 60 * minutes * workers * _SHARE
+    available = 60 * minutes * workers * SHARE
     names, parts = list(candidates), {"fractions": True, "equal": True}
     left_out: list[str] = []
     while True:
-        plan = Plan(names, trials, seeds, 0, 0.0, tuple(fractions) if parts["fractions"] else ())
+        shares = tuple(fractions) if parts["fractions"] else ()
+        plan = Plan(names, trials, seeds, 0, 0, 0.0, shares)
         for epochs in range(most_epochs, 0, -1):
-            plan.epochs = epochs
+            plan.epochs = plan.tuned_for = epochs
             # As long as the reference trains in the first table, so that its row is the same.
             plan.equal_seconds = epochs * speeds[names[0]].an_epoch if parts["equal"] else 0.0
             plan.seconds = _seconds(plan, speeds)
@@ -92,10 +96,10 @@ def make(
             break
         if parts["fractions"] and fractions:
             parts["fractions"] = False
-            left_out.append("training on a part of the data")
+            left_out.append(FRACTIONS_OUT)
         elif parts["equal"]:
             parts["equal"] = False
-            left_out.append("the table of equal training seconds")
+            left_out.append(EQUAL_OUT)
         elif trials > 4:
             left_out.append(f"{trials - 4} of {trials} tuning trials")
             trials = 4
@@ -107,17 +111,53 @@ def make(
     return plan
 
 
+def revise(plan: Plan, speeds: dict[str, Speed], seconds: float, workers: int) -> Plan:
+    """The plan for what comes after tuning, in the seconds that are left.
+
+    Parts are left out as in `make`; then epochs, but not more than half of them, as the networks
+    were tuned for so many.
+    """
+    plan = Plan.from_json(plan.to_json())
+    plan.left_out = list(plan.left_out)
+
+    def fits() -> bool:
+        plan.seconds = _tables(plan, speeds) / workers
+        return plan.seconds <= seconds
+
+    if not fits() and plan.fractions:
+        plan.fractions = ()
+        plan.left_out.append(FRACTIONS_OUT)
+    if not fits() and plan.equal_seconds:
+        plan.equal_seconds = 0.0
+        plan.left_out.append(EQUAL_OUT)
+    while not fits() and plan.epochs > max(plan.tuned_for // 2, 1):
+        plan.epochs -= 1
+    if fewer := plan.tuned_for - plan.epochs:
+        plan.left_out.append(f"{fewer} of {plan.tuned_for} epochs after tuning")
+    return plan
+
+
+def tuning_seconds(plan: Plan, speeds: dict[str, Speed]) -> float:
+    """Of all tuning trials one after the other."""
+    return sum(plan.trials * speeds[name].seconds(plan.tuned_for) for name in plan.candidates)
+
+
 def _seconds(plan: Plan, speeds: dict[str, Speed]) -> float:
     """Of all trainings one after the other."""
-    total = 0.0
-    for i, name in enumerate(plan.candidates):
-        speed = speeds[name]
-        runs = plan.trials + plan.seeds
-        if i == 0:
-            runs += plan.seeds  # the control
-        total += runs * speed.seconds(plan.epochs)
-        if plan.equal_seconds and i:
-            total += plan.seeds * speed.seconds(plan.epochs_in(speed))
-    # The two best are not known yet: as if they were as slow as the mean.
-    mean = total / sum(plan.trials + plan.seeds for _ in plan.candidates)
-    return total + 3 * plan.seeds * sum(f * mean for f in plan.fractions)
+    return tuning_seconds(plan, speeds) + _tables(plan, speeds)
+
+
+def _tables(plan: Plan, speeds: dict[str, Speed]) -> float:
+    """Of all trainings after tuning, one after the other."""
+    total, reference = 0.0, plan.candidates[0]
+    for name in plan.candidates:
+        tables = 2 if name == reference else 1  # the control
+        total += tables * plan.seeds * speeds[name].seconds(plan.epochs)
+        if plan.equal_seconds and name != reference:
+            total += plan.seeds * speeds[name].seconds(plan.epochs_in(speeds[name]))
+    # The reference and the two best, which are not known yet: the slowest are assumed.
+    slowest = sorted(plan.candidates, key=lambda name: -speeds[name].an_epoch)[:2]
+    for name in {reference, *slowest}:
+        for fraction in plan.fractions:
+            total += plan.seeds * speeds[name].seconds(plan.epochs, fraction)
+    return total

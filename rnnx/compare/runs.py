@@ -82,13 +82,13 @@ class Trainings:
         The proposals are the same for every candidate as long as Optuna's sampler explores (its
         first ten trials), as its seeds are the same.
         """
-        config, arguments = self._with(candidate.point)
+        config, arguments = self._with(candidate.point, self.plan.tuned_for)
         sweep = SweepPlan(config, arguments, space=space.search(SEARCH), trials=self.plan.trials)
         return self._train(f"tune/{candidate.key}", "tune", sweep, lambda _: candidate.key)
 
     def tables(self, stage: str, points: Sequence[tuple[str, Overrides]]) -> list[Run]:
         """Trains points, in their order; each with the key of its candidate."""
-        config, arguments = self._with({})
+        config, arguments = self._with({}, self.plan.epochs)
         points = [(key, space.checked(point)) for key, point in points]
         sweep = SweepPlan(config, arguments, points=[point for _, point in points])
 
@@ -97,8 +97,8 @@ class Trainings:
 
         return self._train(stage, stage, sweep, owner)
 
-    def _with(self, point: Overrides) -> tuple[ConfigDict, list[str]]:
-        fixed = point | schedule(self.plan.epochs) | {"score_test": False}
+    def _with(self, point: Overrides, epochs: int) -> tuple[ConfigDict, list[str]]:
+        fixed = point | schedule(epochs) | {"score_test": False}
         config = self.config.copy_and_resolve_references()
         config.update(fixed)
         return config, [*self.arguments, *(space.flag(k, v) for k, v in fixed.items())]
