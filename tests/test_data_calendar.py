@@ -181,6 +181,13 @@ def test_a_season_that_is_not_there_is_not_guessed(tmp_path):
     assert read_series(write(tmp_path, frame), season=0)[0].season == 0
 
 
+def test_a_smooth_series_has_no_season_of_short_lags(tmp_path):
+    at = pd.date_range("2020-01-01", periods=900)
+    frame = pd.DataFrame({"t": at, "v": np.sin(2 * np.pi * np.arange(900) / 365)})
+    series, notes, _ = read_series(write(tmp_path, frame))
+    assert series.season == 0 and said(notes, "no season")
+
+
 @pytest.mark.parametrize("season", [7, 24, 96, 168, 365])
 def test_rows_without_times_are_searched_for_a_season(tmp_path, season):
     path = write(tmp_path, pd.DataFrame({"v": daily(2400, season)}))

@@ -58,8 +58,8 @@ def test_a_covariate_that_is_merely_alike_is_no_leak(tmp_path):
 
 
 def test_a_target_that_repeats_itself_tells_its_own_future(tmp_path):
-    wave = np.sin(2 * np.pi * np.arange(800) / 12)
-    frame = pd.DataFrame({"t": hours(800), "v": wave, "c": np.roll(wave, 12)})
+    wave = np.sin(2 * np.pi * np.arange(804) / 12)  # whole waves, for roll
+    frame = pd.DataFrame({"t": hours(804), "v": wave, "c": np.roll(wave, 12)})
     series, _, _ = read_series(write(tmp_path, frame), target=["v"], covariates=["c"])
     assert not [text for text in leaks(series)[1] if "future" in text]
 
@@ -76,3 +76,29 @@ def test_copied_rows_and_series(tmp_path):
     wide.iloc[3, 1:] = wide.iloc[0, 1:]
     _, _, warnings = read_series(write(tmp_path, wide), layout="wide")
     assert said(warnings, "1 of 4 series are copies")
+
+
+def test_a_leak_with_values_missing_is_still_seen(tmp_path):
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=800).cumsum()
+    frame = pd.DataFrame({"t": hours(800), "v": v, "c": np.roll(v, -3)})
+    frame.loc[::20, "c"] = np.nan  # filled forward
+    _, _, warnings = read_series(write(tmp_path, frame), target=["v"], covariates=["c"])
+    assert "follows 'v' at +3 steps" in said(warnings, "leak")
+
+
+def test_a_leak_of_rare_changes_is_seen_across_gaps(tmp_path):
+    rng = np.random.default_rng(0)
+    v = (rng.normal(size=800) * (rng.random(800) < 0.3)).cumsum()
+    frame = pd.DataFrame({"t": hours(800), "v": v, "c": np.roll(v, -3)})
+    path = write(tmp_path, frame.drop([i for i in range(10, 790) if i % 20 < 4]))
+    _, _, warnings = read_series(path, target=["v"], covariates=["c"])
+    assert "follows 'v' at +3 steps" in said(warnings, "leak")
+
+
+def test_the_calendar_is_no_leak(tmp_path):
+    at = pd.date_range("2020-01-01", periods=1200)
+    wave = np.sin(2 * np.pi * (np.arange(1200) - 5) / 365.2425)
+    path = write(tmp_path, pd.DataFrame({"t": at, "v": wave}))
+    series, _, warnings = read_series(path)
+    assert "year sin" in series.known and not [text for text in warnings if "future" in text]

@@ -107,9 +107,10 @@ def test_m4():
     mase, smape = [], []
     for values, end in zip(series.values, train, strict=True):
         y, f = values[end:, 0], np.tile(values[end - 24 : end, 0], 2)
-        mase.append(np.abs(y - f).mean() / np.abs(np.diff(values[:end:1, 0], n=1)).mean())
+        scale = np.abs(values[24:end, 0] - values[: end - 24, 0]).mean()
+        mase.append(np.abs(y - f).mean() / scale)
         smape.append((200 * np.abs(y - f) / (np.abs(y) + np.abs(f))).mean())
-    assert round(float(np.mean(smape)), 3) == 13.912
+    assert round(float(np.mean(smape)), 3) == 13.912 and round(float(np.mean(mase)), 3) == 1.193
 
 
 # ------------------------------------------------------------------------------------ the values

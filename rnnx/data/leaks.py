@@ -87,6 +87,7 @@ def _changes(column: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     x = np.diff(column)
     good = known[1:] & known[:-1]
+    good[:1] = False  # a first value that was missing is the mean
     same = x == 0
     if same.mean() < _STILL:  # a value that stays the same was probably missing
         good &= ~same & ~np.concatenate([[False], same[:-1]])

@@ -37,12 +37,18 @@ def find_season(parts: Sequence[np.ndarray], step: str) -> tuple[int, str]:
     m, name = guess
     if rows < _CHECKED:
         return m, f"season {m} ({name}): guessed from the step of {step}"
-    r = {c: autocorrelation(parts, c[0], _width(c[0]))[c[0]] for c in candidates}
-    # Of a mean over so many rows there are fewer independent ones.
-    clear = {c: r[c] >= max(_LEAST, 3 * (_width(c[0]) / rows) ** 0.5) for c in candidates}
-    best = max(candidates, key=lambda c: r[c])
+    lags = {c: autocorrelation(parts, c[0], _width(c[0])) for c in candidates}
+    r = {c: lags[c][c[0]] for c in candidates}
+    # Of a mean over so many rows there are fewer independent ones. A smooth series is like itself
+    # at short lags, too: a season is less so half of it away.
+    clear = {
+        c: r[c] >= max(_LEAST, 3 * (_width(c[0]) / rows) ** 0.5) and r[c] > lags[c][c[0] // 2]
+        for c in candidates
+    }
+    best = max(candidates, key=lambda c: (clear[c], r[c]))
     same = autocorrelation(parts, max(c[0] for c in candidates), _width(m))
-    if clear[guess] and r[guess] >= max(same[c[0]] for c in candidates) / 2:
+    alike = r[guess] >= max(same[c[0]] for c in candidates) / 2
+    if clear[guess] and (alike or best == guess):
         return m, f"season {m} ({name}): autocorrelation {r[guess]:.2f} of differences"
     if clear[best]:
         return best[0], (
