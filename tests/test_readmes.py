@@ -11,7 +11,7 @@ from conftest import ROOT
 from rnnx import cli
 from rnnx import config as configs
 
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), ROOT / "rnnx/compare/README.md"]
 every_readme = pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
 
 

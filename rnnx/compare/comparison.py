@@ -223,7 +223,7 @@ class Comparison:
             run = next((r for r in seeds if r.key == key and r.result), tuned[key])
             opened = open_run(run.folder)
             config = opened.config
-            batch = self.kind._test()[0]
+            batch = self.kind.test()[0]
             found[key] = {
                 **cost.latency(opened, batch),
                 "update": cost.speed(config, self.display).update,

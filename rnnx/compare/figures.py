@@ -184,7 +184,7 @@ def _curves(report: dict) -> Picture | str:
     axes[0, 0].set_ylim(max(low - room, low / 1.1) if low > 0 else low - room, high + room)
     axes[0, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel(f"validation: {report.get('valid_metric', report['metric'])}", fontsize=9)
+    figure.supylabel(f"validation {report.get('valid_metric', report['metric'])}", fontsize=9)
     reading = (
         "Lines: the median over seeds; bands: from the lowest to the highest seed. Scores that "
         "only the first third of the epochs reach are cut off."
@@ -360,7 +360,7 @@ def _tuning(report: dict) -> Picture | str:
         scale(ax.xaxis, [t[field] for m in models for t in m["tuning"]])
         ax.set_xlabel(field.replace("_", " ").replace("init scale", "range of initial weights"))
     scale(axes[0, 0].yaxis, [s for s in scores if s <= top])
-    figure.supylabel(f"validation: {report.get('valid_metric', report['metric'])}", fontsize=9)
+    figure.supylabel(f"validation {report.get('valid_metric', report['metric'])}", fontsize=9)
     reading = (
         "A point is a tuning trial; both settings vary from trial to trial. Crosses at the "
         "edge: trials that diverged or scored far worse. A cell whose points lie level is robust."

@@ -80,7 +80,7 @@ class Findings:
             "metric": self.kind.metric,
             "unit": self.kind.unit,
             "lower_is_better": True,
-            "valid_metric": self.unit.name,
+            "valid_metric": self.unit.label,
             "data": {
                 "name": dataset.name,
                 "file": q.file,

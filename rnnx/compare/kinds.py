@@ -53,6 +53,7 @@ class Kind:
     def __init__(self, task: Task, config: ConfigDict, dataset: Dataset):
         """config: resolved, of any run; dataset: as the task loaded it."""
         self.task, self.config, self.dataset = task, config, dataset
+        self._datasets = {1.0: dataset}  # by the fraction of the training part
 
     def items(self, run: Run, display: Any = None) -> Items:
         """The losses of a trained network."""
@@ -76,8 +77,19 @@ class Kind:
         mean = items.total.sum() / self.count.sum()
         return float(mean**0.5 if self.root else mean)
 
-    def _test(self) -> Any:
-        return self.task.batches(self.config, self.dataset, "test", "full", slice(None))
+    def test(self, run: Run | None = None) -> Any:
+        """The batches of the test part, scaled as a run was trained."""
+        dataset = self.dataset if run is None else self._of(run)
+        return self.task.batches(self.config, dataset, "test", "full", slice(None))
+
+    def _of(self, run: Run) -> Dataset:
+        """The data as a run has read them: scales follow from its share of the training part."""
+        fraction = run.config.get("fraction", 1.0)
+        if fraction not in self._datasets:
+            config = self.config.copy_and_resolve_references()
+            config.fraction = fraction
+            self._datasets[fraction] = self.task.load(config, lambda line: None)
+        return self._datasets[fraction]
 
 
 class ForecastKind(Kind):
@@ -125,12 +137,14 @@ class ForecastKind(Kind):
 
     def items(self, run: Run, display: Any = None) -> Items:
         measured = _Forecasts(self, len(self.series.targets))
-        batches = self._test()
-        warmup = self.config.warmup
-        for batch, found in predictions(run, batches, display):
+        # Of a fraction, a series lacks its first rows.
+        short = self._of(run).splits["test"].values
+        dropped = [len(a) - len(b) for a, b in zip(self.series.values, short, strict=True)]
+        for batch, found in predictions(run, self.test(run), display):
             for row in np.flatnonzero(batch["weight"].any(axis=1)):
                 steps = np.flatnonzero(batch["weight"][row])
-                s, origins = batch["series"][row], batch["start"][row] + warmup + steps
+                s = batch["series"][row]
+                origins = batch["start"][row] + self.config.warmup + steps + dropped[s]
                 arrays = (found[name][row, steps] for name in ("forecast", "low", "high"))
                 measured.add(s, origins, *arrays)
         return measured.items()
@@ -173,7 +187,7 @@ class ForecastKind(Kind):
             picks = [(0, self.origins[0][order[p]]) for p in places]
         wanted = {(int(s), int(o)): None for s, o in picks}
         warmup = self.config.warmup
-        for batch, found in predictions(run, self._test()):
+        for batch, found in predictions(run, self.test(run)):
             for row in np.flatnonzero(batch["weight"].any(axis=1)):
                 for step in np.flatnonzero(batch["weight"][row]):
                     key = int(batch["series"][row]), int(batch["start"][row] + warmup + step)
@@ -278,7 +292,7 @@ class ClassifyKind(Kind):
         return Items((guess != self.labels).astype(float), metrics)
 
     def _probabilities(self, run: Run, display: Any = None) -> np.ndarray:
-        return _by_index(run, self._test(), "probabilities", len(self.labels), display)
+        return _by_index(run, self.test(run), "probabilities", len(self.labels), display)
 
     def items(self, run: Run, display: Any = None) -> Items:
         return self._items(self._probabilities(run, display))
@@ -324,7 +338,7 @@ class RegressKind(Kind):
         return Items((numbers - self.truth) ** 2, metrics)
 
     def _numbers(self, run: Run, display: Any = None) -> np.ndarray:
-        return _by_index(run, self._test(), "number", len(self.truth), display)
+        return _by_index(run, self.test(run), "number", len(self.truth), display)
 
     def items(self, run: Run, display: Any = None) -> Items:
         return self._items(self._numbers(run, display))
@@ -364,7 +378,7 @@ class TextKind(Kind):
         super().__init__(task, config, dataset)
         symbol = {"char": "character"}.get(config.level, config.level)
         self.metric = f"bits per {symbol}"
-        batches = self._test()
+        batches = self.test()
         self.targets = batches.targets
         stretch = np.arange(self.targets) // STRETCH
         self.count = np.bincount(stretch).astype(float)
@@ -379,7 +393,7 @@ class TextKind(Kind):
     def items(self, run: Run, display: Any = None) -> Items:
         parts = [
             found["nll"][batch["weight"] > 0]
-            for batch, found in predictions(run, self._test(), display)
+            for batch, found in predictions(run, self.test(run), display)
         ]
         return self._items(np.concatenate(parts).astype(float))
 
