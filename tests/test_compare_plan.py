@@ -127,9 +127,7 @@ def test_a_plan_is_the_same_after_json() -> None:
 
 def tables(made: Plan) -> float:
     """Seconds of what comes after tuning."""
-    tuning = sum(
-        made.trials * (4 + made.tuned_for * SPEEDS[n].an_epoch) for n in made.candidates
-    )
+    tuning = sum(made.trials * (4 + made.tuned_for * SPEEDS[n].an_epoch) for n in made.candidates)
     assert plan.tuning_seconds(made, SPEEDS) == pytest.approx(tuning)
     return by_hand(made) - tuning
 
