@@ -104,16 +104,14 @@ class Trainer:
             (experiment.folder / "result.json").unlink(missing_ok=True)
         if new:
             self.save()  # from here on a run without a checkpoint is a damaged one
-        while self.progress.step < experiment.last_step or self._epoch_to_end():
+        batches = len(experiment.batches)
+        # A signal may come between an epoch's last update and the end of its validation.
+        while self.progress.step < experiment.last_step or self.progress.batch == batches:
             try:
                 self.epoch()
             except Diverged as error:
                 self.roll_back(error)
         return self.finish()
-
-    def _epoch_to_end(self) -> bool:
-        """Whether a signal came between an epoch's last update and the end of its validation."""
-        return self.progress.batch == len(self.experiment.batches)
 
     def epoch(self) -> None:
         """The rest of an epoch: updates, then validation, schedule and checkpoint."""
