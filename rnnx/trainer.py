@@ -87,10 +87,9 @@ class Trainer:
         self.log = self._open_log()
         self.clock = Clock(progress.seconds, progress.targets)
         self.watched = Watched(self.display, stop)
-        self.together = 1  # batches a call
+        self.together, self.settled = 1, 0.0  # batches a call; when the last call was over
         self.compiled: set[tuple] = set()  # shapes of calls
         self.pending: Pending | None = None
-        self.settled = 0.0
         always = self.config.checkpoint_every > 0 or not parallel.single()
         self.saver = Saver(checkpoints, progress.step, always)
         self.last_valid: Scores | None = None
@@ -225,8 +224,7 @@ class Trainer:
         self.display.print(f"{what} at step {step:,}: batch passed over")
 
     def _diverged(self, what: str, step: int) -> None:
-        progress = self.progress
-        rate = optim.learning_rate(self.config, progress.epoch, progress.halvings)
+        rate = optim.learning_rate(self.config, self.progress.epoch, self.progress.halvings)
         raise Diverged(
             f"{what} at step {step:,} (learning rate {rate:g})",
             f"Last good checkpoint: step {self.saver.step:,}. Lower learning_rate or "
@@ -384,8 +382,8 @@ class Trainer:
     def leave(self) -> None:
         """Ends the process on a signal, everything being saved."""
         name = signal.Signals(self.stop.number).name
-        saved = f"saved at step {self.progress.step:,}; the same command continues"
-        self.display.print(f"{name}: {saved}")
+        step = f"{self.progress.step:,}"
+        self.display.print(f"{name}: saved at step {step}; the same command continues")
         raise SystemExit(128 + self.stop.number)
 
     def _open_log(self) -> Log:
