@@ -19,8 +19,8 @@ class Regress(SequenceTask):
     """A number y S + b, y what the stack gives of the whole sequence; least squares.
 
     Where the data hold a number for every step, as remaining life does, training takes the mean
-    over a sequence's steps, each predicted from what came before it; scores are of the last step. The
-    target is scaled by mean and standard deviation of the training part.
+    over a sequence's steps, each predicted from what came before it; scores are of the last step.
+    The target is scaled by mean and standard deviation of the training part.
 
     Scores, in the data's own units: rmse, the root of mse; mae.
     """
