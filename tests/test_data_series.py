@@ -209,7 +209,8 @@ def test_places_are_drawn_from_seed_and_epoch_alone() -> None:
                 batches.begin(epoch)
             key, found = (seed, epochs[-1]), placed(batches)
             assert drawn.setdefault(key, found) == found
-    assert len(set(map(tuple, drawn.values()))) == len(drawn) == 4
+    # Other places, not only another order.
+    assert len({tuple(sorted(found)) for found in drawn.values()}) == len(drawn) == 4
     seen = set()
     for epoch in range(200):
         batches.begin(epoch)
