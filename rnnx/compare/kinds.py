@@ -106,9 +106,9 @@ class ForecastKind(Kind):
         self.origins = [o[:: config.stride] for o in origins]
         self.offsets = np.cumsum([0, *map(len, self.origins)])
         many, several = len(series.names) > 1, len(series.targets) > 1
-        self.mase_scale = [
+        self.mase_scale = [  # of all rows before the test part, as in the M4 competition
             measures.mase_scale(values[:end], self.season)
-            for values, end in zip(series.values, series.ends[:, 0], strict=True)
+            for values, end in zip(series.values, series.ends[:, 1], strict=True)
         ]
         std = [scaling_of(series, i)[0].std for i in range(len(series.values))]
         if many:
@@ -121,7 +121,7 @@ class ForecastKind(Kind):
             self.unit = series.targets[0]
         self.std = std
         self.count = np.concatenate(
-            [np.isfinite(self._truth(s, o)).sum(axis=(1, 2)) for s, o in enumerate(self.origins)]
+            [self.scored(s, self.truth(s, o)).sum(axis=(1, 2)) for s, o in enumerate(self.origins)]
         ).astype(float)
         if len(self.origins) >= _MANY:
             self.block = np.repeat(np.arange(len(self.origins)), list(map(len, self.origins)))
@@ -131,7 +131,11 @@ class ForecastKind(Kind):
             length = 2 * max(self.horizon, self.season)
             self.block = np.concatenate(self.origins) // length
 
-    def _truth(self, s: int, origins: np.ndarray) -> np.ndarray:
+    def scored(self, s: int, truth: np.ndarray) -> np.ndarray:
+        """Which targets (N, H, K) count: those that are there, of a series that MASE can scale."""
+        return np.isfinite(truth) & (self.divisor[s] > 0)
+
+    def truth(self, s: int, origins: np.ndarray) -> np.ndarray:
         """(N, H, K)."""
         return self.series.values[s][origins[:, None] + np.arange(1, self.horizon + 1)]
 
@@ -236,24 +240,23 @@ class _Forecasts:
     ) -> None:
         """Forecasts (N, H, K) of a series, perhaps with intervals."""
         kind = self.kind
-        truth = kind._truth(s, origins)
-        seen = np.isfinite(truth)
+        truth = kind.truth(s, origins)
+        seen = kind.scored(s, truth)
         error = np.where(seen, np.abs(truth - forecast), 0.0)
-        loss = error / kind.divisor[s]
+        loss = np.divide(error, kind.divisor[s], where=seen, out=np.zeros_like(error))
         first = kind.origins[s][0]
         self.total[kind.offsets[s] + (origins - first) // kind.config.stride] = loss.sum(
             axis=(1, 2)
         )
         self.by_step += loss.sum(axis=(0, 2)), seen.sum(axis=(0, 2))
         scaled = error / kind.std[s]
-        parts = {
-            "MAE, scaled": scaled,
-            "MSE, scaled": scaled**2,
-            "MASE": error / kind.mase_scale[s],
-        }
+        parts = {"MAE, scaled": scaled, "MSE, scaled": scaled**2}
+        if (kind.mase_scale[s] > 0).all():
+            parts["MASE"] = error / kind.mase_scale[s]
         if len(kind.series.targets) == 1:
+            size = np.abs(truth) + np.abs(forecast)
             parts |= {"MAE": error, "MSE": error**2}
-            parts["sMAPE"] = np.where(seen, 200 * error / (np.abs(truth) + np.abs(forecast)), 0)
+            parts["sMAPE"] = 200 * error / np.where(size > 0, size, 1.0)  # 0 where both are 0
         if low is not None:
             inside = seen & (low <= truth) & (truth <= high)
             parts["coverage of the 80 % interval"] = inside
@@ -261,7 +264,7 @@ class _Forecasts:
         count = float(seen.sum())
         for name, values in parts.items():
             sums = self.sums.setdefault(name, [0.0, 0.0])
-            sums[0] += float(np.nansum(values))
+            sums[0] += float(values[seen].sum())
             sums[1] += count
 
     def items(self) -> Items:
@@ -333,7 +336,7 @@ class RegressKind(Kind):
             "RMSE": measures.rmse(self.truth, numbers),
             "MAE": measures.mae(self.truth, numbers),
         }
-        if self.config.corpus == "cmapss":
+        if any(name.startswith("train_FD") for name in self.dataset.sums):
             metrics["C-MAPSS score"] = measures.cmapss_score(self.truth, numbers)
         return Items((numbers - self.truth) ** 2, metrics)
 
