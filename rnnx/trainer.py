@@ -87,10 +87,9 @@ class Trainer:
         self.log = self._open_log()
         self.clock = Clock(progress.seconds, progress.targets)
         self.watched = Watched(self.display, stop)
-        self.together = 1  # batches a call
+        self.together, self.settled = 1, 0.0  # batches a call; when the last call was over
         self.compiled: set[tuple] = set()  # shapes of calls
         self.pending: Pending | None = None
-        self.settled = 0.0
         always = self.config.checkpoint_every > 0 or not parallel.single()
         self.saver = Saver(checkpoints, progress.step, always)
         self.last_valid: Scores | None = None
@@ -104,16 +103,14 @@ class Trainer:
             (experiment.folder / "result.json").unlink(missing_ok=True)
         if new:
             self.save()  # from here on a run without a checkpoint is a damaged one
-        while self.progress.step < experiment.last_step or self._epoch_to_end():
+        batches = len(experiment.batches)
+        # A signal may come between an epoch's last update and the end of its validation.
+        while self.progress.step < experiment.last_step or self.progress.batch == batches:
             try:
                 self.epoch()
             except Diverged as error:
                 self.roll_back(error)
         return self.finish()
-
-    def _epoch_to_end(self) -> bool:
-        """Whether a signal came between an epoch's last update and the end of its validation."""
-        return self.progress.batch == len(self.experiment.batches)
 
     def epoch(self) -> None:
         """The rest of an epoch: updates, then validation, schedule and checkpoint."""
@@ -227,8 +224,7 @@ class Trainer:
         self.display.print(f"{what} at step {step:,}: batch passed over")
 
     def _diverged(self, what: str, step: int) -> None:
-        progress = self.progress
-        rate = optim.learning_rate(self.config, progress.epoch, progress.halvings)
+        rate = optim.learning_rate(self.config, self.progress.epoch, self.progress.halvings)
         raise Diverged(
             f"{what} at step {step:,} (learning rate {rate:g})",
             f"Last good checkpoint: step {self.saver.step:,}. Lower learning_rate or "
@@ -386,8 +382,8 @@ class Trainer:
     def leave(self) -> None:
         """Ends the process on a signal, everything being saved."""
         name = signal.Signals(self.stop.number).name
-        saved = f"saved at step {self.progress.step:,}; the same command continues"
-        self.display.print(f"{name}: {saved}")
+        step = f"{self.progress.step:,}"
+        self.display.print(f"{name}: saved at step {step}; the same command continues")
         raise SystemExit(128 + self.stop.number)
 
     def _open_log(self) -> Log:

@@ -170,7 +170,7 @@ class Comparison:
         trained: dict[str, list[Run]] = {"tune": []}
         tuned = {}
         for i, key in enumerate(made.candidates):
-            self.say(f"tuning {CANDIDATES[key].name} ({i + 1} of {len(made.candidates)})")
+            self._tell(f"tuning {CANDIDATES[key].name} ({i + 1} of {len(made.candidates)})")
             runs = trainings.tune(CANDIDATES[key])
             tuned[key] = best_of(runs, question.task)
             trained["tune"] += runs
@@ -184,9 +184,14 @@ class Comparison:
         order = sorted(tuned, key=lambda key: sign * tuned[key].result["valid"][primary])
         leading = list(dict.fromkeys([*order[:2], REFERENCE]))
         for stage in stages(made, speeds, tuned, leading):
-            self.say(f"training {stage.about}")
+            self._tell(f"training {stage.about}")
             trained[stage.name] = trainings.tables(stage.name, stage.points)
         return made, trained, tuned
+
+    def _tell(self, what: str) -> None:
+        """Says what begins, and how much of the time is over."""
+        minutes = duration(60 * self.question.minutes)
+        self.say(f"{what}; {duration(self._spent())} of {minutes} are over")
 
     def _items(self, run: Run) -> Items | None:
         """The test losses of a run of the tables, kept beside its workdir."""

@@ -112,7 +112,7 @@ class Trainings:
         runs = []
         for trial in ended:
             point = ledger.point(trial)
-            where = folder / "trials" / f"{trial.number:03d},{space.label(point)}"[:120]
+            where = folder / "trials" / ledger.name(trial)
             result = None
             if trial.state == TrialState.COMPLETE:
                 result = workdir.read_json(where / "result.json", workdir.FORMAT)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnx.data.batches import Batch, Batches
+from rnnx.data.regular import forward
 from rnnx.errors import UserError
 
 
@@ -90,16 +91,6 @@ class Scaling(NamedTuple):
         return cls(np.array(stored["mean"]), np.array(stored["std"]))
 
 
-def filled(values: np.ndarray) -> np.ndarray:
-    """Values (T, K) with each NaN replaced by the last value before it; at the start by the first
-    after it, and 0 in a column that has none."""
-    seen = np.isfinite(values)
-    last = np.maximum.accumulate(np.where(seen, np.arange(len(values))[:, None], -1), axis=0)
-    first = np.argmax(seen, axis=0)
-    result = np.take_along_axis(values, np.where(last < 0, first, last), axis=0)
-    return np.where(np.isfinite(result), result, 0.0)
-
-
 def origins_of(series: Series, part: int, horizon: int) -> list[np.ndarray]:
     """The rows, of each series, from which forecasts of a part are made: the last row that is
     known. All of the horizon lies in the part: train (0), valid (1) or test (2).
@@ -118,15 +109,16 @@ class SeriesWindows(Batches):
     """Windows of series, from which the last P of T steps make forecasts.
 
         inputs    (B, T, M) float32: targets, covariates, what is known ahead, scaled. Missing
-                  targets are the last value before them
+                  targets are the last value before them, or 0
         values    (B, T + H, K) float32: the scaled targets, NaN where missing: H steps further
         ahead     (B, T + H, D) float32: what is known ahead
         weight    (B, P) float32: 1 for a step that makes a forecast, the origin of it
         scale     (B, K, 2) float32: mean and std of the targets, to go back to their own units
         series, start  (B,) int32: which series, and the row at which the window begins
 
-    The first W = T - P steps only warm up the state. Before its first row a series is continued by
-    that row.
+    The first W = T - P steps only warm up the state. A window whose origins span less than P rows
+    lies as early as it can, so that they have as much before them as there is. Before its first row
+    a series is continued by that row.
 
     In training, which needs origins without gaps, windows lie at random places, drawn anew for each
     epoch, one for every stretch of P. In scoring every origin comes exactly once.
@@ -169,7 +161,8 @@ class SeriesWindows(Batches):
                     scaling[i], (series.values, series.covariates, series.ahead), strict=True
                 )
             )
-            whole = np.concatenate([filled(targets), covariates, known], axis=1)
+            # 0, the mean, before the first value: that value itself would tell the future.
+            whole = np.concatenate([forward(targets, 0.0), covariates, known], axis=1)
             after = num_steps + horizon
             inputs.append(np.pad(whole, ((num_steps, after), (0, 0)), mode="edge"))
             ahead.append(np.pad(known, ((num_steps, after), (0, 0)), mode="edge"))
@@ -222,8 +215,9 @@ class SeriesWindows(Batches):
         for row, (s, begin, end) in enumerate(windows):
             if s >= 0:
                 origins = self._origins[s][begin:end]
-                starts[row] = origins[0] - self._warmup
-                weight[row, origins - origins[0]] = 1.0
+                latest = origins[0] - self._warmup
+                starts[row] = min(latest, max(origins[-1] - self._steps + 1, 0))
+                weight[row, origins - starts[row] - self._warmup] = 1.0
         at = self._first_rows[which] + starts
         inputs = at[:, None] + np.arange(self._steps)
         beyond = at[:, None] + np.arange(self._steps + self._horizon)

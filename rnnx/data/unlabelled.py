@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from rnnx.data import times
 from rnnx.data.archives import read_npz, read_ts, read_tsv
-from rnnx.data.cmapss import read_engines
-from rnnx.data.frame import need, numbers, read_frame
+from rnnx.data.cmapss import COLUMNS, read_engines
+from rnnx.data.frame import need, numbers, read_frame, stripped
 from rnnx.data.regular import forward
 from rnnx.errors import UserError
 
@@ -18,7 +19,7 @@ def read_unlabelled(
     """The names of N sequences, and N arrays (T_i, F) float32.
 
     Args:
-      columns: F names; of a table, the columns that are read.
+      columns: F names; of a table, and of C-MAPSS, the columns that are read.
       mean: (F,) what stands where nothing is known yet; later gaps are the last value before them.
       group, time: of a table.
 
@@ -27,6 +28,8 @@ def read_unlabelled(
     """
     path = Path(path).expanduser()
     if "_FD0" in path.name:
+        if strange := [name for name in columns if name not in COLUMNS]:
+            raise UserError(f"{path} has no column {strange[0]!r}, which the network reads")
         names, inputs = read_engines(path, columns)
     elif path.suffix.lower() == ".npz":
         inputs = read_npz(path, labelled=False)[0].inputs
@@ -58,13 +61,16 @@ def _table(
     frame = read_frame(path, {group})
     need(frame, [group], "group")
     need(frame, columns)
-    codes, names = pd.factorize(frame[group].astype(str).str.strip())
+    text = stripped(frame[group])
+    if (text == "").any():
+        raise UserError(f"--group={group} is empty in row {int((text == '').argmax()) + 1:,}")
+    codes, names = pd.factorize(text)
     order = np.argsort(codes, kind="stable")
     if time:
         need(frame, [time], "time")
         at = frame[time]
-        at = at.to_numpy() if pd.api.types.is_numeric_dtype(at) else pd.to_datetime(at).to_numpy()
-        order = np.lexsort((at, codes))
+        plain = pd.api.types.is_numeric_dtype(at)
+        order = np.lexsort((numbers(at, "time column") if plain else times.parse(at, []), codes))
     values = np.stack([numbers(frame[name], "input") for name in columns], axis=1)[order]
     cuts = np.searchsorted(codes[order], np.arange(1, len(names)))
     return [str(name) for name in names], np.split(values, cuts)

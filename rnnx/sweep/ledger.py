@@ -141,6 +141,10 @@ class Ledger:
         values = trial.user_attrs.get("point") or trial.params
         return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
+    def name(self, trial: FrozenTrial | optuna.Trial) -> str:
+        """What a trial's workdir, in `trials`, and its log, in `logs`, are called."""
+        return f"{trial.number:03d},{space.label(self.point(trial))}"[:120]
+
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False, states=states or None)
         return [t for t in trials if "surplus" not in t.user_attrs and self._asked_for(t)]
@@ -246,8 +250,7 @@ class Ledger:
         """Draws a trial's values and takes its lock; None if another process holds the lock."""
         for name, distribution in self.plan.space.items():
             space.draw(trial, name, distribution)
-        point = self.point(trial)
-        name = f"{trial.number:03d},{space.label(point)}"[:120]
+        point, name = self.point(trial), self.name(trial)
         log = open(self.folder / "logs" / f"{name}.log", "a", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -43,6 +43,11 @@ class Forecast(Task):
         super().check(config)
         if config.warmup >= config.num_steps:
             raise UserError(f"warmup={config.warmup} must be below num_steps={config.num_steps}")
+        if config.num_steps < 2:
+            raise UserError("num_steps must be at least 2: a step to warm up, and one to forecast")
+        for name in ("parts", "levels"):
+            if not all(isinstance(x, int | float) for x in config[name]):
+                raise UserError(f"{name} must be numbers, not {config[name]}")
         if config.head == "quantile":
             levels = config.levels
             if list(levels) != sorted(set(levels)) or not all(0 < q < 1 for q in levels):
@@ -115,7 +120,7 @@ class Forecast(Task):
         return config
 
     def model(self, config: ConfigDict, spec: dict, rngs: nnx.Rngs) -> Forecaster:
-        given = len(columns(config.known))
+        given = len(spec["table"]["known"])  # without those that were left out
         return Forecaster(
             cell_of(config),
             Columns(len(spec["targets"]), len(spec["past"]), len(spec["known"]), given),
@@ -173,8 +178,7 @@ class Forecast(Task):
         origins = origins_of(series, PARTS[split], config.horizon)
         origins = first([o[:: config.stride] for o in origins], config.eval_tokens)
         floor = {"last value": 1} | ({"last season": season} if season > 1 else {})
-        totals = dict.fromkeys(floor, 0.0)
-        count = 0
+        totals, counts = dict.fromkeys(floor, 0.0), dict.fromkeys(floor, 0)
         for i, values in enumerate(series.values):
             if not len(origins[i]):
                 continue
@@ -182,9 +186,10 @@ class Forecast(Task):
             std = scaling_of(series, i)[0].std
             for name, steps in floor.items():
                 found = floors.seasonal(values, origins[i], config.horizon, steps)
-                totals[name] += np.nansum(np.abs(values[ahead] - found) / std)
-            count += int(np.isfinite(values[ahead]).sum())
-        return {name: float(total) / max(count, 1) for name, total in totals.items()}
+                away = np.abs(values[ahead] - found) / std
+                totals[name] += float(np.nansum(away))
+                counts[name] += int(np.isfinite(away).sum())
+        return {name: totals[name] / max(counts[name], 1) for name in floor}
 
     # ---------------------------------------------------------------------------- predictions
 

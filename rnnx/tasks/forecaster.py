@@ -159,11 +159,12 @@ class Forecaster(VectorModel):
         zero = self.stack.zero_carry(rows)
         _, (ys, carries) = jax.lax.scan(read, zero, inputs)
         origins = jnp.arange(self.warmup, len(xs))
-        flat = lambda a: a[origins].reshape(-1, a.shape[-1])  # (P B, ..)  # noqa: E731
+        pairs = len(origins) * rows  # P B; -1 would not do for no columns
+        flat = lambda a: a[origins].reshape(pairs, a.shape[-1])  # noqa: E731
         ys, carries = flat(ys), jax.tree.map(flat, carries)
         season = max(self.season, 1)
         before = origins[:, None] + jnp.arange(1 - season, 1)  # the last S known values
-        recent = jnp.moveaxis(xs[before][..., :k], 1, 0).reshape(season, -1, k)
+        recent = jnp.moveaxis(xs[before][..., :k], 1, 0).reshape(season, pairs, k)
         past = flat(xs)[:, k : k + self.columns.past]
 
         def following(state, h):
@@ -172,9 +173,9 @@ class Forecaster(VectorModel):
             anchors = recent[None, 0][..., None, :] if self.season else None
             out = self._anchored(out, anchors)[0, :, 0]  # (P B, K, R)
             value = self.center(out)
-            now = ahead[origins + h].reshape(-1, ahead.shape[-1])
+            now = ahead[origins + h].reshape(pairs, ahead.shape[-1])
             after = ahead[jnp.minimum(origins + h + 1, len(ahead) - 1)]
-            given = after.reshape(-1, ahead.shape[-1])[:, : self.columns.given]
+            given = after.reshape(pairs, ahead.shape[-1])[:, : self.columns.given]
             x = jnp.concatenate([value, past, now, given], axis=-1)
             ys, carries = self.stack(x[None], carries, time_major=True)
             recent = jnp.concatenate([recent[1:], value[None]])

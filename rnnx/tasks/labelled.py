@@ -20,6 +20,7 @@ from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.data.series import Labelled, Scaling
 from rnnx.data.unlabelled import read_unlabelled
 from rnnx.dropout import Masks
+from rnnx.errors import UserError
 from rnnx.model import VectorModel
 from rnnx.tasks.forecast import PARTS, check_fraction, columns, own_file, places
 from rnnx.tasks.network import cell_of, stack_options
@@ -167,8 +168,13 @@ def read(
         other = own_file(config.test_corpus) if config.test_corpus else None
         if other or (other := counterpart(files["train"])):
             files["test"] = other
-    if files["train"].name.startswith("train_FD"):
-        found = read_cmapss(files["train"], cap=config.cap, valid=config.valid_part)
+    train = files["train"]
+    if train.name.startswith("train_FD"):
+        if kind != "regress":
+            raise UserError(f"{train.name} holds the life left of engines: take the task regress")
+        for part, name in (("test", "test_"), ("rul", "RUL_")):
+            files[part] = train.with_name(train.name.replace("train_", name))
+        found = read_cmapss(train, cap=config.cap, valid=config.valid_part)
     else:
         found = read_labelled(
             files["train"],

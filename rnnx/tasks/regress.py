@@ -18,9 +18,9 @@ from rnnx.tasks.task import Dataset, Sums, Unit
 class Regress(SequenceTask):
     """A number y S + b, y what the stack gives of the whole sequence; least squares.
 
-    Where the data hold a number for every step, as remaining life does, training counts all steps
-    alike, each seen with what came before it; scores are of the last step. The target is scaled by
-    mean and standard deviation of the training part.
+    Where the data hold a number for every step, as remaining life does, training takes the mean
+    over a sequence's steps, each predicted from what came before it; scores are of the last step.
+    The target is scaled by mean and standard deviation of the training part.
 
     Scores, in the data's own units: rmse, the root of mse; mae.
     """
@@ -34,7 +34,12 @@ class Regress(SequenceTask):
         if data.steps is not None:
             numbers = np.concatenate([s for s, t in zip(data.steps, train, strict=True) if t])
         scaling = Scaling.of(numbers[:, None].astype(np.float64))
-        return {"target": scaling.to_json(), "every_step": data.steps is not None}
+        away = data.labels[train] - scaling.mean[0]
+        return {
+            "target": scaling.to_json(),
+            "every_step": data.steps is not None,
+            "uninformed": float(np.mean(away**2)),
+        }
 
     def targets(self, data: Labelled, spec: dict, chosen: np.ndarray) -> tuple[dict, dict]:
         scaling = Scaling.from_json(spec["target"])
@@ -84,8 +89,8 @@ class Regress(SequenceTask):
         return Unit("root mean square error", "rmse", 4, lambda mse: mse**0.5)
 
     def uninformed(self, spec: dict) -> float:
-        """The variance of the training part."""
-        return float(spec["target"]["std"][0] ** 2)
+        """That of the mean on the training part: above its variance where all lives end at 0."""
+        return spec["uninformed"]
 
     def baselines(self, config: ConfigDict, dataset: Dataset, split: str) -> dict[str, float]:
         """The training part's mean."""
