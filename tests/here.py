@@ -15,8 +15,12 @@ from rnnx.errors import UserError
 from rnnx.experiment import Experiment
 from rnnx.sweep.runner import Runner
 
-# Fields that compiled updates and scores do not depend on.
-_FREE = ("seed", "corpus", "learning_rate", "init_scale", "epochs", "flat_epochs", "lr_decay")
+# Fields that compiled updates and scores do not depend on. (On a fraction a little: it moves the
+# score at which a run of numbers has diverged.)
+_FREE = (
+    "seed", "corpus", "learning_rate", "init_scale", "epochs", "flat_epochs", "lr_decay",
+    "fraction",
+)  # fmt: skip
 _programs: dict[Any, tuple] = {}
 
 

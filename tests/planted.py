@@ -100,7 +100,7 @@ def losses(folder: Path, seed: int, epochs: int) -> Losses:
     config.update(schedule(epochs))
     found, kind = [], None
     for number in range(2 * SEEDS):
-        config.seed = number + 1
+        config.seed = 2 * SEEDS * seed + number + 1  # no network twice
         experiment, _ = trained(config, folder / f"{number}")
         if kind is None:
             kind = KINDS["forecast"](experiment.task, experiment.config, experiment.dataset)

@@ -11,7 +11,7 @@ from rnnx import workdir
 from rnnx.compare import statistics as tests
 from rnnx.compare import verdict
 from rnnx.compare.candidates import CANDIDATES, REFERENCE
-from rnnx.compare.kinds import Items, Kind
+from rnnx.compare.kind import Items, Kind
 from rnnx.compare.plan import Plan
 from rnnx.compare.question import Question
 from rnnx.compare.runs import TUNED, Run
