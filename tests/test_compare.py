@@ -66,6 +66,14 @@ def compare(folder: Path, *flags: str) -> subprocess.CompletedProcess:
     return call_module("compare", f"--workdir={folder}", "--minutes=30", *SMALL, *flags)
 
 
+def refused(done: subprocess.CompletedProcess, *told: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("rnnx.compare: error: ")
+    for words in told:
+        assert words in line
+
+
 def report_of(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text())
 
@@ -198,6 +206,20 @@ def test_the_winner_predicts(forecast, tmp_path):
     assert json.loads((folder / "winner" / "result.json").read_text())["valid"]["mae"] == best
 
 
+def test_its_commands_train_the_same_networks_again(forecast, tmp_path):
+    folder, _, _ = forecast
+    command = next(c for c in report_of(folder)["commands"] if "--workdir=runs/mi-lstm" in c)
+    args = command.replace("runs/mi-lstm", str(tmp_path / "again")).split()
+    assert args[:3] == ["python", "-m", "rnnx.train"]
+    done = call_module("train", *args[3:])
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "again" / "result.json").read_text())
+    trials = [json.loads(p.read_text()) for p in folder.glob("seeds/trials/*/result.json")]
+    (first,) = [r for r in trials if (r["config"]["integration"], r["config"]["seed"]) == ("mi", 1)]
+    assert again["valid"] == first["valid"]
+    assert again["config"] == first["config"] | {"score_test": True}
+
+
 def sequences(path: Path, classes: bool) -> Path:
     """40 sequences of four steps, by the sign of their first column, or with numbers."""
     rng = np.random.default_rng(0)
@@ -216,6 +238,8 @@ def test_a_comparison_of_classes(quick, said_speed, tmp_path):
     assert (report["task"], report["metric"]) == ("classify", "error rate")
     assert [f["name"] for f in report["floors"]] == ["most frequent class", "1-nearest neighbour"]
     assert np.sum(report["examples"]["confusion"]["matrix"]) == report["data"]["rows"][2] == 8
+    (model,) = report["models"]
+    assert model["behind_floor"] in (None, "1-nearest neighbour", "most frequent class")
     np.savez(tmp_path / "new.npz", x=np.zeros((3, 4, 2), np.float32))
     done = call_module(
         "predict", f"--workdir={tmp_path / 'c/winner'}", f"--data={tmp_path / 'new.npz'}"
@@ -232,6 +256,9 @@ def test_a_comparison_of_numbers(quick, said_speed, tmp_path):
     assert (report["task"], report["metric"]) == ("regress", "RMSE")
     assert [f["name"] for f in report["floors"]] == ["mean", "least squares, last step"]
     assert len(report["examples"]["scatter"]["truth"]) == 8
+    runs = csv.DictReader(io.StringIO((tmp_path / "c" / "runs.csv").read_text()))
+    (trial,) = report["models"][0]["tuning"]  # the root of what is minimized, there and here
+    assert float(next(runs)["valid"]) == pytest.approx(trial["score"])
 
 
 @pytest.mark.long
@@ -308,75 +335,3 @@ def test_killed_half_way_it_comes_to_the_same(moment, tmp_path):
 def rounded(number: str) -> float:
     """Devices and levels of optimisation differ between the two."""
     return float(f"{float(number):.2e}")
-
-
-# ---------------------------------------------------------------------------- refused
-
-
-def refused(done: subprocess.CompletedProcess, *told: str) -> None:
-    assert done.returncode == 2, done.stdout + done.stderr
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("rnnx.compare: error: ")
-    for words in told:
-        assert words in line
-
-
-def asked(folder: Path, *flags: str) -> subprocess.CompletedProcess:
-    return call_module("compare", f"--workdir={folder / 'c'}", *SMALL, *flags)
-
-
-@pytest.mark.parametrize(
-    "flags, told",
-    [
-        (["--target=kWh"], ["kWh", "kW"]),
-        (["--target=name"], ["name"]),
-        (["--time=name"], ["name"]),
-        (["--target=none"], ["none"]),
-        (["--horizon=60"], ["horizon"]),
-        (["--horizon=100"], ["horizon"]),
-        (["--cells=mi-lsmt"], ["mi-lsmt", "mi-lstm"]),
-        (["--task=forcast"], ["forcast", "forecast"]),
-        (["--config=own"], ["--data", "--config"]),
-        (["--data="], ["--data", "--config"]),
-        (["--data=nowhere.csv"], ["nowhere.csv"]),
-        (["--seeds=1"], ["seeds"]),
-        (["--minutes=0"], ["minutes"]),
-        (["--season=7", "--task=text"], ["--season"]),
-        (["--horizen=3"], ["horizen"]),
-        (["--covariates=wind"], ["wind"]),
-    ],
-)
-def test_what_cannot_be_compared_is_refused_in_a_line(flags, told, tmp_path):
-    columns = {"name": [f"n{i % 7}" for i in range(ROWS)], "none": [None] * ROWS}
-    data = table(tmp_path / "own.csv", **columns)
-    refused(asked(tmp_path, f"--data={data}", "--target=kW", *flags), *told)
-    assert not (tmp_path / "c").exists()
-
-
-def test_too_few_rows_are_refused(tmp_path):
-    pd.DataFrame({"kW": load()[:9]}).to_csv(tmp_path / "own.csv", index=False)
-    refused(asked(tmp_path, f"--data={tmp_path / 'own.csv'}", "--horizon=5"), "rows")
-
-
-def test_a_single_class_is_refused(tmp_path):
-    np.savez(tmp_path / "own.npz", x=np.ones((20, 4, 1)), y=np.zeros(20, int))
-    refused(asked(tmp_path, f"--data={tmp_path / 'own.npz'}", "--task=classify"), "class")
-
-
-def test_a_parquet_file_cut_short_is_refused(tmp_path):
-    pytest.importorskip("pyarrow")
-    path = tmp_path / "own.parquet"
-    pd.DataFrame({"kW": load()}).to_parquet(path)
-    path.write_bytes(path.read_bytes()[:-100])
-    refused(asked(tmp_path, f"--data={path}", "--horizon=3"), "own.parquet")
-
-
-def test_a_workdir_is_needed():
-    refused(call_module("compare", "--data=x.csv"), "--workdir")
-
-
-def test_help():
-    done = call_module("compare", "--help")
-    assert done.returncode == 0
-    for said in ("--data=FILE", "--minutes", "--cells", "mingru", "report.html", "--margin"):
-        assert said in done.stdout
