@@ -18,7 +18,7 @@ from here import trained_here
 
 from rnnx import trainer
 from rnnx.compare import cost
-from rnnx.compare.plan import Speed
+from rnnx.compare.plan import FRACTIONS_OUT, Speed
 from rnnx.trained import open_run
 
 ROWS, HORIZON = 160, 3
@@ -51,15 +51,23 @@ def table(path: Path, **columns) -> Path:
 @pytest.fixture(scope="module")
 def quick():
     """Measurements of cost that are too short to be true, and trainings in this process."""
-    with trained_here() as _, pytest.MonkeyPatch.context() as patch:
+    measured: dict[str, Speed] = {}
+    measure = cost.speed
+
+    def once(config, display):
+        name = f"{config.cell} {config.integration}"
+        return measured.setdefault(name, measured.get(name) or measure(config, display))
+
+    with trained_here(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "_SECONDS", 0.02)
+        patch.setattr(cost, "speed", once)
         yield
 
 
 @pytest.fixture
-def said_speed(monkeypatch):
-    """Speed as it is said to be; it is measured in the comparison of forecasts."""
-    monkeypatch.setattr(cost, "speed", lambda config, display: Speed(1.0, 0.01, 0.01, 4))
+def slow(monkeypatch):
+    """Trainings that are said to take so long that 30 minutes have no room for fractions."""
+    monkeypatch.setattr(cost, "speed", lambda config, display: Speed(250.0, 0.01, 0.01, 4))
 
 
 def compare(folder: Path, *flags: str) -> subprocess.CompletedProcess:
@@ -229,13 +237,15 @@ def sequences(path: Path, classes: bool) -> Path:
     return path
 
 
-def test_a_comparison_of_classes(quick, said_speed, tmp_path):
+def test_a_comparison_of_classes(quick, slow, tmp_path):
     data = sequences(tmp_path / "own.npz", True)
     done = compare(tmp_path / "c", f"--data={data}", "--cells=lstm")
     assert done.returncode == 0, done.stderr
     assert "task classify" in done.stdout
     report = report_of(tmp_path / "c")
     assert (report["task"], report["metric"]) == ("classify", "error rate")
+    assert report["plan"]["left_out"] == [FRACTIONS_OUT] and not report["fractions"]
+    assert f"left out  {FRACTIONS_OUT}: raise --minutes" in done.stdout
     assert [f["name"] for f in report["floors"]] == ["most frequent class", "1-nearest neighbour"]
     assert np.sum(report["examples"]["confusion"]["matrix"]) == report["data"]["rows"][2] == 8
     (model,) = report["models"]
@@ -248,7 +258,7 @@ def test_a_comparison_of_classes(quick, said_speed, tmp_path):
 
 
 @pytest.mark.long
-def test_a_comparison_of_numbers(quick, said_speed, tmp_path):
+def test_a_comparison_of_numbers(quick, slow, tmp_path):
     data = sequences(tmp_path / "own.npz", False)
     done = compare(tmp_path / "c", f"--data={data}", "--task=regress", "--cells=lstm")
     assert done.returncode == 0, done.stderr
@@ -262,7 +272,7 @@ def test_a_comparison_of_numbers(quick, said_speed, tmp_path):
 
 
 @pytest.mark.long
-def test_a_comparison_of_a_text(quick, said_speed, tmp_path):
+def test_a_comparison_of_a_text(quick, slow, tmp_path):
     text = write_text(tmp_path / "weather.txt")
     done = compare(tmp_path / "c", f"--data={text}", "--cells=lstm", "--param_budget=1500")
     assert done.returncode == 0, done.stderr
@@ -304,7 +314,7 @@ def until(there: Callable[[], bool], process: subprocess.Popen) -> None:
 @pytest.mark.parametrize("moment", ["tune", "seeds"])
 def test_killed_half_way_it_comes_to_the_same(moment, tmp_path):
     """The undisturbed comparison starts with the plan of the other: speeds are measured anew."""
-    flags = [f"--data={table(tmp_path / 'load.csv')}", f"--horizon={HORIZON}", "--cells=mi-lstm",
+    flags = [f"--data={table(tmp_path / 'load.csv')}", f"--horizon={HORIZON}", "--cells=lstm",
              "--minutes=30", *SMALL]  # fmt: skip
     folder = tmp_path / "killed"
     process = subprocess.Popen(
