@@ -54,11 +54,11 @@ def products(path: Path, count: int = 1500, columns: int = 3) -> Path:
     return path
 
 
-def winner(folder: Path, seeds: int = SEEDS, epochs: int = 40) -> dict:
+def winner(folder: Path, seeds: int = SEEDS, epochs: int = 30) -> dict:
     """The report on a planted winner: MI-LSTM."""
     return compared(
         folder / "winner", f"--data={products(folder / 'products.npz')}", "--task=regress",
-        "--cells=mi-lstm", "--param_budget=400", "--trials=4", f"--seeds={seeds}",
+        "--cells=mi-lstm", "--param_budget=400", "--trials=5", f"--seeds={seeds}",
         f"--epochs={epochs}",
     )  # fmt: skip
 
