@@ -34,7 +34,12 @@ class Regress(SequenceTask):
         if data.steps is not None:
             numbers = np.concatenate([s for s, t in zip(data.steps, train, strict=True) if t])
         scaling = Scaling.of(numbers[:, None].astype(np.float64))
-        return {"target": scaling.to_json(), "every_step": data.steps is not None}
+        around = np.mean((data.labels[train] - scaling.mean[0]) ** 2)
+        return {
+            "target": scaling.to_json(),
+            "every_step": data.steps is not None,
+            "uninformed": max(float(around), float(scaling.std[0] ** 2)),
+        }
 
     def targets(self, data: Labelled, spec: dict, chosen: np.ndarray) -> tuple[dict, dict]:
         scaling = Scaling.from_json(spec["target"])
@@ -80,8 +85,9 @@ class Regress(SequenceTask):
         return Unit("root mean square error", "rmse", 4, lambda mse: mse**0.5)
 
     def uninformed(self, spec: dict) -> float:
-        """The variance of the training part."""
-        return float(spec["target"]["std"][0] ** 2)
+        """What the mean of all steps scores in training. Only last steps are scored there, which
+        are all alike where a sequence ends at its end of life: that is more than the variance."""
+        return spec["uninformed"]
 
     def baselines(self, config: ConfigDict, dataset: Dataset, split: str) -> dict[str, float]:
         """The training part's mean."""
