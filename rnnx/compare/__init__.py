@@ -4,7 +4,8 @@ question.py     the data, the task and its config, from the command line
 candidates.py   the networks that are compared
 plan.py         what fits into the minutes
 runs.py         the trainings, as sweeps
-kinds.py        of each task: the loss of every test item, the floors, examples
+kinds.py        of each task: the loss of every test item, the floors, examples; with kind.py
+                and forecasts.py
 cost.py         speed of training, latency, memory
 statistics.py   losses, intervals, paired comparisons of models
 verdict.py      three answers, the control, the cheapest that is good enough; in sentences

@@ -12,7 +12,8 @@ from rnnx import workdir
 from rnnx.compare import cost, plan, report
 from rnnx.compare.candidates import CANDIDATES, REFERENCE
 from rnnx.compare.findings import Findings
-from rnnx.compare.kinds import KINDS, Items, Kind
+from rnnx.compare.kind import Items, Kind
+from rnnx.compare.kinds import KINDS
 from rnnx.compare.plan import Plan, Speed
 from rnnx.compare.question import Question
 from rnnx.compare.runs import Run, Trainings, best_of, stages

@@ -11,10 +11,10 @@ from rnnx import workdir
 from rnnx.compare import statistics as tests
 from rnnx.compare import verdict
 from rnnx.compare.candidates import CANDIDATES, REFERENCE
-from rnnx.compare.kinds import Items, Kind
+from rnnx.compare.kind import Items, Kind
 from rnnx.compare.plan import Plan
 from rnnx.compare.question import Question
-from rnnx.compare.runs import TUNED, Run
+from rnnx.compare.runs import TUNED, Run, schedule
 from rnnx.compare.statistics import Losses
 from rnnx.trained import open_run
 
@@ -131,7 +131,7 @@ class Findings:
                         "fraction": run.point.get("fraction", 1.0),
                         "epochs": run.point.get("epochs", self.plan.epochs),
                         "seconds": result and result["seconds"],
-                        "valid": result and result["valid"][self.primary],
+                        "valid": result and self.unit.of(result["valid"][self.primary]),
                         "test": items and self.kind.score(items),
                         **(items.metrics if items else {}),
                     }
@@ -209,7 +209,8 @@ class Findings:
                 for run in self._runs("tune", key)
             ],
             "chosen": {name: runs[0].point[name] for name in TUNED},
-            "behind_floor": score and verdict.behind_floor(score, self.floor_scores),
+            "behind_floor": None if score is None else verdict.behind_floor(
+                score, self.floor_scores),
             "curves": [self._curve(run) for run in done],
             "by_step": np.mean(steps, axis=0) if steps else None,
         }  # fmt: skip
@@ -321,9 +322,9 @@ class Findings:
 
         commands = [cli.command()]
         for key in self.keys:
-            run = self._runs("seeds", key)[0]
+            point = schedule(self.plan.epochs) | self._runs("seeds", key)[0].point
             flags = " ".join(
-                [*self.question.arguments, *(f"--config.{n}={v}" for n, v in run.point.items())]
+                [*self.question.arguments, *(f"--config.{n}={v}" for n, v in point.items())]
             )
             commands.append(f"python -m rnnx.train {flags} --workdir=runs/{key}")
         return commands + ([chosen["command"]] if chosen else [])
