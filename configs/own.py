@@ -2,7 +2,7 @@
 
 Paper     none
 Expected  rnnx.compare prints the scores of simple predictors beside the networks'
-Cost      depends on the data; rnnx.compare prints its plan first
+Cost      30 epochs; how long they take depends on the data, and rnnx.compare plans it first
 Command   python -m rnnx.train --config=own:forecast --config.corpus=FILE.csv --workdir=DIR
 Variants  `forecast` (as without one), `classify`, `regress`, `text`
 """
@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     kind, _, rest = arg.partition(",")
     kind = kind or "forecast"
     if kind not in _TASKS:
-        raise UserError(f"own:{kind}: name one of {', '.join(f'own:{kind}' for kind in _TASKS)}")
+        raise UserError(f"own:{kind}: name one of {', '.join(f'own:{each}' for each in _TASKS)}")
     config = default(_TASKS[kind])
     config.update(
         cell="lstm",

@@ -230,6 +230,12 @@ def _parse(has_config: bool) -> None:
         hint = f"; the packaged one is --config={file.stem}" if packaged else ""
         raise UserError(f"cannot read the config file {file}{hint}") from None
     except Exception as error:  # a config file is code: it may raise anything
+        name = str(error).strip("\"'")
+        if isinstance(error, AttributeError) and name in configs.FIELDS:
+            owners = " or ".join(configs.FIELDS[name].tasks)
+            raise UserError(
+                f"{name} is a field of the task {owners}, not of this config's"
+            ) from None
         raise UserError(f"cannot read the config: {type(error).__name__}: {error}") from error
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}: flags are --name=value, see --help")

@@ -23,11 +23,11 @@ def labelled(count: int = 23, kind: str = "classify", steps: bool = False) -> La
 
 
 def table(folder: Path, kind: str, count: int = 60, name: str = "t.csv") -> Path:
-    """A long CSV file: sequences of 4 to 8 steps that rise or fall; the number is the slope."""
+    """A long CSV file: sequences of 6 steps that rise or fall; the number is the slope."""
     rng, rows = np.random.default_rng(1), []
     for i in range(count):
         slope = rng.uniform(0.2, 1) * rng.choice([-1, 1])
-        for t in range(rng.integers(4, 9)):
+        for t in range(6):
             label = {"classify": "up" if slope > 0 else "down", "regress": 100 * slope}[kind]
             row = {"id": f"n{i}", "t": t, "a": slope * t + 0.05 * rng.normal(), "b": rng.normal()}
             rows.append(row | {"label": label})

@@ -121,7 +121,7 @@ class SeriesWindows(Batches):
     a series is continued by that row.
 
     In training, which needs origins without gaps, windows lie at random places, drawn anew for each
-    epoch, one for every stretch of P. In scoring every origin comes exactly once.
+    epoch, as many as there are stretches of P. In scoring every origin comes exactly once.
     """
 
     def __init__(
@@ -199,8 +199,9 @@ class SeriesWindows(Batches):
         if self._shuffle:
             rng = np.random.default_rng((self._seed, epoch))
             counts = np.array([len(o) for o in self._origins])[windows[:, 0]]
-            place = windows[:, 1] + rng.integers(self._per, size=len(windows))
-            place = np.minimum(place, (counts - self._per).clip(min=0))
+            # One place in every equal part of all places that a series has.
+            share = (windows[:, 1] / self._per + rng.random(len(windows))) / -(-counts // self._per)
+            place = (share * (counts - self._per + 1).clip(min=1)).astype(int)
             ends = np.minimum(place + self._per, counts)
             windows = rng.permutation(np.stack([windows[:, 0], place, ends], axis=1))
         missing = len(self) * self.batch_size - len(windows)

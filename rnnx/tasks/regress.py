@@ -34,11 +34,11 @@ class Regress(SequenceTask):
         if data.steps is not None:
             numbers = np.concatenate([s for s, t in zip(data.steps, train, strict=True) if t])
         scaling = Scaling.of(numbers[:, None].astype(np.float64))
-        away = data.labels[train] - scaling.mean[0]
+        around = np.mean((data.labels[train] - scaling.mean[0]) ** 2)
         return {
             "target": scaling.to_json(),
             "every_step": data.steps is not None,
-            "uninformed": float(np.mean(away**2)),
+            "uninformed": max(float(around), float(scaling.std[0] ** 2)),
         }
 
     def targets(self, data: Labelled, spec: dict, chosen: np.ndarray) -> tuple[dict, dict]:
@@ -89,7 +89,8 @@ class Regress(SequenceTask):
         return Unit("root mean square error", "rmse", 4, lambda mse: mse**0.5)
 
     def uninformed(self, spec: dict) -> float:
-        """That of the mean on the training part: above its variance where all lives end at 0."""
+        """What the mean of all steps scores in training. Only last steps are scored there, which
+        are all alike where a sequence ends at its end of life: that is more than the variance."""
         return spec["uninformed"]
 
     def baselines(self, config: ConfigDict, dataset: Dataset, split: str) -> dict[str, float]:
