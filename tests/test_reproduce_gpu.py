@@ -259,7 +259,7 @@ def test_parameters_come_back_in_pieces(text: Path, tmp_path: Path) -> None:
     (out / "run.tar.7-of-9").write_text("of an earlier, longer one")
     gpu_pack.halve(run, tmp_path / "half.npz")
     pieces = gpu_pack.split(run, tmp_path / "half.npz", out, 2_000)
-    assert sorted(out.iterdir()) == pieces and len(pieces) > 10  # 10 comes after 9
+    assert {*out.iterdir()} == {*pieces} and len(pieces) > 9  # 10 comes after 9
     assert max(piece.stat().st_size for piece in pieces) <= 2_000
     for some in (pieces[1:], pieces[:-1], [tmp_path / "half.npz"]):
         with pytest.raises(UserError, match="not all pieces"):
