@@ -116,8 +116,6 @@ def schedule(epochs: int, whole: int, flat: int = 20, decay: float = 1.02) -> tu
     The paper's rate is flat for 20 of 500 epochs and falls by 1.02^480; a run of N epochs is flat
     for 20 too, or a quarter where that is less.
     """
-    if epochs >= whole:
-        return flat, decay
     short = max(1, min(flat, epochs // 4))
     return short, round(decay ** ((whole - flat) / max(epochs - short, 1)), 4)
 
@@ -242,6 +240,8 @@ class Stage:
             return self.measured["plans"][config]
         rows = self.trial(config, settings, 60.0)
         if not rows:
+            del self.measured["trials"][config]  # the next call tries again
+            self.save()
             raise UserError(f"no trial of {config} ended well in its time: see the lines above")
         best = min(rows, key=lambda row: row["ms"])
         tried = sum(row["seconds"] for row in self.measured["trials"][config])

@@ -123,10 +123,11 @@ def test_a_trial_that_was_cut_off_is_tried_again(tmp_path: Path, monkeypatch, cl
     assert tried == [SETTINGS[i].name for i in (0, 1, 1)]
 
 
-def test_no_trial_at_all_is_told(tmp_path: Path, monkeypatch, clock: Clock) -> None:
-    trains(monkeypatch, clock, [(10, 1, 1.0)])
+def test_no_trial_at_all_is_told_and_tried_again(tmp_path: Path, monkeypatch, clock: Clock) -> None:
+    trains(monkeypatch, clock, [(10, 1, 1.0), (10, 0, 1.0)])
     with pytest.raises(UserError, match="no trial of words ended well"):
         stage(tmp_path, monkeypatch).plan("words", SETTINGS[:1], 500, 1.0, 1.5)
+    assert stage(tmp_path, monkeypatch).plan("words", SETTINGS[:1], 500, 1.0, 1.5)["ms"] == 1.0
 
 
 def test_later_stages_take_the_setting_that_check_found(tmp_path: Path, monkeypatch) -> None:
