@@ -256,4 +256,6 @@ def _help(doc: str, has_config: bool) -> str:
 
 
 def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, 96, initial_indent="  ", subsequent_indent="      ")
+    return textwrap.wrap(
+        text, 96, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
+    )

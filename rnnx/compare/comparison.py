@@ -1,6 +1,8 @@
 """A comparison from its plan to its report. Each step is kept in the folder, and done once."""
 
+import dataclasses
 import shutil
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +37,7 @@ class Comparison:
         self.kind: Kind = KINDS[question.config.task](question.task, config, question.dataset)
         self.say = display.print
         self.began, self.before = time.perf_counter(), 0.0
-        self.revised = False
+        self.revised, self.measuring = False, 0.0
 
     def run(self) -> None:
         """All of it; prints the verdict and where the report is."""
@@ -48,7 +50,7 @@ class Comparison:
                 self._keep_time()
             found = self._findings(made, trained, tuned)
             winner = self.folder / "winner"
-            made_report = found.report(winner)
+            made_report = found.report(winner, self._spent())
             self._keep(found.best_folder(made_report), winner)
             report.write(self.folder, made_report, found.rows())
             self.say(report.console_table(made_report))
@@ -96,6 +98,7 @@ class Comparison:
                 )
             speeds = {name: Speed(**value) for name, value in stored["speeds"].items()}
             self.before, self.revised = stored["spent"], stored["revised"]
+            self.measuring = stored["measuring"]
             return Plan.from_json(stored["plan"]), speeds
         names = [c.key for c in self.question.candidates]
         speeds = {}
@@ -122,8 +125,10 @@ class Comparison:
             "plan": made.to_json(),
             "speeds": {name: vars(speed) for name, speed in speeds.items()},
             "revised": False,  # after tuning
-            "spent": 0.0,  # seconds, over restarts
+            "measuring": self._spent(),  # seconds until here
+            "spent": self._spent(),  # seconds, over restarts
         }
+        self.measuring = stored["measuring"]
         workdir.write_json(path, stored)
         return made, speeds
 
@@ -143,7 +148,7 @@ class Comparison:
             return made
         left = 60 * self.question.minutes - self._spent()
         tuning = plan.tuning_seconds(made, speeds) / self.question.workers
-        slower = max(self._spent() / max(tuning, 1.0), 1.0)
+        slower = max((self._spent() - self.measuring) / max(tuning, 1.0), 1.0)
         made = plan.revise(made, speeds, plan.SHARE * left / slower, self.question.workers)
         self._keep_time(plan=made.to_json(), revised=True)
         self.say(f"{duration(made.seconds * slower)} of training to come")
@@ -168,13 +173,13 @@ class Comparison:
         trainings = Trainings(
             self.folder, question.config, question.arguments, made, question.workers, self.display
         )
-        trained: dict[str, list[Run]] = {"tune": []}
-        tuned = {}
-        for i, key in enumerate(made.candidates):
-            self._tell(f"tuning {CANDIDATES[key].name} ({i + 1} of {len(made.candidates)})")
-            runs = trainings.tune(CANDIDATES[key])
-            tuned[key] = best_of(runs, question.task)
-            trained["tune"] += runs
+        self._tell(f"tuning {len(made.candidates)} networks, {made.trials} trials each")
+        trained = {"tune": trainings.tune([CANDIDATES[key] for key in made.candidates])}
+        tuned = {
+            key: best_of([run for run in trained["tune"] if run.key == key], question.task)
+            for key in made.candidates
+        }
+        speeds = {key: _measured(speeds[key], made, key, trained["tune"]) for key in speeds}
         known = len(made.left_out)
         made = self._revise(made, speeds)
         for line in made.left_out[known:]:
@@ -186,7 +191,7 @@ class Comparison:
         leading = list(dict.fromkeys([*order[:2], REFERENCE]))
         for stage in stages(made, speeds, tuned, leading):
             self._tell(f"training {stage.about}")
-            trained[stage.name] = trainings.tables(stage.name, stage.points)
+            trained[stage.name] = trainings.tables(stage)
         return made, trained, tuned
 
     def _tell(self, what: str) -> None:
@@ -224,7 +229,7 @@ class Comparison:
         if path.exists():
             return workdir.read_json(path, FORMAT)["costs"]
         self.display.start("measuring latency", len(tuned))
-        found = {}
+        found: dict[str, dict] = {}
         for i, key in enumerate(tuned):
             run = next((r for r in seeds if r.key == key and r.result), tuned[key])
             opened = open_run(run.folder)
@@ -239,3 +244,12 @@ class Comparison:
         self.display.finish()
         workdir.write_json(path, {"format": FORMAT, "costs": found})
         return found
+
+
+def _measured(speed: Speed, made: Plan, key: str, runs: Sequence[Run]) -> Speed:
+    """The speed of a candidate as its tuning trials had it, the median."""
+    seconds = [run.result["seconds"] for run in runs if run.key == key and run.result]
+    if not seconds:
+        return speed
+    update = statistics.median(seconds) / (made.tuned_for * speed.updates)
+    return dataclasses.replace(speed, update=update)

@@ -46,8 +46,12 @@ class Findings:
         self.keys = [key for key in plan.candidates if self._runs("seeds", key)]
         self.floor_scores = {name: kind.score(found) for name, found in floors}
 
-    def report(self, winner: Path) -> dict:
-        """report.json. Copies nothing: winner is where the best network will be kept."""
+    def report(self, winner: Path, seconds: float) -> dict:
+        """report.json. Copies nothing: winner is where the best network will be kept.
+
+        Args:
+          seconds: that all of it took.
+        """
         q, names = self.question, {key: CANDIDATES[key].name for key in self.keys}
         losses = {names[key]: self._losses("seeds", key) for key in self.keys}
         valid = {names[key]: self._valid("seeds", key) for key in self.keys}
@@ -97,7 +101,7 @@ class Findings:
                 "seeds": self.plan.seeds,
                 "epochs": self.plan.epochs,
                 "left_out": self.plan.left_out,
-                "seconds": self.plan.seconds,
+                "seconds": seconds,
                 "margin": q.margin,
             },
             "floors": [

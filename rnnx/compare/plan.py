@@ -24,13 +24,14 @@ class Speed:
 
     def seconds(self, epochs: int, fraction: float = 1.0) -> float:
         """Of a run of so many epochs, on a share of the training data."""
-        an_epoch = math.ceil(self.updates * fraction) * self.update + self.validation
+        updates = math.ceil(self.updates * fraction)
+        an_epoch = updates * self.update + self.validation
         return self.start + epochs * an_epoch
 
     @property
     def an_epoch(self) -> float:
-        """Seconds of training and validation."""
-        return self.updates * self.update + self.validation
+        """Seconds of training."""
+        return self.updates * self.update
 
 
 @dataclass
@@ -112,13 +113,17 @@ def make(
 
 
 def revise(plan: Plan, speeds: dict[str, Speed], seconds: float, workers: int) -> Plan:
-    """The plan for what comes after tuning, in the seconds that are left.
+    """The plan for what comes after tuning, in the seconds that are left, by the speeds that were
+    measured in it.
 
     Parts are left out as in `make`; then epochs, but not more than half of them, as the networks
     were tuned for so many.
     """
     plan = Plan.from_json(plan.to_json())
     plan.left_out = list(plan.left_out)
+
+    if plan.equal_seconds:
+        plan.equal_seconds = plan.epochs * speeds[plan.candidates[0]].an_epoch
 
     def fits() -> bool:
         plan.seconds = _tables(plan, speeds) / workers

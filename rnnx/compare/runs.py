@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 from optuna.trial import TrialState
+from scipy.stats import qmc
 
 from rnnx import workdir
 from rnnx.compare.candidates import REFERENCE, Candidate
@@ -21,8 +23,8 @@ from rnnx.sweep.runner import Runner
 from rnnx.sweep.screen import Screen
 from rnnx.sweep.space import Overrides
 
-SEARCH = "learning_rate=log:5e-4..3e-2;init_scale=log:0.02..0.5"
-TUNED = ("learning_rate", "init_scale")
+RANGES = {"learning_rate": (5e-4, 3e-2), "init_scale": (0.02, 0.5)}
+TUNED = tuple(RANGES)
 _TUNING_SEED = 0  # the seeds of the tables come after it
 
 
@@ -76,35 +78,28 @@ class Trainings:
         self.folder, self.config, self.arguments = folder, config, list(arguments)
         self.plan, self.workers, self.display = plan, workers, display
 
-    def tune(self, candidate: Candidate) -> list[Run]:
-        """The tuning trials of a candidate: learning rate and range of the initial weights.
+    def tune(self, candidates: Sequence[Candidate]) -> list[Run]:
+        """The tuning trials: learning rate and range of the initial weights, the same points for
+        every candidate."""
+        return self._train(
+            "tune",
+            self.plan.tuned_for,
+            [(c.key, c.point | point) for point in proposals(self.plan.trials) for c in candidates],
+        )
 
-        The proposals are the same for every candidate as long as Optuna's sampler explores (its
-        first ten trials), as its seeds are the same.
-        """
-        config, arguments = self._with(candidate.point, self.plan.tuned_for)
-        sweep = SweepPlan(config, arguments, space=space.search(SEARCH), trials=self.plan.trials)
-        return self._train(f"tune/{candidate.key}", "tune", sweep, lambda _: candidate.key)
+    def tables(self, stage: Stage) -> list[Run]:
+        """Trains the points of a stage, in their order."""
+        return self._train(stage.name, self.plan.epochs, stage.points)
 
-    def tables(self, stage: str, points: Sequence[tuple[str, Overrides]]) -> list[Run]:
-        """Trains points, in their order; each with the key of its candidate."""
-        config, arguments = self._with({}, self.plan.epochs)
-        points = [(key, space.checked(point)) for key, point in points]
-        sweep = SweepPlan(config, arguments, points=[point for _, point in points])
-
-        def owner(point: Overrides) -> str:
-            return next(key for key, known in points if known == point)
-
-        return self._train(stage, stage, sweep, owner)
-
-    def _with(self, point: Overrides, epochs: int) -> tuple[ConfigDict, list[str]]:
-        fixed = point | schedule(epochs) | {"score_test": False}
+    def _train(self, stage: str, epochs: int, points: Sequence[tuple[str, Overrides]]) -> list[Run]:
+        """Trains points, each with the key of its candidate."""
+        fixed = schedule(epochs) | {"score_test": False}
         config = self.config.copy_and_resolve_references()
         config.update(fixed)
-        return config, [*self.arguments, *(space.flag(k, v) for k, v in fixed.items())]
-
-    def _train(self, place: str, stage: str, sweep: SweepPlan, owner: Any) -> list[Run]:
-        folder = self.folder / place
+        arguments = [*self.arguments, *(space.flag(k, v) for k, v in fixed.items())]
+        points = [(key, space.checked(point)) for key, point in points]
+        sweep = SweepPlan(config, arguments, points=[point for _, point in points])
+        folder = self.folder / stage
         with in_reach(folder):
             ledger = Ledger(folder, sweep)
             Runner(ledger, self.workers, _Quiet(ledger, sweep.task.unit(sweep.config))).run()
@@ -112,15 +107,29 @@ class Trainings:
         runs = []
         for trial in ended:
             point = ledger.point(trial)
-            where = folder / "trials" / ledger.name(trial)
-            result = None
+            key = next(key for key, known in points if known == point)
+            where, result = folder / "trials" / ledger.name(trial), None
             if trial.state == TrialState.COMPLETE:
                 result = workdir.read_json(where / "result.json", workdir.FORMAT)
-            elif trial.state == TrialState.FAIL:
+            else:
                 reason = trial.user_attrs.get("reason", "")
                 self.display.print(f"{where.name} failed: {reason}")
-            runs.append(Run(owner(point), stage, point, where, result, epoch_lines(where)))
+            runs.append(Run(key, stage, point, where, result, epoch_lines(where)))
         return runs
+
+
+def proposals(count: int) -> list[Overrides]:
+    """So many points of `TUNED`, spread evenly in the logarithms by Halton's sequence.
+
+    Optuna's sampler draws its first ten at random, and few random points lie unevenly.
+    """
+    drawn = qmc.Halton(len(TUNED), rng=0).random(count)
+    low, high = np.log([RANGES[name] for name in TUNED]).T
+    values = np.exp(low + drawn * (high - low))
+    return [
+        {name: float(f"{value:.3g}") for name, value in zip(TUNED, row, strict=True)}
+        for row in values
+    ]
 
 
 def schedule(epochs: int) -> Overrides:

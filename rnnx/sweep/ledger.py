@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import optuna
 from ml_collections import ConfigDict
 from optuna.exceptions import StorageInternalError
@@ -212,8 +213,10 @@ class Ledger:
 
     def _begin(self) -> Claim | None:
         """Takes a new trial, unless another machine has just taken the last one."""
-        seed = self.plan.config.seed + len(self.study.get_trials(deepcopy=False))
-        # A sampler seeded alike in every process would propose the same again.
+        # A sampler seeded alike in every process would propose the same again, and seeds that are
+        # neighbours give draws that are alike.
+        number = len(self.study.get_trials(deepcopy=False))
+        seed = int(np.random.SeedSequence((self.plan.config.seed, number)).generate_state(1)[0])
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         trial = self.study.ask()
         before = [t for t in self._trials() if t.number < trial.number]
