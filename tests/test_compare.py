@@ -133,7 +133,7 @@ def test_the_plan_is_said_first_and_the_verdict_last(forecast):
     _, _, done = forecast
     out = done.stdout
     places = [
-        out.index(s) for s in ("task forecast", "plan ", "tuning LSTM", "control:", "chosen:")
+        out.index(s) for s in ("task forecast", "plan ", "tuning 2 networks", "control:", "chosen:")
     ]
     assert places == sorted(places)
     assert "report.html" in out.splitlines()[-1]
@@ -321,7 +321,7 @@ def test_killed_half_way_it_comes_to_the_same(moment, tmp_path):
         [sys.executable, "-m", "rnnx.compare", f"--workdir={folder}", *flags],
         cwd=ROOT, env=one_device(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    place = {"tune": "tune/lstm/trials/*/metrics.jsonl", "seeds": "seeds/trials/*/result.json"}
+    place = {"tune": "tune/trials/*/metrics.jsonl", "seeds": "seeds/trials/*/result.json"}
     until(lambda: any(folder.glob(place[moment])), process)
     plan = (folder / "plan.json").read_text()
     process.send_signal(signal.SIGTERM)

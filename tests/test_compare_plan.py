@@ -1,5 +1,6 @@
 """What fits into the minutes, and what is left out first where not all does."""
 
+import dataclasses
 import json
 import math
 
@@ -34,7 +35,9 @@ def by_hand(made: Plan) -> float:
         if name == "lstm":
             runs += [4 + made.epochs * epoch] * made.seeds  # the control
         elif made.equal_seconds:
-            runs += [4 + max(round(made.equal_seconds / epoch), 1) * epoch] * made.seeds
+            # Equal are the seconds of training, without validation.
+            epochs = max(round(made.equal_seconds / (50 * speed.update)), 1)
+            runs += [4 + epochs * epoch] * made.seeds
         if name in {"lstm", *slowest}:
             for f in made.fractions:
                 part = math.ceil(50 * f) * speed.update + 0.2
@@ -107,10 +110,10 @@ def test_the_most_epochs_are_those_asked_for() -> None:
 
 def test_the_table_of_equal_seconds_is_as_long_as_the_reference_trains() -> None:
     made = make(150)
-    assert made.equal_seconds == pytest.approx(made.epochs * (50 * 0.01 + 0.2))
+    assert made.equal_seconds == pytest.approx(made.epochs * 50 * 0.01)
     assert made.epochs_in(SPEEDS["lstm"]) == made.epochs
-    slower = made.epochs_in(SPEEDS["slstm"])  # 2.7 s an epoch against .7
-    assert slower == round(made.equal_seconds / 2.7) < made.epochs
+    slower = made.epochs_in(SPEEDS["slstm"])  # 2.5 s of training an epoch against .5
+    assert slower == round(made.equal_seconds / 2.5) < made.epochs
     made.equal_seconds = 0.01
     assert made.epochs_in(SPEEDS["slstm"]) == 1
 
@@ -127,7 +130,8 @@ def test_a_plan_is_the_same_after_json() -> None:
 
 def tables(made: Plan) -> float:
     """Seconds of what comes after tuning."""
-    tuning = sum(made.trials * (4 + made.tuned_for * SPEEDS[n].an_epoch) for n in made.candidates)
+    epochs = {name: 50 * SPEEDS[name].update + 0.2 for name in made.candidates}
+    tuning = sum(made.trials * (4 + made.tuned_for * epoch) for epoch in epochs.values())
     assert plan.tuning_seconds(made, SPEEDS) == pytest.approx(tuning)
     return by_hand(made) - tuning
 
@@ -138,6 +142,13 @@ def test_a_plan_that_still_fits_is_not_changed_by_revising() -> None:
     again = plan.revise(made, SPEEDS, tables(made) / 2 + 1, 2)
     assert again.to_json() | {"seconds": 0} == before | {"seconds": 0}
     assert again.seconds == pytest.approx(tables(made) / 2)
+
+
+def test_revising_takes_the_speeds_of_tuning_for_the_table_of_equal_seconds() -> None:
+    made = make(150)
+    faster = {name: dataclasses.replace(s, update=s.update / 2) for name, s in SPEEDS.items()}
+    again = plan.revise(made, faster, math.inf, 1)
+    assert again.equal_seconds == pytest.approx(made.equal_seconds / 2)
 
 
 def test_revising_leaves_out_parts_in_order_and_at_most_half_of_the_epochs() -> None:

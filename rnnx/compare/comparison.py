@@ -37,7 +37,7 @@ class Comparison:
         self.kind: Kind = KINDS[question.config.task](question.task, config, question.dataset)
         self.say = display.print
         self.began, self.before = time.perf_counter(), 0.0
-        self.revised, self.measuring = False, 0.0
+        self.revised, self.measuring, self.whole = False, 0.0, 0.0
 
     def run(self) -> None:
         """All of it; prints the verdict and where the report is."""
@@ -50,14 +50,15 @@ class Comparison:
                 self._keep_time()
             found = self._findings(made, trained, tuned)
             winner = self.folder / "winner"
-            made_report = found.report(winner, self._spent())
+            self.whole = self.whole or round(self._spent(), 1)
+            made_report = found.report(winner, self.whole)
             self._keep(found.best_folder(made_report), winner)
             report.write(self.folder, made_report, found.rows())
             self.say(report.console_table(made_report))
             for line in report.closing_lines(made_report):
                 self.say(line)
-            self._keep_time()
-            self.say(f"in {duration(self._spent())}: {self.folder / 'report.html'}")
+            self._keep_time(whole=self.whole)
+            self.say(f"in {duration(self.whole)}: {self.folder / 'report.html'}")
 
     def _findings(self, made: Plan, trained: dict, tuned: dict[str, Run]) -> Findings:
         """Scores every run of the tables on the test part, read here for the first time, and
@@ -98,7 +99,7 @@ class Comparison:
                 )
             speeds = {name: Speed(**value) for name, value in stored["speeds"].items()}
             self.before, self.revised = stored["spent"], stored["revised"]
-            self.measuring = stored["measuring"]
+            self.measuring, self.whole = stored["measuring"], stored["whole"]
             return Plan.from_json(stored["plan"]), speeds
         names = [c.key for c in self.question.candidates]
         speeds = {}
@@ -127,6 +128,7 @@ class Comparison:
             "revised": False,  # after tuning
             "measuring": self._spent(),  # seconds until here
             "spent": self._spent(),  # seconds, over restarts
+            "whole": 0.0,  # seconds until the first report
         }
         self.measuring = stored["measuring"]
         workdir.write_json(path, stored)
