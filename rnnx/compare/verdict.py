@@ -109,7 +109,7 @@ def control(first: Losses, second: Losses, metric: str, name: str = "LSTM") -> d
     found = "a difference" if differs else "no difference"
     sentence = f"{name} against {name} with other seeds shows {found}"
     if c.seeds:
-        sentence += f": its {metric} is {_size(c.difference)} ({_interval(c)}, {_p(c.p_sign)})"
+        sentence += f": its {_is(metric)} {_size(c.difference)} ({_interval(c)}, {_p(c.p_sign)})"
     if differs:
         sentence += ", so a verdict about a difference of this size is not to be trusted"
     return {
@@ -163,7 +163,7 @@ def cheapest(
     if model != best:
         most = 100 * max(0.0, enough[model])
         why = (
-            f"{model} is the cheapest that is good enough: its {metric} is at most {most:.1f} % "
+            f"{model} is the cheapest that is good enough: its {_is(metric)} at most {most:.1f} % "
             f"above that of {best}, the best on the valid part"
         )
     elif len(enough) > 1:
@@ -216,7 +216,7 @@ def _sentence(
         return f"Whether {model} is worth it is undecided: every seed diverged"
     found, p = answer(c, p_holm, margin), max(p_holm, c.p_sign)
     gain = f"a gain of {100 * margin:g} %"
-    facts = f"its {metric} is {_size(c.difference)} than the {against}'s ({_interval(c)}, {_p(p)}"
+    facts = f"its {_is(metric)} {_size(c.difference)} than the {against}'s ({_interval(c)}, {_p(p)}"
     if left_out:
         facts += f"; {left_out} of {left_out + c.seeds} seeds diverged and are left out"
     facts += ")"
@@ -247,6 +247,11 @@ def _floor(losses: Losses, floors: dict[str, float], metric: str) -> str:
     if name is None:
         return ""
     return f"; yet a floor, {name}, is better ({metric} {floors[name]:.4g} against {score:.4g})"
+
+
+def _is(metric: str) -> str:
+    """`MAE is`, `bits per character are`."""
+    return f"{metric} {'are' if metric.startswith('bits') else 'is'}"
 
 
 def _size(difference: float) -> str:
