@@ -237,6 +237,7 @@ def sequences(path: Path, classes: bool) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_comparison_of_classes(quick, slow, tmp_path):
     data = sequences(tmp_path / "own.npz", True)
     done = compare(tmp_path / "c", f"--data={data}", "--cells=lstm")

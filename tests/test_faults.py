@@ -476,6 +476,7 @@ def test_a_run_over_in_mid_epoch_keeps_its_best_when_asked_for_again(
 # ---------------------------------------------------------------------------- kills
 
 
+@pytest.mark.long
 def test_kills_at_random_moments_lose_nothing(seed: int) -> None:
     """The short form of scripts/test-kills; pytest's --seed draws other moments."""
     done = subprocess.run(

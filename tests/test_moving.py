@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 from conftest import QUIET, equal, killed_after, lines_of, outcome, small
 
 from rnnx import trainer
@@ -44,6 +45,7 @@ def test_an_unpacked_run_resumes_to_the_same_bits(text: Path, tmp_path: Path) ->
     assert trainer.run(Experiment(config, folder, QUIET))["epoch"] == result["epoch"]  # complete
 
 
+@pytest.mark.long
 def test_a_built_in_corpus_may_lie_in_another_data_dir(
     real_data: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -243,7 +243,7 @@ def test_several_processes_save_before_an_evaluation_and_after_it(
 
     def validated(self: Trainer) -> dict:
         asked.append(self)
-        saved.append(self.saved_step == self.progress.step)
+        saved.append(self.saver.step == self.progress.step)
         return validate(self)
 
     monkeypatch.setattr(Trainer, "validate", validated)

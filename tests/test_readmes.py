@@ -45,7 +45,7 @@ def test_links_lead_somewhere(path: Path) -> None:
         file, _, heading = link.partition("#")
         if file.startswith("https://"):
             continue
-        target = path.parent / file
+        target = path.parent / file if file else path
         assert target.exists(), link
         headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.M) if heading else []
         assert not heading or heading in [h.lower().replace(" ", "-") for h in headings], link

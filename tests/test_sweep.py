@@ -462,6 +462,7 @@ def children(pid: int) -> list[int]:
     return [child for child, parent in pairs if parent == pid]
 
 
+@pytest.mark.long
 def test_a_study_out_of_reach_leaves_no_run_behind(config_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "s"
     command = [f"--config={config_file}", f"--workdir={folder}"]

@@ -149,8 +149,10 @@ def test_baselines() -> None:
         known = task.baselines(config_of("regress"), dataset, "test")
         mse = ((data.labels[data.part == 2] - seen.mean()) ** 2).mean()
         assert known["mean"] == pytest.approx(mse, rel=1e-5)
+        # Training scores the last steps, which may be further away than all steps are.
         away = data.labels[at] - seen.mean()
-        assert task.uninformed(dataset.spec) == pytest.approx((away**2).mean())
+        worst = max((away**2).mean(), seen.var())
+        assert task.uninformed(dataset.spec) == pytest.approx(worst)
 
 
 @pytest.mark.parametrize("kind", ["classify", "regress"])
