@@ -172,3 +172,12 @@ def test_the_terminal_shows_scores_and_verdicts() -> None:
     assert sum("MI-LSTM is undecided" in line for line in lines) == 2
     assert lines[-1] == "report: out/report.html"
     assert "report:" not in " ".join(report.closing_lines(made))
+
+
+def test_the_terminal_keeps_the_score_that_is_among_the_metrics_too() -> None:
+    made = _small("forecast")
+    made["metric"], made["unit"] = "MASE", ""
+    for entry in (*made["floors"], *made["models"]):
+        entry["metrics"] = {"MASE": entry["score"], "sMAPE": 1.0}
+    headings = [str(column.header) for column in report.console_table(made).columns]
+    assert "MASE" in headings and "sMAPE" not in headings

@@ -182,7 +182,8 @@ class _Forecasts:
             parts["MASE"] = error / kind.mase_scale[s]
         if len(kind.series.targets) == 1:
             size = np.abs(truth) + np.abs(forecast)
-            parts |= {"MAE": error, "MSE": error**2}
+            if len(kind.origins) == 1:  # several series may have several units
+                parts |= {"MAE": error, "MSE": error**2}
             parts["sMAPE"] = 200 * error / np.where(size > 0, size, 1.0)  # 0 where both are 0
         if low is not None:
             parts["coverage of the 80 % interval"] = (low <= truth) & (truth <= high)

@@ -172,7 +172,8 @@ def console_table(report: dict) -> RichTable:
 def _metrics(report: dict) -> set[str]:
     """The further metrics, for which a terminal has no room."""
     entries = (*report["floors"], *report["models"])
-    return {name for entry in entries for name in entry.get("metrics") or {}}
+    names = {name for entry in entries for name in entry.get("metrics") or {}}
+    return names - {words.metric(report)}
 
 
 def closing_lines(report: dict, folder: Path | None = None) -> list[str]:
