@@ -41,10 +41,6 @@ def report(task: str) -> dict:
     best = min(floors, key=lambda f: f["score"])
     for m in models:
         m["behind_floor"] = best["name"] if m["score"] > best["score"] else None
-        m["dominated"] = any(
-            o["score"] < m["score"] and o["latency_us"]["p50"] < m["latency_us"]["p50"]
-            for o in models
-        )
     return {
         "format": 1, "task": task, "metric": metric, "unit": unit, "lower_is_better": True,
         "data": {

@@ -31,7 +31,7 @@ OF_A_MODEL = {
     "name", "cell", "integration", "depth", "hidden_size", "params", "score", "interval",
     "scores_by_seed", "diverged", "train_seconds", "seconds_to_lstm", "memory_bytes", "disk_bytes",
     "latency_us", "window_us", "throughput", "metrics", "equal_time", "tuning", "chosen",
-    "dominated", "behind_floor", "curves", "by_step",
+    "behind_floor", "curves", "by_step",
 }  # fmt: skip
 
 
@@ -288,7 +288,7 @@ def test_a_comparison_of_a_text(quick, slow, tmp_path):
 
 TIMED = (
     "train_seconds", "seconds_to_lstm", "memory_bytes", "latency_us", "window_us", "throughput",
-    "disk_bytes", "dominated", "curves",
+    "disk_bytes", "curves",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx import workdir
+from rnnx import cli, workdir
 from rnnx.compare import statistics as tests
 from rnnx.compare import verdict
 from rnnx.compare.candidates import CANDIDATES, REFERENCE
@@ -72,7 +72,6 @@ class Findings:
             self._losses("control", REFERENCE), losses[names[REFERENCE]], self.kind.metric
         )
         models = [self._model(key) for key in self.keys]
-        _mark_dominated(models)
         chosen = self._chosen(losses, valid, models, winner)
         best = self._best_run(chosen["key"]) if chosen else None
         dataset = q.dataset
@@ -322,8 +321,6 @@ class Findings:
 
     def _commands(self, chosen: dict | None) -> list[str]:
         """How this was made, and how to train each network again."""
-        from rnnx import cli
-
         commands = [cli.command()]
         for key in self.keys:
             point = schedule(self.plan.epochs) | self._runs("seeds", key)[0].point
@@ -346,23 +343,3 @@ def _median(values: Sequence[float | None], all_of: bool = False) -> float | Non
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """The mean of each measure over seeds."""
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
-
-
-def _mark_dominated(models: list[dict]) -> None:
-    """A model is dominated when another is better, and no slower at a step nor in training."""
-
-    def costs(model: dict) -> tuple[float, ...] | None:
-        latency = (model["latency_us"] or {}).get("p50") or model["window_us"]
-        values = (model["score"], latency, model["train_seconds"])
-        return None if None in values else values
-
-    for model in models:
-        mine = costs(model)
-        model["dominated"] = mine is not None and any(
-            other is not model
-            and (theirs := costs(other)) is not None
-            and theirs[0] < mine[0]
-            and theirs[1] <= mine[1]
-            and theirs[2] <= mine[2]
-            for other in models
-        )

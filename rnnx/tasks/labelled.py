@@ -182,7 +182,7 @@ def read(
             group=config.group,
             time=config.time,
             covariates=columns(config.covariates),
-            test=files.get("test"),
+            test=None if files.get("test") == counterpart(train) else files.get("test"),
             kind=kind,
             valid=config.valid_part,
         )
