@@ -239,3 +239,20 @@ def test_engines_train_on_every_cycle(tmp_path: Path) -> None:
     assert result["mse"] < 0.5 * tasks.of(config).baselines(config, dataset, "test")["mean"]
     with pytest.raises(UserError, match="take the task regress"):
         tasks.get("classify").load(config_of("classify", corpus=config.corpus), print)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_test_part_is_the_file_that_is_named_or_lies_beside(
+    named: bool, tmp_path: Path
+) -> None:
+    rows = [f"{i % 2}\t{i}\t{i + 1}\t{i * i}" for i in range(30)]
+    train, beside = tmp_path / "X_TRAIN.tsv", tmp_path / "X_TEST.tsv"
+    train.write_text("\n".join(rows[:20]) + "\n")
+    beside.write_text("\n".join(rows[20:26]) + "\n")
+    other = tmp_path / "other.tsv"
+    other.write_text("\n".join(rows[26:]) + "\n")
+    config = config_of("classify", corpus=str(train), test_corpus=str(other) if named else "")
+    dataset = tasks.get("classify").load(config, print)
+    assert dataset.sizes[2] == (4 if named else 6)
+    assert set(dataset.sums) == {"X_TRAIN.tsv", "other.tsv" if named else "X_TEST.tsv"}
+    assert ("the test part is X_TEST.tsv" in dataset.about) != named
