@@ -38,6 +38,8 @@ from rnnx.experiment import Experiment
 from rnnx.recovery import Saver
 from rnnx.tasks import network
 
+pytest_plugins = ["sweeps_made"]  # fixtures of more than one file
+
 ROOT = Path(__file__).parent.parent
 QUIET = Display(quiet=True)
 

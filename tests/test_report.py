@@ -12,7 +12,7 @@ from conftest import call_module, run_module, small, train
 from rnnx import config as configs
 from rnnx.errors import UserError
 from rnnx.report import published
-from rnnx.report.__main__ import write
+from rnnx.report.__main__ import made, write
 from rnnx.report.runs import Run, differing, from_file, grouped, read, to_file
 from rnnx.report.tables import TABLES
 from rnnx.tasks.language import Language
@@ -66,7 +66,7 @@ def test_a_complete_run_without_a_whole_epoch_has_no_training_score(tmp_path: Pa
     short.epoch, short.train, short.valid, short.seconds = [], [], [], []
     found = columns(TABLES["optimization"]([short]))
     assert (found["best train"], found["median train"], found["test"]) == (["-"], ["-"], ["90.0"])
-    assert tmp_path / "table.md" in write([short], "optimization", tmp_path)
+    assert tmp_path / "table.md" in write([short], made([short], "optimization"), True, tmp_path)
 
 
 def test_published_numbers_are_those_of_the_notes_and_keep_their_marks() -> None:
@@ -169,17 +169,19 @@ def test_a_data_file_holds_all_that_tables_and_plots_need(tmp_path: Path) -> Non
 def test_every_plot_is_drawn(tmp_path: Path) -> None:
     runs = [run(f"L{L}-{s}", 100 - L + s, depth=L, seed=s) for L in (1, 2, 4) for s in (0, 1)]
     runs[-1].params = runs[-2].params = 9_000_000
-    files = write(runs, "runs", tmp_path)
+    files = write(runs, made(runs, "runs"), False, tmp_path)
     assert {f.name for f in files} == {
         "table.md", "table.csv", "curves.png", "seconds.png", "parameters.png", "swept.png"
     }  # fmt: skip
     for file in files:
         if file.suffix == ".png":
             assert file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 5_000
-    assert "parameters.png" not in {f.name for f in write(runs[:2], "runs", tmp_path)}
-    searched = write(runs, "optimization", tmp_path / "searched")
+    assert "parameters.png" not in {
+        f.name for f in write(runs[:2], made(runs[:2], "runs"), False, tmp_path)
+    }
+    searched = write(runs, made(runs, "optimization"), True, tmp_path / "searched")
     assert (tmp_path / "searched" / "swept.png") in searched
-    write(runs, "runs", tmp_path)
+    write(runs, made(runs, "runs"), False, tmp_path)
     assert "| depth |" in (tmp_path / "table.md").read_text()
 
 

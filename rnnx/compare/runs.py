@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from scipy.stats import qmc
 
 from rnnx import workdir
 from rnnx.compare.candidates import REFERENCE, Candidate
@@ -119,17 +118,9 @@ class Trainings:
 
 
 def proposals(count: int) -> list[Overrides]:
-    """So many points of `TUNED`, spread evenly in the logarithms by Halton's sequence.
-
-    Optuna's sampler draws its first ten at random, and few random points lie unevenly.
-    """
-    drawn = qmc.Halton(len(TUNED), rng=0).random(count)
-    low, high = np.log([RANGES[name] for name in TUNED]).T
-    values = np.exp(low + drawn * (high - low))
-    return [
-        {name: float(f"{value:.3g}") for name, value in zip(TUNED, row, strict=True)}
-        for row in values
-    ]
+    """So many points of `TUNED`, spread evenly in the logarithms."""
+    ranges = {name: FloatDistribution(*ends, log=True) for name, ends in RANGES.items()}
+    return space.spread(ranges, count)
 
 
 def schedule(epochs: int) -> Overrides:

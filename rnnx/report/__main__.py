@@ -1,6 +1,6 @@
 """Tables and plots of runs.
 
-    python -m rnnx.report --workdir=DIR[,DIR...] [--table=rhn_depth|mi_char|...]
+    python -m rnnx.report --workdir=DIR[,DIR...] [--table=rhn_depth|mi_char|gaps|...]
 
 DIR is a workdir of rnnx.train or rnnx.sweep, or any folder of them; or a data file that --export
 wrote. Prints the table, and writes to --out (the first DIR's `report`) it as table.md and
@@ -8,6 +8,10 @@ table.csv, and learning curves and quality against parameters, training time and
 PNG. Runs that differ in nothing but their seed are one row: mean ± standard deviation. Published
 numbers, where a table has them, stand in columns of their own: (c) as another paper quotes it,
 ~ recalled and not re-read, else from the authors' own code.
+
+--table=gaps --against="integration=additive" compares every network with the one that has these
+values and agrees in all else but what was tuned. It shows the gap in test score with its 95 %
+interval over seeds, and after how many epochs each is as good as the other ever is.
 """
 
 from pathlib import Path
@@ -19,46 +23,61 @@ from rnnx import cli
 from rnnx.display import console
 from rnnx.errors import UserError, writing
 from rnnx.report import plots
+from rnnx.report.gaps import gaps_table
 from rnnx.report.runs import Run, read, to_file
-from rnnx.report.tables import TABLES
+from rnnx.report.tables import TABLES, Table
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
     flags.DEFINE_list("workdir", None, "folders of runs, or data files of them", required=True)
-    flags.DEFINE_enum("table", "runs", list(TABLES), "which table")
+    flags.DEFINE_enum("table", "runs", [*TABLES, "gaps"], "which table")
+    flags.DEFINE_string("against", "", "FIELD=VALUE;...: the baseline of --table=gaps")
     flags.DEFINE_string("out", "", "where tables and plots go; empty: the first workdir's report")
     flags.DEFINE_string("export", "", "also write the runs to this data file (JSON)")
 
 
-def write(runs: list[Run], table: str, out: Path) -> list[Path]:
-    """Writes the table and every plot that these runs allow; returns the files.
+def made(runs: list[Run], name: str, against: str = "") -> Table:
+    """The table of that name.
 
     Raises:
-      UserError: when the table is not of such runs.
+      UserError: when these runs have no such table, or against does not name their baseline.
+    """
+    if (name == "gaps") != bool(against):
+        raise UserError("--table=gaps and --against=FIELD=VALUE;... go together")
+    if name == "gaps":
+        return gaps_table(runs, against)
+    return TABLES[name](runs)
+
+
+def write(runs: list[Run], table: Table, by_depth: bool, out: Path) -> list[Path]:
+    """Writes a table and every plot that these runs allow; returns the files.
+
+    Args:
+      by_depth: the runs of a network are trials of a search, and its depth matters.
+
+    Raises:
       Outage: when out can't be written.
     """
-    made = TABLES[table](runs)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / "table.md").write_text(made.markdown(), encoding="utf-8")
-        (out / "table.csv").write_text(made.csv(), encoding="utf-8")
+        (out / "table.md").write_text(table.markdown(), encoding="utf-8")
+        (out / "table.csv").write_text(table.csv(), encoding="utf-8")
         files = [out / "table.md", out / "table.csv"]
-        for name, figure in _plots(runs, table).items():
+        for name, figure in _plots(runs, by_depth).items():
             files.append(out / f"{name}.png")
             figure.savefig(files[-1], dpi=160)
     return files
 
 
-def _plots(runs: list[Run], table: str) -> dict[str, Figure]:
+def _plots(runs: list[Run], by_depth: bool) -> dict[str, Figure]:
     figures: dict[str, Figure | None] = {}
     if any(run.valid for run in runs):
         figures["curves"] = plots.learning_curves(runs)
         figures["seconds"] = plots.against_seconds(runs)
     if any(run.complete for run in runs):
         figures["parameters"] = plots.against_parameters(runs)
-        by_depth = table == "optimization"
         figures["swept"] = (plots.searches if by_depth else plots.against_field)(runs)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -72,14 +91,14 @@ def main() -> None:
     first = paths[0] if paths[0].is_dir() else paths[0].parent
     out = Path(FLAGS.out).expanduser() if FLAGS.out else first / "report"
     screen = console(wide=True)
-    table = TABLES[FLAGS.table](runs)
+    table = made(runs, FLAGS.table, FLAGS.against)
     screen.print(table.rich())
     if table.note:
         screen.print(table.note, soft_wrap=True)
     unfinished = sum(not run.complete for run in runs)
     if unfinished:
         screen.print(f"{unfinished} of {len(runs)} runs are not complete")
-    files = write(runs, FLAGS.table, out)
+    files = write(runs, table, FLAGS.table == "optimization", out)
     if FLAGS.export:
         to_file(runs, Path(FLAGS.export))
         files.append(Path(FLAGS.export))

@@ -175,8 +175,8 @@ class Group:
         return statistics.fmean(values) if values else None
 
     def values(self, split: str) -> list[float]:
-        """Each complete run's score of a split, in its unit."""
-        return [run.unit.of(run.scores[split]) for run in self.runs if run.complete]
+        """Each complete run's score of a split, in its unit; a run may have left test unread."""
+        return [run.unit.of(run.scores[split]) for run in self.runs if split in run.scores]
 
     def show(self, split: str, digits: int) -> str:
         """`1.523`, or `1.523 ± 0.004` over several seeds (sample standard deviation)."""

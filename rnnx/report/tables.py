@@ -69,12 +69,12 @@ def runs_table(runs: Sequence[Run]) -> Table:
             *(show(group.config[name]) for name in names),
             f"{group.config['hidden_size']:,}",
             f"{first.params:,}",
-            _done(group),
+            done(group),
             *_ours(group, digits),
             duration(sum(seconds) / len(seconds)) if seconds else "-",
         ))  # fmt: skip
     headings = (*names, "units", "parameters", "epochs", "valid", "test", "seeds", "training")
-    return Table(f"{unit.name}, full protocol", headings, rows, _where(runs))
+    return Table(f"{unit.name}, full protocol", headings, rows, where(runs))
 
 
 def rhn_depth(runs: Sequence[Run]) -> Table:
@@ -103,14 +103,14 @@ def rhn_depth(runs: Sequence[Run]) -> Table:
             )  # fmt: skip
         rows.append((
             name(config) + apart, f"{config['hidden_size']:,}", f"{group.runs[0].params:,}",
-            _done(group), *_ours(group, 1), *published_values,
+            done(group), *_ours(group, 1), *published_values,
         ))  # fmt: skip
     headings = (
         "L", "units", "parameters", "epochs", "valid", "test", "seeds",
         "paper's units", "paper's valid", "paper's test", "test - paper's",
     )  # fmt: skip
     title = "perplexity of Penn Treebank words by transition depth L"
-    return Table(title, headings, rows, _where(runs))
+    return Table(title, headings, rows, where(runs))
 
 
 def mi_char(runs: Sequence[Run]) -> Table:
@@ -131,7 +131,7 @@ def mi_char(runs: Sequence[Run]) -> Table:
         paper = published.MI_CHAR.get(_cell_of_one_layer(config))
         rows.append((
             _network(config) + apart, INTEGRATION_NAMES[config["integration"]],
-            f"{config['hidden_size']:,}", f"{group.runs[0].params:,}", _done(group),
+            f"{config['hidden_size']:,}", f"{group.runs[0].params:,}", done(group),
             *_ours(group, 3), paper.show(2) if paper else "",
             _difference(group, paper.value, 3) if paper else "",
         ))  # fmt: skip
@@ -140,7 +140,7 @@ def mi_char(runs: Sequence[Run]) -> Table:
         "paper's test", "test - paper's",
     )  # fmt: skip
     title = "bits per character of Penn Treebank characters by integration"
-    return Table(title, headings, rows, _where(runs))
+    return Table(title, headings, rows, where(runs))
 
 
 def mi_range(runs: Sequence[Run]) -> Table:
@@ -158,14 +158,14 @@ def mi_range(runs: Sequence[Run]) -> Table:
         paper = published.MI_RANGE.get((config["integration"], _range(config)))
         rows.append((
             _network(config) + apart, INTEGRATION_NAMES[config["integration"]],
-            f"{_range(config):g}", f"{config['hidden_size']:,}", _done(group), *_ours(group, 3),
+            f"{_range(config):g}", f"{config['hidden_size']:,}", done(group), *_ours(group, 3),
             paper.show(2) if paper and config["cell"] == "rnn" else "",
         ))  # fmt: skip
     headings = (
         "cell", "integration", "r", "units", "epochs", "valid", "test", "seeds", "paper's test",
     )  # fmt: skip
     title = "bits per character of Penn Treebank characters by the range r of W"
-    return Table(title, headings, rows, _where(runs))
+    return Table(title, headings, rows, where(runs))
 
 
 def optimization(runs: Sequence[Run]) -> Table:
@@ -195,7 +195,7 @@ def optimization(runs: Sequence[Run]) -> Table:
         "cell", "units", "parameters", "runs", "diverged", "median train", "best train",
         "valid", "test", "learning rate",
     )  # fmt: skip
-    return Table(f"{runs[0].unit.name}: what a search found", headings, rows, _where(runs))
+    return Table(f"{runs[0].unit.name}: what a search found", headings, rows, where(runs))
 
 
 TABLES: dict[str, Callable[[Sequence[Run]], Table]] = {
@@ -253,7 +253,7 @@ def _only(runs: Sequence[Run], corpus: str) -> list[Run]:
 
 def _ours(group: Group, digits: int) -> tuple[str, str, str]:
     """Our valid and test scores, and the number of seeds."""
-    return group.show("valid", digits), group.show("test", digits), str(len(group.values("test")))
+    return group.show("valid", digits), group.show("test", digits), str(len(group.values("valid")))
 
 
 def _difference(group: Group, theirs: float, digits: int) -> str:
@@ -261,7 +261,7 @@ def _difference(group: Group, theirs: float, digits: int) -> str:
     return "" if mean is None else f"{mean - theirs:+.{digits}f}"
 
 
-def _done(group: Group) -> str:
+def done(group: Group) -> str:
     """Epochs done: `8`, or `3 of 500` when runs are not complete."""
     done = min(len(run.valid) for run in group.runs)
     asked = group.config["epochs"]
@@ -272,7 +272,7 @@ def _digits(run: Run) -> int:
     return run.unit.digits - 1
 
 
-def _where(runs: Sequence[Run]) -> str:
+def where(runs: Sequence[Run]) -> str:
     """Hardware and commits: `Measured on ..., commit ...`."""
     devices = sorted({run.device for run in runs if run.device})
     commits = sorted({run.git for run in runs if run.git})

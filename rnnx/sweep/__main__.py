@@ -11,6 +11,10 @@ With neither, the sweep that the config file itself holds is run: its function
 --search      a..b uniform, log:a..b uniform in the logarithm, a,b,c a choice; proposed by
               Optuna's TPE from the valid scores so far, and stopped early when an epoch's valid
               score is worse than the median of the others' at that epoch
+--tune        tunes every point of a grid first, over a space written as for --search: each with the
+              same --trials points, spread evenly over the space, of --tune_epochs epochs. The best
+              on valid is then trained with --seeds seeds, which tuning has not used
+--known       data files of rnnx.report --export: runs that they hold are not done again
 --config.X    as in rnnx.train, for all runs
 
 Each trial is the workdir of an ordinary `rnnx.train` in DIR/trials, its output in DIR/logs; the
@@ -30,11 +34,13 @@ from rnnx import cli, tasks
 from rnnx import config as configs
 from rnnx.display import Display
 from rnnx.errors import UserError
+from rnnx.report.runs import read as read_runs
 from rnnx.sweep import space
 from rnnx.sweep.ledger import Ledger, Plan, in_reach
 from rnnx.sweep.runner import Runner
 from rnnx.sweep.screen import Screen
 from rnnx.sweep.space import Overrides
+from rnnx.sweep.tuning import Tuning, known_points, trials_of, tuned
 
 FLAGS = flags.FLAGS
 
@@ -64,8 +70,11 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "where the runs are kept; continued if it holds a sweep")
     flags.DEFINE_string("grid", "", "FIELD=A,B;FIELD=C,D: every combination")
     flags.DEFINE_string("search", "", "FIELD=A..B;FIELD=log:A..B;FIELD=A,B,C: search")
-    flags.DEFINE_integer("trials", 0, "how many the search tries", lower_bound=0)
+    flags.DEFINE_string("tune", "", "FIELD=A..B;...: tune each point of the grid first")
+    flags.DEFINE_integer("trials", 0, "how many the search, or --tune, tries", lower_bound=0)
+    flags.DEFINE_integer("tune_epochs", 0, "of a trial of --tune; 0: as a run", lower_bound=0)
     flags.DEFINE_integer("seeds", 1, "repeat a grid with so many seeds", lower_bound=1)
+    flags.DEFINE_list("known", [], "data files of runs that are not done again")
     flags.DEFINE_integer("param_budget", 0, "solve every run's width for it", lower_bound=0)
     flags.DEFINE_integer("workers", 1, "runs side by side; they share the cores", lower_bound=1)
     flags.DEFINE_string("storage", "", "an Optuna storage address; empty: SQLite in the workdir")
@@ -83,8 +92,14 @@ def plan_of(values: flags.FlagValues) -> Plan:
         raise UserError("--workdir=DIR is missing: the folder to keep the runs in")
     if values.grid and values.search:
         raise UserError("--grid and --search are two sweeps: name one of them")
-    if bool(values.search) != bool(values.trials):
-        raise UserError("--search=... and --trials=N go together")
+    if values.search and values.tune:
+        raise UserError("--search looks for one best run: leave --tune, which serves a grid, out")
+    if bool(values.search or values.tune) != bool(values.trials):
+        raise UserError("--search=... or --tune=... and --trials=N go together")
+    if values.tune_epochs and not values.tune:
+        raise UserError("--tune_epochs is for --tune=...")
+    if values.search and values.known:
+        raise UserError("--known is for a grid: a search proposes its own points")
     if values.search and values.seeds > 1:
         raise UserError("--seeds repeats a grid: search first, then repeat what it found")
     config, handle = values.config, values["config"]
@@ -104,23 +119,37 @@ def plan_of(values: flags.FlagValues) -> Plan:
         raise UserError("param_budget solves hidden_size: it can't be swept beside it")
     if any("seed" in point for point in points) and values.seeds > 1:
         raise UserError("the seed is in the grid: leave --seeds out")
-    if values.seeds > 1:
-        points = space.repeated(points, range(config.seed, config.seed + values.seeds))
+    if values.seeds > 1 or (values.tune and not any("seed" in point for point in points)):
+        first = config.seed + bool(values.tune)  # the seed of tuning has been looked at
+        points = space.repeated(points, range(first, first + values.seeds))
     return Plan(config, arguments, points=points)
 
 
 def main() -> None:
     plan = plan_of(FLAGS)
+    if FLAGS.tune:
+        epochs = FLAGS.tune_epochs or plan.config.epochs
+        trials = trials_of(plan, Tuning(space.search(FLAGS.tune), FLAGS.trials, epochs))
+    known = read_runs([Path(path).expanduser() for path in FLAGS.known]) if FLAGS.known else []
     config = plan.config
     # Missing data should be reported once, not by every trial.
     task = tasks.of(config)
     task.check(config)
     shown = config.copy_and_resolve_references()
     shown.update(task.load(config, Display().print).fields)
-    folder = Path(FLAGS.workdir).expanduser()
-    with in_reach(folder):
+    folder, unit = Path(FLAGS.workdir).expanduser(), task.unit(shown)
+
+    def run(folder: Path, plan: Plan) -> Ledger:
+        plan.known = known_points(plan, known)
         ledger = Ledger(folder, plan, FLAGS.storage)
-        Runner(ledger, FLAGS.workers, Screen(ledger, task.unit(shown))).run()
+        Runner(ledger, FLAGS.workers, Screen(ledger, unit)).run()
+        return ledger
+
+    with in_reach(folder):
+        if FLAGS.tune:
+            ledger = run(folder / "tune", trials)
+            plan = tuned(plan, [(t, ledger.point(t)) for t in ledger.ended()])
+        run(folder, plan)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from ml_collections import ConfigDict
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from rnnx import config as configs
@@ -51,6 +51,8 @@ class Plan:
     points: list[Overrides] = field(default_factory=list)
     space: dict[str, Any] = field(default_factory=dict)
     trials: int = 0
+    # Points that were run elsewhere, each with its valid score.
+    known: list[tuple[Overrides, float]] = field(default_factory=list)
 
     @property
     def task(self) -> Task:
@@ -200,11 +202,17 @@ class Ledger:
         return set(self.plan.space).union(*self.plan.points)
 
     def _enter(self) -> None:
-        """Queues the points that the study lacks."""
-        known = [self.point(t) for t in self._trials() if "point" in t.user_attrs]
+        """Queues the points that the study lacks, or enters their scores if they are known."""
+        entered = [self.point(t) for t in self._trials() if "point" in t.user_attrs]
         for point in self.plan.points:
-            if point not in known:
+            if point in entered:
+                continue
+            score = next((score for known, score in self.plan.known if known == point), None)
+            if score is None:
                 self.study.enqueue_trial({}, user_attrs={"point": point})
+            else:
+                attributes = {"point": point, "home": self.home, "known": True}
+                self.study.add_trial(create_trial(value=score, user_attrs=attributes))
 
     def _left(self) -> bool:
         if self.plan.points:

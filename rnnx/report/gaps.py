@@ -1,0 +1,171 @@
+"""What a change of the network is worth: differences to a baseline, with intervals."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rnnx import config as configs
+from rnnx.config import show
+from rnnx.duration import duration
+from rnnx.errors import UserError
+from rnnx.report.runs import Group, Run, differing, grouped, named
+from rnnx.report.tables import Table, done, where
+
+_IN_COLUMNS = ("epochs", "hidden_size", "param_budget")
+
+
+class Gap(NamedTuple):
+    """A group of runs against its baseline, over the seeds that both have."""
+
+    group: Group
+    baseline: Group
+    pairs: list[tuple[Run, Run]]  # of one seed: a run of the group, one of the baseline
+
+    @property
+    def differences(self) -> list[float]:
+        """Test score of the group less that of the baseline, by seed, in their unit."""
+        of = self.group.unit.of
+        return [of(run.scores["test"]) - of(base.scores["test"]) for run, base in self.pairs]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 %, by Student's t over the seeds' differences; None for fewer than two.
+
+            mean +- t(k - 1) s / sqrt(k)
+
+        It covers other seeds on this test split, not other texts.
+        """
+        from scipy import special
+
+        k = len(self.pairs)
+        if k < 2:
+            return None
+        mean, spread = statistics.fmean(self.differences), statistics.stdev(self.differences)
+        half = float(special.stdtrit(k - 1, 0.975)) * spread / math.sqrt(k)
+        return mean - half, mean + half
+
+
+def gaps(runs: Sequence[Run], against: str) -> list[Gap]:
+    """Every group of runs with the group to compare it with.
+
+    Args:
+      against: `FIELD=VALUE;...`, what a baseline has. Of several, the baseline of a group is the
+        one that agrees with it in most fields that hold no fractions: what was tuned, like the
+        learning rate, may differ.
+
+    Raises:
+      UserError: when no group has these values, or several agree equally well.
+    """
+    groups = grouped(run for run in runs if "test" in run.scores)
+    wanted = _values(against)
+    bases = [g for g in groups if all(_is(g.config.get(k), v) for k, v in wanted.items())]
+    if not bases:
+        raise UserError(f"no finished runs have {against}: name another --against")
+    fields = [f for f in _whole(groups) if f not in wanted]
+    found = []
+    for group in (g for g in groups if g not in bases):
+        agree = [sum(group.config.get(f) == base.config.get(f) for f in fields) for base in bases]
+        nearest = [b for b, count in zip(bases, agree, strict=True) if count == max(agree)]
+        if len(nearest) > 1:
+            names = ", ".join(differing(nearest))
+            raise UserError(f"several runs could be the baseline: say in --against which {names}")
+        pairs = [
+            (run, base)
+            for run in group.runs
+            for base in nearest[0].runs
+            if run.config["seed"] == base.config["seed"]
+        ]
+        found.append(Gap(group, nearest[0], pairs))
+    return found
+
+
+def gaps_table(runs: Sequence[Run], against: str) -> Table:
+    """One row a group: its test score beside the baseline's, the gap with its interval, and when
+    each reaches the other's best valid score.
+
+    Raises:
+      UserError: as `gaps`.
+    """
+    found = gaps(runs, against)
+    groups = [gap.group for gap in found] + [gap.baseline for gap in found]
+    names = [name for name in _whole(groups) if name not in _IN_COLUMNS]
+    tuned = [name for name in differing(groups) if name not in (*names, *_IN_COLUMNS)]
+    unit = runs[0].unit
+    digits = max(unit.digits - 1, 1)
+    rows = []
+    for gap in found:
+        config = gap.group.config
+        mean = f"{statistics.fmean(gap.differences):+.{digits}f}" if gap.pairs else "-"
+        if gap.interval:
+            low, high = (f"{end:+.{digits}f}" for end in gap.interval)
+            mean += f" ({low} to {high})"
+        rows.append((
+            " ".join(filter(None, (named(config, name) for name in names))),
+            f"{gap.group.runs[0].params:,}",
+            done(gap.group),
+            str(len(gap.pairs)),
+            gap.baseline.show("test", digits),
+            gap.group.show("test", digits),
+            mean,
+            _when(gap.pairs),
+            _when([(base, run) for run, base in gap.pairs]),
+            _training(gap.group),
+            *(show(config[name]) for name in tuned),
+        ))  # fmt: skip
+    headings = (
+        "network", "parameters", "epochs", "seeds", "baseline", "test", "gap (95 %)",
+        "as good as baseline after", "baseline as good after", "training", *tuned,
+    )  # fmt: skip
+    return Table(f"{unit.name} against {against}", headings, rows, where(runs))
+
+
+def reaches(run: Run, other: Run) -> float | None:
+    """After how many epochs a run's valid score is as good as the other's best ever is.
+
+    Between two epochs the score is taken to change evenly; within the first, nothing is known.
+    None: it never is.
+    """
+    sign = 1 if run.task.lower_is_better else -1
+    goal = min((sign * score for score in other.valid), default=-math.inf)
+    before = math.inf
+    for epoch, score in enumerate((sign * score for score in run.valid), start=1):
+        if score <= goal:
+            return epoch if math.isinf(before) else epoch - 1 + (before - goal) / (before - score)
+        before = score
+    return None
+
+
+def _when(pairs: Sequence[tuple[Run, Run]]) -> str:
+    """The mean of `reaches` over the seeds that do: `12.3`, `12.3 (2 of 5 seeds)`, `never`."""
+    found = [epochs for run, other in pairs if (epochs := reaches(run, other)) is not None]
+    if not found:
+        return "never" if pairs else "-"
+    some = f" ({len(found)} of {len(pairs)} seeds)" if len(found) < len(pairs) else ""
+    return f"{statistics.fmean(found):.1f}{some}"
+
+
+def _training(group: Group) -> str:
+    """The mean time that a run of a group trained."""
+    seconds = [run.seconds[-1] for run in group.runs if run.seconds]
+    return duration(statistics.fmean(seconds)) if seconds else "-"
+
+
+def _values(against: str) -> dict[str, str]:
+    """`cell=rnn;depth=1` to the text of each field. Raises UserError for an unknown field."""
+    pairs = [part.partition("=") for part in filter(None, map(str.strip, against.split(";")))]
+    for name, _, value in pairs:
+        if name not in configs.FIELDS or not value:
+            hint = configs.nearest(name, configs.FIELDS)
+            raise UserError(f"--against takes FIELD=VALUE;..., not {name}={value}; {hint}")
+    return {name: value for name, _, value in pairs}
+
+
+def _is(value: Any, text: str) -> bool:
+    return text.lower() in (show(value).lower(), str(value).lower())
+
+
+def _whole(groups: Sequence[Group]) -> list[str]:
+    """The fields in which groups differ and that hold no fractions."""
+    kinds = {name: type(field.default) for name, field in configs.FIELDS.items()}
+    return [name for name in differing(groups) if kinds[name] not in (float, tuple)]

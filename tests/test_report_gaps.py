@@ -1,0 +1,90 @@
+"""Gaps to a baseline: who is compared with whom, the interval, and speed apart from the end."""
+
+import math
+
+import pytest
+from test_report import columns, run
+
+from rnnx.errors import UserError
+from rnnx.report.gaps import gaps, gaps_table, reaches
+from rnnx.report.runs import Run
+
+
+def bits(test: float, curve: tuple[float, ...] = (2.0, 1.5), **fields) -> Run:
+    """A run of Penn Treebank characters, with a test score and a valid curve in bits."""
+    one = run("a", corpus="ptb_char", level="char", **{"cell": "rnn", **fields})
+    one.valid = [value * math.log(2) for value in curve]
+    one.scores = {"valid": one.valid[-1], "test": test * math.log(2)}
+    return one
+
+
+def test_the_interval_is_student_s_over_the_seeds() -> None:
+    """Differences -.1, -.2, -.3: mean -.2, s = .1, t(2) = 4.3027, so +- .2484."""
+    base = [bits(1.5, seed=s, learning_rate=0.1) for s in (1, 2, 3, 4)]
+    ours = [bits(1.5 - s / 10, seed=s, integration="mi", learning_rate=0.2) for s in (3, 1, 2)]
+    (gap,) = gaps([*base, *ours], "integration=additive")
+    assert sorted(gap.differences) == pytest.approx([-0.3, -0.2, -0.1])
+    assert gap.interval == pytest.approx((-0.4484, 0.0484), abs=1e-4)
+    found = columns(gaps_table([*base, *ours], "integration=additive"))
+    assert found["gap (95 %)"] == ["-0.200 (-0.448 to +0.048)"]
+    assert found["seeds"] == ["3"] and found["network"] == ["general MI"]
+    assert found["learning_rate"] == ["0.2"]
+
+
+def test_each_network_has_the_baseline_that_agrees_with_it() -> None:
+    """What was tuned may differ: here the other cell's baseline has the same learning rate."""
+    runs = [
+        bits(test, cell=cell, integration=integration, epochs=epochs, learning_rate=rate)
+        for cell, integration, epochs, rate, test in (
+            ("rnn", "additive", 2, 0.1, 1.6),
+            ("rnn", "additive", 4, 0.1, 1.5),
+            ("lstm", "additive", 2, 0.2, 1.4),
+            ("lstm", "additive", 4, 0.2, 1.3),
+            ("rnn", "mi", 2, 0.2, 1.2),
+            ("rnn", "mi", 4, 0.2, 1.15),
+            ("lstm", "mi", 4, 0.1, 1.0),
+        )
+    ]
+    found = columns(gaps_table(runs, "integration=additive"))
+    assert found["network"] == ["RNN general MI", "RNN general MI", "LSTM general MI"]
+    assert found["gap (95 %)"] == ["-0.400", "-0.350", "-0.300"]
+    against_one = columns(gaps_table(runs[4:6] + runs[6:], "cell=lstm"))
+    assert against_one["gap (95 %)"] == ["+0.200", "+0.150"]
+
+
+def test_baselines_that_agree_equally_well_are_refused() -> None:
+    runs = [bits(1.5, max_grad_norm=1.0), bits(1.4, max_grad_norm=2.0), bits(1.3, cell="gru")]
+    with pytest.raises(UserError, match="say in --against which max_grad_norm"):
+        gaps(runs, "cell=rnn")
+    (gap,) = gaps(runs, "cell=rnn;max_grad_norm=2")[1:]
+    assert gap.baseline.runs == runs[1:2]
+
+
+@pytest.mark.parametrize(
+    "against, told",
+    [("cel=rnn", "did you mean cell"), ("cell", "FIELD=VALUE"), ("cell=gru", "no finished runs")],
+)
+def test_bad_baselines(against: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        gaps([bits(1.5)], against)
+
+
+def test_a_run_that_left_test_unread_is_not_compared() -> None:
+    trial = bits(1.0, integration="mi", score_test=False)
+    del trial.scores["test"]
+    assert gaps([bits(1.5), trial], "integration=additive") == []
+
+
+def test_when_one_is_as_good_as_the_other_ever_is() -> None:
+    slow = bits(1.5, (3.0, 2.0, 1.6, 1.5))
+    fast = bits(1.2, (2.0, 1.4, 1.2, 1.25))
+    assert reaches(fast, slow) == pytest.approx(1 + 0.5 / 0.6)
+    assert reaches(slow, fast) is None
+    assert reaches(bits(1.0, (1.0, 0.9)), slow) == 1, "within the first epoch nothing is known"
+    table = columns(gaps_table(
+        [slow, bits(1.3, (3.0, 1.55, 1.54, 1.52), integration="mi"),
+         bits(1.3, (3.0, 1.0), integration="mi", seed=1), bits(1.5, (3.0, 1.5), seed=1)],
+        "integration=additive",
+    ))  # fmt: skip
+    assert table["as good as baseline after"] == ["1.8 (1 of 2 seeds)"]
+    assert table["baseline as good after"] == ["3.8 (1 of 2 seeds)"]
