@@ -3,8 +3,8 @@
 A transition maps the state before a time step to the state after it. It sees the input and the
 recurrent matrices only through `pre(k, z)`: the gate pre-activations of its k-th block, that is,
 the product of a state z with the block's recurrent matrix, integrated with the input where the
-block has one. So each equation is written once, here, and `scan.py` can run it forward, record the
-products, and replay it backward.
+block has one (`integration.py`). So each equation is written once, here, and `scan.py` can run it
+forward, record the products, and replay it backward.
 
 Legend: B batch, T time, m inputs, n units, L transition depth, G gates of a block.
 
@@ -13,6 +13,7 @@ Legend: B batch, T time, m inputs, n units, L transition depth, G gates of a blo
                             b (G n,)    bias
                             alpha, beta1, beta2 (G n,)  only in blocks that see the input, under
                                         general Multiplicative Integration
+                gain_x, gain_z (G n,)  only under layer normalization: of W x and of U z
     parameters of a cell    a tuple of blocks (dicts), each matrix an array of its own: XLA copies
                             slices of a stacked weight at every use inside a loop
     carry                   a tuple of (B, n) arrays; the first is the output y
@@ -39,12 +40,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnx.integration import INTEGRATIONS, NORMS, integrate, vectors
+
 Block = dict[str, Array]
 Params = tuple[Block, ...]
 Carry = tuple[Array, ...]
 Pre = Callable[..., list[Array]]
-
-INTEGRATIONS = ("additive", "mi_simple", "mi")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Cell:
       coupled: RHN only: the carry gate is 1 - t (the paper's experiments), or a gate of its own.
       reset_after: GRU only: the reset gate acts on `U h`, not on `h`. The MI paper does not say
         which; the original GRU resets before the product.
+      input_every: the input enters a deep cell at every l, each with a W of its own; the papers'
+        enter at l = 1 only.
+      norm: what W x and U z go through before they meet, see `integrate`: `none`, `layer`, `tanh`.
+      mi_gates: gates whose terms meet by MI, `h` or `t` of an RHN; the others are additive. Empty:
+        all, as in the paper.
     """
 
     kind: str = "rhn"
@@ -65,6 +71,9 @@ class Cell:
     depth: int = 1
     coupled: bool = True
     reset_after: bool = False
+    input_every: bool = False
+    norm: str = "none"
+    mi_gates: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in CELLS:
@@ -75,13 +84,23 @@ class Cell:
             )
         if self.depth < 1:
             raise ValueError(f"depth must be at least 1, not {self.depth}")
-        if self.integration != "additive" and CELLS[self.kind].linear:
+        if self.integration != "additive" and self.linear:
             raise ValueError(
                 f"{self.kind} has no product of the state: integration must be additive, "
                 f"not {self.integration}"
             )
         if self.depth > 1 and not CELLS[self.kind].deep:
             raise ValueError(f"{self.kind} has transition depth 1, not {self.depth}")
+        if self.norm not in NORMS:
+            raise ValueError(f"unknown norm {self.norm!r}: one of {', '.join(NORMS)}")
+        gates = "".join(self.blocks)
+        if wrong := [gate for gate in self.mi_gates if gate not in gates]:
+            raise ValueError(f"{self.kind} has no gate {wrong[0]!r}: mi_gates of {gates}")
+
+    @property
+    def linear(self) -> bool:
+        """Whether the cell has no product of the state."""
+        return CELLS[self.kind].linear is not None
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -97,33 +116,11 @@ class Cell:
         return CELLS[self.kind].num_states
 
     def sees_input(self, k: int) -> bool:
-        """Whether block k takes the input: all of a shallow cell, the first of a deep one."""
-        return k == 0 or not CELLS[self.kind].deep
+        """Whether block k takes the input: of a deep cell the first alone, or all."""
+        return k == 0 or self.input_every or not CELLS[self.kind].deep
 
 
 # ---------------------------------------------------------------------------- the equations
-
-
-def integrate(integration: str, block: Block, wx: Array | None, uz: Array | None) -> Array:
-    """Combines the input term and the state term to a pre-activation, elementwise.
-
-        additive    W x + U z + b
-        mi_simple   W x * U z + b
-        mi          alpha * W x * U z + beta1 * U z + beta2 * W x + b
-
-    With alpha = 0 and beta1 = beta2 = 1 the last is the first. A block that does not see the
-    input (wx None) is `U z + b`, one of a linear cell (uz None) `W x + b`. Shapes: wx, uz and the
-    result (..., G n). MI paper, eq. 2 and 4.
-    """
-    if uz is None:
-        return wx + block["b"]
-    if wx is None:
-        return uz + block["b"]
-    if integration == "additive":
-        return wx + uz + block["b"]
-    if integration == "mi_simple":
-        return wx * uz + block["b"]
-    return block["alpha"] * wx * uz + block["beta1"] * uz + block["beta2"] * wx + block["b"]
 
 
 def rnn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
@@ -258,11 +255,15 @@ CELLS: dict[str, Family] = {
         ("ht",),
         deep=True,
         uniform_bias=True,
-        options=("depth", "coupled", "transform_bias"),
+        options=("depth", "coupled", "input_every", "transform_bias"),
         mi_class=True,
     ),
-    "dtrnn": Family("DT-RNN", dtrnn, ("h",), deep=True, uniform_bias=True, options=("depth",)),
-    "dtsrnn": Family("DT(S)-RNN", dtsrnn, ("h",), deep=True, uniform_bias=True, options=("depth",)),
+    "dtrnn": Family(
+        "DT-RNN", dtrnn, ("h",), deep=True, uniform_bias=True, options=("depth", "input_every")
+    ),
+    "dtsrnn": Family(
+        "DT(S)-RNN", dtsrnn, ("h",), deep=True, uniform_bias=True, options=("depth", "input_every")
+    ),
     "slstm": Family("sLSTM", slstm, ("ifoz",), num_states=4, options=("forget_bias",)),
     "mingru": Family("minGRU", mingru, ("zg",), linear=mingru_terms),
 }
@@ -329,8 +330,7 @@ def make_pre(
         uz = None
         if "U" in params[k]:
             uz = product(k, z if mask is None else z * mask)
-            uz = uz if scale is None else scale * uz
-        a = integrate(cell.integration, params[k], wx[k], uz)
+        a = integrate(cell, k, params[k], wx[k], uz, scale)
         a = a if nudge is None else a + nudge[k]
         return jnp.split(a, len(cell.blocks[k]), axis=-1)
 
@@ -364,7 +364,7 @@ def init(
     dtrnn and dtsrnn are U(-init_scale, init_scale), of the others 0, as in the two papers; except
     the RHN's transform gate (transform_bias at every depth; its uncoupled carry gate starts at
     -transform_bias, which is 1 - t) and the forget gate of lstm and slstm (forget_bias).
-    mi_init holds the constants that alpha, beta1 and beta2 start at.
+    mi_init holds the constants that alpha, beta1 and beta2 start at; gains start at 1.
     """
     family = CELLS[cell.kind]
     scale = n**-0.5 if init_scale is None else init_scale
@@ -386,9 +386,7 @@ def init(
             block["W"] = uniform(
                 key_w, m, width, scale=scale if input_scale is None else input_scale
             )
-            if cell.integration == "mi":
-                for name, value in zip(("alpha", "beta1", "beta2"), mi_init, strict=True):
-                    block[name] = jnp.full((width,), value, jnp.float32)
+        block |= vectors(cell, k, n, mi_init)
         bias = uniform(key_b, width) if family.uniform_bias else jnp.zeros((width,), jnp.float32)
         for g, gate in enumerate(gates):
             if gate in fixed:

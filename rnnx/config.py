@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rnnx.cells import CELLS, INTEGRATIONS
+from rnnx.cells import CELLS, INTEGRATIONS, NORMS
 from rnnx.errors import UserError
 
 FORMAT = 1  # of config.json
@@ -82,6 +82,9 @@ FIELDS: dict[str, Field] = {
     "bidirectional": Field(False, "every layer also reads backward", tasks=_SEQUENCES),
     "cell": Field("rhn", "recurrent cell", tuple(CELLS)),
     "integration": Field("additive", "how input and state meet", INTEGRATIONS),
+    "mi_gates": Field("", "gates that have MI, like h of rhn; the others are additive; empty: all"),
+    "norm": Field("none", "what W x and U z go through before they meet: nothing, layer "
+                  "normalization, or tanh of U z", NORMS),
     "depth": Field(1, "transition depth L of rhn, dtrnn, dtsrnn", low=1),
     "hidden_size": Field(256, "units n of a layer", low=1),
     "num_layers": Field(1, "stacked layers", low=1),
@@ -94,6 +97,7 @@ FIELDS: dict[str, Field] = {
                           "that stays within it", low=0),
     "coupled": Field(True, "RHN: the carry gate is 1 - t; otherwise it has its own parameters"),
     "reset_after": Field(False, "GRU: the reset gate acts after the recurrent product"),
+    "input_every": Field(False, "deep cells: the input enters at every l, not at l = 1 only"),
     "transform_bias": Field(-2.0, "initial bias of the RHN transform gate"),
     "forget_bias": Field(1.0, "initial bias of the forget gate of lstm and slstm"),
     "init_scale": Field(0.04, "variables start at U(-s, s)", low=0.0),
@@ -194,6 +198,13 @@ def validate(config: ConfigDict) -> None:
             f"cell {config.cell} has no product of the state: integration must be additive, "
             f"not {config.integration}"
         )
+    if config.mi_gates:
+        gates = "".join(CELLS[config.cell].blocks) + "c" * (config.cell == "rhn")
+        if config.integration == "additive" or set(config.mi_gates) - set(gates):
+            raise UserError(
+                f"mi_gates={config.mi_gates} names gates, of {gates}, that have MI: "
+                f"cell={config.cell} integration={config.integration}"
+            )
     if len(config.mi_init) != 3:
         raise UserError(f"mi_init holds alpha, beta1, beta2: three numbers, not {config.mi_init}")
     for value in config.mi_init:

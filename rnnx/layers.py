@@ -310,6 +310,8 @@ _MEANINGS = {
     "depth": "transition depth L.",
     "coupled": "carry gate 1 - t, or one of its own.",
     "reset_after": "the reset gate acts on `U h`, or on `h` before the product.",
+    "input_every": "the input enters at every l, or at the first only.",
+    "norm": "`layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.",
     "transform_bias": "what the transform gate's bias starts at.",
     "forget_bias": "what the forget gate's bias starts at.",
     "mi_init": "what alpha, beta1 and beta2 start at.",
@@ -324,7 +326,7 @@ def _constructor(name: str, kind: str, integration: str) -> Callable[..., None]:
     """The `__init__` of a class by name: the keywords that its cell has, with their defaults."""
     family = CELLS[kind]
     keywords = ("integration", *family.options)
-    keywords += ("mi_init", "init_scale", "input_scale", "dtype", "rngs")
+    keywords += ("norm", "mi_init", "init_scale", "input_scale", "dtype", "rngs")
     if family.linear:  # no product of the state to integrate
         keywords = tuple(k for k in keywords if k not in ("integration", "mi_init"))
     defaults = {"integration": integration}
@@ -361,7 +363,7 @@ def _constructor(name: str, kind: str, integration: str) -> Callable[..., None]:
     )
     if not family.linear:
         also = ", or a depth below 1" if family.deep else ""
-        __init__.__doc__ += f"\n\nRaises:\n  ValueError: on an unknown integration{also}."
+        __init__.__doc__ += f"\n\nRaises:\n  ValueError: on an unknown integration or norm{also}."
     return __init__
 
 

@@ -100,6 +100,7 @@ class _RNN:
         hidden_features: int,
         *,
         integration: str = ...,
+        norm: str = "none",
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
@@ -111,6 +112,7 @@ class _RNN:
         Args:
           in_features, hidden_features: m and n.
           integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
+          norm: `layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
@@ -118,7 +120,7 @@ class _RNN:
           rngs: its `params` stream is drawn from.
 
         Raises:
-          ValueError: on an unknown integration.
+          ValueError: on an unknown integration or norm.
         """
 
 class _LSTM:
@@ -129,6 +131,7 @@ class _LSTM:
         *,
         integration: str = ...,
         forget_bias: float = 1.0,
+        norm: str = "none",
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
@@ -141,6 +144,7 @@ class _LSTM:
           in_features, hidden_features: m and n.
           integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
           forget_bias: what the forget gate's bias starts at.
+          norm: `layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
@@ -148,7 +152,7 @@ class _LSTM:
           rngs: its `params` stream is drawn from.
 
         Raises:
-          ValueError: on an unknown integration.
+          ValueError: on an unknown integration or norm.
         """
 
 class _GRU:
@@ -159,6 +163,7 @@ class _GRU:
         *,
         integration: str = ...,
         reset_after: bool = False,
+        norm: str = "none",
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
@@ -171,6 +176,7 @@ class _GRU:
           in_features, hidden_features: m and n.
           integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
           reset_after: the reset gate acts on `U h`, or on `h` before the product.
+          norm: `layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
@@ -178,7 +184,7 @@ class _GRU:
           rngs: its `params` stream is drawn from.
 
         Raises:
-          ValueError: on an unknown integration.
+          ValueError: on an unknown integration or norm.
         """
 
 class _RHN:
@@ -190,7 +196,9 @@ class _RHN:
         integration: str = ...,
         depth: int = 1,
         coupled: bool = True,
+        input_every: bool = False,
         transform_bias: float = -2.0,
+        norm: str = "none",
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
@@ -204,7 +212,9 @@ class _RHN:
           integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
           depth: transition depth L.
           coupled: carry gate 1 - t, or one of its own.
+          input_every: the input enters at every l, or at the first only.
           transform_bias: what the transform gate's bias starts at.
+          norm: `layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
@@ -212,7 +222,7 @@ class _RHN:
           rngs: its `params` stream is drawn from.
 
         Raises:
-          ValueError: on an unknown integration, or a depth below 1.
+          ValueError: on an unknown integration or norm, or a depth below 1.
         """
 
 class _DTRNN:
@@ -223,6 +233,8 @@ class _DTRNN:
         *,
         integration: str = ...,
         depth: int = 1,
+        input_every: bool = False,
+        norm: str = "none",
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
@@ -235,6 +247,8 @@ class _DTRNN:
           in_features, hidden_features: m and n.
           integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
           depth: transition depth L.
+          input_every: the input enters at every l, or at the first only.
+          norm: `layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
@@ -242,7 +256,7 @@ class _DTRNN:
           rngs: its `params` stream is drawn from.
 
         Raises:
-          ValueError: on an unknown integration, or a depth below 1.
+          ValueError: on an unknown integration or norm, or a depth below 1.
         """
 
 class _DTSRNN:
@@ -253,6 +267,8 @@ class _DTSRNN:
         *,
         integration: str = ...,
         depth: int = 1,
+        input_every: bool = False,
+        norm: str = "none",
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
@@ -265,6 +281,8 @@ class _DTSRNN:
           in_features, hidden_features: m and n.
           integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
           depth: transition depth L.
+          input_every: the input enters at every l, or at the first only.
+          norm: `layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
@@ -272,7 +290,7 @@ class _DTSRNN:
           rngs: its `params` stream is drawn from.
 
         Raises:
-          ValueError: on an unknown integration, or a depth below 1.
+          ValueError: on an unknown integration or norm, or a depth below 1.
         """
 
 class _SLSTM:
@@ -283,6 +301,7 @@ class _SLSTM:
         *,
         integration: str = ...,
         forget_bias: float = 1.0,
+        norm: str = "none",
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
@@ -295,6 +314,7 @@ class _SLSTM:
           in_features, hidden_features: m and n.
           integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
           forget_bias: what the forget gate's bias starts at.
+          norm: `layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
@@ -302,7 +322,7 @@ class _SLSTM:
           rngs: its `params` stream is drawn from.
 
         Raises:
-          ValueError: on an unknown integration.
+          ValueError: on an unknown integration or norm.
         """
 
 class _MinGRU:
@@ -311,6 +331,7 @@ class _MinGRU:
         in_features: int,
         hidden_features: int,
         *,
+        norm: str = "none",
         init_scale: float | None = None,
         input_scale: float | None = None,
         dtype: Any = jnp.float32,
@@ -320,6 +341,7 @@ class _MinGRU:
 
         Args:
           in_features, hidden_features: m and n.
+          norm: `layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
           dtype: operand type of the matrix products; see `RecurrentLayer`.

@@ -353,12 +353,12 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
     )
 
     params_bar, wx_bar = [], []
-    for block, wx_k, uz, a_bar, z, scale in zip(params, wx, uzs, a_bars, zs, scales, strict=True):
+    rows_of = zip(blocks, params, wx, uzs, a_bars, zs, scales, strict=True)
+    for k, block, wx_k, uz, a_bar, z, scale in rows_of:
         vectors = {name: p for name, p in block.items() if name != "U"}
-        uz = uz if scale is None else scale * uz
-        _, pull = jax.vjp(partial(cells.integrate, cell.integration), vectors, wx_k, uz)
+        meet = partial(cells.integrate, cell, k, scale=scale)
+        _, pull = jax.vjp(meet, vectors, wx_k, uz)
         block_bar, wx_k_bar, uz_bar = pull(a_bar)
-        uz_bar = uz_bar if scale is None else scale * uz_bar
         params_bar.append(block_bar | {"U": _outer(z, uz_bar, dtype)})
         wx_bar.append(wx_k_bar)
     return tuple(params_bar), tuple(wx_bar), None, carry_bar, None

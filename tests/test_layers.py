@@ -124,9 +124,9 @@ OWN = {  # keywords that only some have
     "RNN": set(),
     "LSTM": {"forget_bias"},
     "GRU": {"reset_after"},
-    "RHN": {"depth", "coupled", "transform_bias"},
-    "DTRNN": {"depth"},
-    "DTSRNN": {"depth"},
+    "RHN": {"depth", "coupled", "input_every", "transform_bias"},
+    "DTRNN": {"depth", "input_every"},
+    "DTSRNN": {"depth", "input_every"},
     "SLSTM": {"forget_bias"},
     "MinGRU": set(),
 }
@@ -137,7 +137,15 @@ def test_a_class_shows_what_its_cell_takes(name: str) -> None:
     cls, plain = getattr(rnnx, name), name.removeprefix("MI")
     kind = plain.removesuffix("Cell")
     signature = inspect.signature(cls).parameters
-    common = {"in_features", "hidden_features", "init_scale", "input_scale", "dtype", "rngs"}
+    common = {
+        "in_features",
+        "hidden_features",
+        "norm",
+        "init_scale",
+        "input_scale",
+        "dtype",
+        "rngs",
+    }
     options = {} if kind == "MinGRU" else {"integration": "mi_simple"}
     common |= {"integration", "mi_init"} if options else set()
     assert signature.keys() == common | OWN[kind]
@@ -162,6 +170,8 @@ def test_keywords_of_a_class_reach_its_cell_and_its_parameters() -> None:
     assert (rhn.params[0]["beta1"] == 3).all() and not rhn.params[0]["W"].any()
     assert 0.05 < jnp.abs(block["U"]).max() <= 0.1
     assert rnnx.GRU(3, 4, reset_after=True, rngs=nnx.Rngs(0)).cell.reset_after
+    every = rnnx.RHN(3, 4, depth=2, input_every=True, norm="layer", rngs=nnx.Rngs(0))
+    assert all({"W", "gain_x", "gain_z"} <= block.keys() for block in every.params)
     lstm = rnnx.LSTMCell(3, 4, forget_bias=2.5, rngs=nnx.Rngs(0))
     assert (lstm.params[0]["b"][4:8] == 2.5).all()
 

@@ -1,5 +1,6 @@
 """From a config to a network."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from rnnx.errors import UserError
 
 def cell_of(config: ConfigDict) -> Cell:
     """The recurrent cell a config describes."""
-    return Cell(config.cell, config.integration, config.depth, config.coupled, config.reset_after)
+    names = (field.name for field in dataclasses.fields(Cell))
+    return Cell(config.cell, **{name: config[name] for name in names if name != "kind"})
 
 
 def stack_options(config: ConfigDict) -> dict[str, Any]:
