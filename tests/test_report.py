@@ -12,7 +12,7 @@ from conftest import call_module, run_module, small, train
 from rnnx import config as configs
 from rnnx.errors import UserError
 from rnnx.report import published
-from rnnx.report.__main__ import made, write
+from rnnx.report.__main__ import drawn, write
 from rnnx.report.runs import Run, differing, from_file, grouped, read, to_file
 from rnnx.report.tables import TABLES
 from rnnx.tasks.language import Language
@@ -66,7 +66,9 @@ def test_a_complete_run_without_a_whole_epoch_has_no_training_score(tmp_path: Pa
     short.epoch, short.train, short.valid, short.seconds = [], [], [], []
     found = columns(TABLES["optimization"]([short]))
     assert (found["best train"], found["median train"], found["test"]) == (["-"], ["-"], ["90.0"])
-    assert tmp_path / "table.md" in write([short], made([short], "optimization"), True, tmp_path)
+    assert tmp_path / "table.md" in write(
+        TABLES["optimization"]([short]), drawn([short], True), tmp_path
+    )
 
 
 def test_published_numbers_are_those_of_the_notes_and_keep_their_marks() -> None:
@@ -75,6 +77,16 @@ def test_published_numbers_are_those_of_the_notes_and_keep_their_marks() -> None
     assert published.MI_CHAR["rnn", "mi"].show(2) == "1.39 (c)"
     assert published.MI_CHAR["rnn", "additive"].show(2) == "~1.42"
     assert published.Value(1.3, "V").show(1) == "1.3"
+
+
+def test_a_run_that_is_found_twice_counts_once(tmp_path: Path) -> None:
+    """As in a folder and in the data file that was written of it; the complete one is taken."""
+    unfinished, done, other = run("a"), run("a", data_dir="there"), run("b", seed=1)
+    unfinished.scores = {}
+    to_file([unfinished, other], tmp_path / "one.json")
+    to_file([done, other], tmp_path / "two.json")
+    found = read([tmp_path / "one.json", tmp_path / "two.json"])
+    assert [(r.config["seed"], r.complete) for r in found] == [(0, True), (1, True)]
 
 
 def test_seeds_are_one_row_with_mean_and_sample_deviation() -> None:
@@ -169,7 +181,7 @@ def test_a_data_file_holds_all_that_tables_and_plots_need(tmp_path: Path) -> Non
 def test_every_plot_is_drawn(tmp_path: Path) -> None:
     runs = [run(f"L{L}-{s}", 100 - L + s, depth=L, seed=s) for L in (1, 2, 4) for s in (0, 1)]
     runs[-1].params = runs[-2].params = 9_000_000
-    files = write(runs, made(runs, "runs"), False, tmp_path)
+    files = write(TABLES["runs"](runs), drawn(runs), tmp_path)
     assert {f.name for f in files} == {
         "table.md", "table.csv", "curves.png", "seconds.png", "parameters.png", "swept.png"
     }  # fmt: skip
@@ -177,11 +189,11 @@ def test_every_plot_is_drawn(tmp_path: Path) -> None:
         if file.suffix == ".png":
             assert file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 5_000
     assert "parameters.png" not in {
-        f.name for f in write(runs[:2], made(runs[:2], "runs"), False, tmp_path)
+        f.name for f in write(TABLES["runs"](runs[:2]), drawn(runs[:2]), tmp_path)
     }
-    searched = write(runs, made(runs, "optimization"), True, tmp_path / "searched")
+    searched = write(TABLES["optimization"](runs), drawn(runs, True), tmp_path / "searched")
     assert (tmp_path / "searched" / "swept.png") in searched
-    write(runs, made(runs, "runs"), False, tmp_path)
+    write(TABLES["runs"](runs), drawn(runs), tmp_path)
     assert "| depth |" in (tmp_path / "table.md").read_text()
 
 

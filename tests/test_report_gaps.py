@@ -6,7 +6,7 @@ import pytest
 from test_report import columns, run
 
 from rnnx.errors import UserError
-from rnnx.report.gaps import gaps, gaps_table, reaches
+from rnnx.report.gaps import gap_curves, gaps, gaps_table, reaches
 from rnnx.report.runs import Run
 
 
@@ -18,6 +18,10 @@ def bits(test: float, curve: tuple[float, ...] = (2.0, 1.5), **fields) -> Run:
     return one
 
 
+def table(runs: list[Run], against: str) -> dict[str, list[str]]:
+    return columns(gaps_table(gaps(runs, against), against))
+
+
 def test_the_interval_is_student_s_over_the_seeds() -> None:
     """Differences -.1, -.2, -.3: mean -.2, s = .1, t(2) = 4.3027, so +- .2484."""
     base = [bits(1.5, seed=s, learning_rate=0.1) for s in (1, 2, 3, 4)]
@@ -25,7 +29,7 @@ def test_the_interval_is_student_s_over_the_seeds() -> None:
     (gap,) = gaps([*base, *ours], "integration=additive")
     assert sorted(gap.differences) == pytest.approx([-0.3, -0.2, -0.1])
     assert gap.interval == pytest.approx((-0.4484, 0.0484), abs=1e-4)
-    found = columns(gaps_table([*base, *ours], "integration=additive"))
+    found = table([*base, *ours], "integration=additive")
     assert found["gap (95 %)"] == ["-0.200 (-0.448 to +0.048)"]
     assert found["seeds"] == ["3"] and found["network"] == ["general MI"]
     assert found["learning_rate"] == ["0.2"]
@@ -45,10 +49,10 @@ def test_each_network_has_the_baseline_that_agrees_with_it() -> None:
             ("lstm", "mi", 4, 0.1, 1.0),
         )
     ]
-    found = columns(gaps_table(runs, "integration=additive"))
+    found = table(runs, "integration=additive")
     assert found["network"] == ["RNN general MI", "RNN general MI", "LSTM general MI"]
     assert found["gap (95 %)"] == ["-0.400", "-0.350", "-0.300"]
-    against_one = columns(gaps_table(runs[4:6] + runs[6:], "cell=lstm"))
+    against_one = table(runs[4:], "cell=lstm")
     assert against_one["gap (95 %)"] == ["+0.200", "+0.150"]
 
 
@@ -62,7 +66,12 @@ def test_baselines_that_agree_equally_well_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "against, told",
-    [("cel=rnn", "did you mean cell"), ("cell", "FIELD=VALUE"), ("cell=gru", "no finished runs")],
+    [
+        ("cel=rnn", "did you mean cell"),
+        ("cell", "FIELD=VALUE"),
+        ("cell=gru", "no finished runs"),
+        ("cell=rnn", "nothing to compare"),
+    ],
 )
 def test_bad_baselines(against: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
@@ -72,7 +81,8 @@ def test_bad_baselines(against: str, told: str) -> None:
 def test_a_run_that_left_test_unread_is_not_compared() -> None:
     trial = bits(1.0, integration="mi", score_test=False)
     del trial.scores["test"]
-    assert gaps([bits(1.5), trial], "integration=additive") == []
+    (gap,) = gaps([bits(1.5), trial, bits(1.4, integration="mi", depth=2)], "integration=additive")
+    assert gap.group.config["depth"] == 2
 
 
 def test_when_one_is_as_good_as_the_other_ever_is() -> None:
@@ -81,10 +91,18 @@ def test_when_one_is_as_good_as_the_other_ever_is() -> None:
     assert reaches(fast, slow) == pytest.approx(1 + 0.5 / 0.6)
     assert reaches(slow, fast) is None
     assert reaches(bits(1.0, (1.0, 0.9)), slow) == 1, "within the first epoch nothing is known"
-    table = columns(gaps_table(
+    found = table(
         [slow, bits(1.3, (3.0, 1.55, 1.54, 1.52), integration="mi"),
          bits(1.3, (3.0, 1.0), integration="mi", seed=1), bits(1.5, (3.0, 1.5), seed=1)],
         "integration=additive",
-    ))  # fmt: skip
-    assert table["as good as baseline after"] == ["1.8 (1 of 2 seeds)"]
-    assert table["baseline as good after"] == ["3.8 (1 of 2 seeds)"]
+    )  # fmt: skip
+    assert found["as good as baseline after"] == ["1.8 (1 of 2 seeds)"]
+    assert found["baseline as good after"] == ["3.8 (1 of 2 seeds)"]
+
+
+def test_the_gap_is_drawn_by_epoch() -> None:
+    base = [bits(1.5, (3.0, 2.0, 1.5), seed=s) for s in (1, 2)]
+    ours = [bits(1.4, (2.0, 1.8 - s / 10, 1.4), seed=s, integration="mi") for s in (1, 2)]
+    axes = gap_curves(gaps([*base, *ours], "integration=additive")).axes[0]
+    assert list(axes.lines[0].get_ydata()) == pytest.approx([-1.0, -0.35, -0.1])
+    assert gap_curves(gaps([bits(1.5, (2.0,)), bits(1.4, (1.9,), cell="gru")], "cell=rnn")) is None

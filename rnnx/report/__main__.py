@@ -23,7 +23,7 @@ from rnnx import cli
 from rnnx.display import console
 from rnnx.errors import UserError, writing
 from rnnx.report import plots
-from rnnx.report.gaps import gaps_table
+from rnnx.report.gaps import gap_curves, gaps, gaps_table
 from rnnx.report.runs import Run, read, to_file
 from rnnx.report.tables import TABLES, Table
 
@@ -38,24 +38,8 @@ def define_flags() -> None:
     flags.DEFINE_string("export", "", "also write the runs to this data file (JSON)")
 
 
-def made(runs: list[Run], name: str, against: str = "") -> Table:
-    """The table of that name.
-
-    Raises:
-      UserError: when these runs have no such table, or against does not name their baseline.
-    """
-    if (name == "gaps") != bool(against):
-        raise UserError("--table=gaps and --against=FIELD=VALUE;... go together")
-    if name == "gaps":
-        return gaps_table(runs, against)
-    return TABLES[name](runs)
-
-
-def write(runs: list[Run], table: Table, by_depth: bool, out: Path) -> list[Path]:
-    """Writes a table and every plot that these runs allow; returns the files.
-
-    Args:
-      by_depth: the runs of a network are trials of a search, and its depth matters.
+def write(table: Table, figures: dict[str, Figure], out: Path) -> list[Path]:
+    """Writes a table and plots; returns the files.
 
     Raises:
       Outage: when out can't be written.
@@ -65,20 +49,21 @@ def write(runs: list[Run], table: Table, by_depth: bool, out: Path) -> list[Path
         (out / "table.md").write_text(table.markdown(), encoding="utf-8")
         (out / "table.csv").write_text(table.csv(), encoding="utf-8")
         files = [out / "table.md", out / "table.csv"]
-        for name, figure in _plots(runs, by_depth).items():
+        for name, figure in figures.items():
             files.append(out / f"{name}.png")
             figure.savefig(files[-1], dpi=160)
     return files
 
 
-def _plots(runs: list[Run], by_depth: bool) -> dict[str, Figure]:
+def drawn(runs: list[Run], searches: bool = False) -> dict[str, Figure]:
+    """Every plot that runs allow, by name; searches: the runs of a network are trials of one."""
     figures: dict[str, Figure | None] = {}
     if any(run.valid for run in runs):
         figures["curves"] = plots.learning_curves(runs)
         figures["seconds"] = plots.against_seconds(runs)
     if any(run.complete for run in runs):
         figures["parameters"] = plots.against_parameters(runs)
-        figures["swept"] = (plots.searches if by_depth else plots.against_field)(runs)
+        figures["swept"] = (plots.searches if searches else plots.against_field)(runs)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -91,14 +76,22 @@ def main() -> None:
     first = paths[0] if paths[0].is_dir() else paths[0].parent
     out = Path(FLAGS.out).expanduser() if FLAGS.out else first / "report"
     screen = console(wide=True)
-    table = made(runs, FLAGS.table, FLAGS.against)
+    if (FLAGS.table == "gaps") != bool(FLAGS.against):
+        raise UserError("--table=gaps and --against=FIELD=VALUE;... go together")
+    figures = drawn(runs, FLAGS.table == "optimization")
+    if FLAGS.against:
+        found = gaps(runs, FLAGS.against)
+        table = gaps_table(found, FLAGS.against)
+        figures |= {"gaps": figure} if (figure := gap_curves(found)) else {}
+    else:
+        table = TABLES[FLAGS.table](runs)
     screen.print(table.rich())
     if table.note:
         screen.print(table.note, soft_wrap=True)
     unfinished = sum(not run.complete for run in runs)
     if unfinished:
         screen.print(f"{unfinished} of {len(runs)} runs are not complete")
-    files = write(runs, table, FLAGS.table == "optimization", out)
+    files = write(table, figures, out)
     if FLAGS.export:
         to_file(runs, Path(FLAGS.export))
         files.append(Path(FLAGS.export))

@@ -5,10 +5,14 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
 from rnnx import config as configs
 from rnnx.config import show
 from rnnx.duration import duration
 from rnnx.errors import UserError
+from rnnx.report import plots
 from rnnx.report.runs import Group, Run, differing, grouped, named
 from rnnx.report.tables import Table, done, where
 
@@ -62,6 +66,8 @@ def gaps(runs: Sequence[Run], against: str) -> list[Gap]:
     bases = [g for g in groups if all(_is(g.config.get(k), v) for k, v in wanted.items())]
     if not bases:
         raise UserError(f"no finished runs have {against}: name another --against")
+    if len(bases) == len(groups):
+        raise UserError(f"all finished runs have {against}: there is nothing to compare")
     fields = [f for f in _whole(groups) if f not in wanted]
     found = []
     for group in (g for g in groups if g not in bases):
@@ -80,18 +86,13 @@ def gaps(runs: Sequence[Run], against: str) -> list[Gap]:
     return found
 
 
-def gaps_table(runs: Sequence[Run], against: str) -> Table:
+def gaps_table(found: Sequence[Gap], against: str) -> Table:
     """One row a group: its test score beside the baseline's, the gap with its interval, and when
-    each reaches the other's best valid score.
-
-    Raises:
-      UserError: as `gaps`.
-    """
-    found = gaps(runs, against)
+    each reaches the other's best valid score."""
     groups = [gap.group for gap in found] + [gap.baseline for gap in found]
     names = [name for name in _whole(groups) if name not in _IN_COLUMNS]
     tuned = [name for name in differing(groups) if name not in (*names, *_IN_COLUMNS)]
-    unit = runs[0].unit
+    unit = groups[0].unit
     digits = max(unit.digits - 1, 1)
     rows = []
     for gap in found:
@@ -117,7 +118,44 @@ def gaps_table(runs: Sequence[Run], against: str) -> Table:
         "network", "parameters", "epochs", "seeds", "baseline", "test", "gap (95 %)",
         "as good as baseline after", "baseline as good after", "training", *tuned,
     )  # fmt: skip
-    return Table(f"{unit.name} against {against}", headings, rows, where(runs))
+    return Table(
+        f"{unit.name} against {against}",
+        headings,
+        rows,
+        where([run for group in groups for run in group.runs]),
+    )
+
+
+def gap_curves(found: Sequence[Gap]) -> Figure | None:
+    """The gap in valid score by epoch: the mean over seeds, and their range as a band.
+
+    It shows how much of a gap is speed of learning. None without two epochs of a pair.
+    """
+    drawn = [
+        gap for gap in found if any(len(a.valid) > 1 and len(b.valid) > 1 for a, b in gap.pairs)
+    ]
+    if not drawn:
+        return None
+    figure, axes = plots.blank()
+    names = plots.labels([gap.group for gap in drawn])
+    for i, (gap, label) in enumerate(zip(drawn, names, strict=True)):
+        epochs = min(len(run.valid) for pair in gap.pairs for run in pair)
+        of = gap.group.unit.of
+        curves = [
+            [of(a) - of(b) for a, b in zip(run.valid[:epochs], base.valid[:epochs], strict=True)]
+            for run, base in gap.pairs
+        ]
+        columns = list(zip(*curves, strict=True))
+        x, style = range(1, epochs + 1), plots.style_of(i)
+        axes.plot(x, [statistics.fmean(c) for c in columns], label=label, **style)
+        low, high = [min(c) for c in columns], [max(c) for c in columns]
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    axes.axhline(0.0, color="0.4", linewidth=0.8)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"gap to the baseline, valid, {drawn[0].group.unit.name}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    return figure
 
 
 def reaches(run: Run, other: Run) -> float | None:

@@ -29,7 +29,7 @@ _MOST = 14  # curves in one plot
 
 def learning_curves(runs: Sequence[Run]) -> Figure:
     """Valid score by epoch: the mean over seeds, and their range as a band."""
-    figure, axes = _figure()
+    figure, axes = blank()
     groups = _best([g for g in grouped(runs) if g.runs[0].valid])
     for group, label, style in _styled(groups):
         epochs = min(len(run.valid) for run in group.runs)
@@ -46,7 +46,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 
 def against_seconds(runs: Sequence[Run]) -> Figure:
     """The best valid score so far by training time, of each group's first run."""
-    figure, axes = _figure()
+    figure, axes = blank()
     groups = _best([g for g in grouped(runs) if g.runs[0].valid])
     for group, label, style in _styled(groups):
         run = group.runs[0]
@@ -62,7 +62,7 @@ def against_parameters(runs: Sequence[Run]) -> Figure | None:
     sizes = [group.runs[0].params for group in groups]
     if not sizes or max(sizes) < 1.1 * min(sizes):
         return None
-    figure, axes = _figure()
+    figure, axes = blank()
     for group, label, style in _styled(groups):
         values = group.values("test")
         x = [group.runs[0].params / 1e6] * len(values)
@@ -84,13 +84,13 @@ def against_field(runs: Sequence[Run]) -> Figure | None:
         return None
     name = numbers[0]
     others = [n for n in names if n != name]
-    figure, axes = _figure()
+    figure, axes = blank()
     lines: dict[str, list[Group]] = {}
     for group in groups:
         lines.setdefault(" ".join(named(group.config, n) for n in others), []).append(group)
     for i, (label, members) in enumerate(lines.items()):
         members.sort(key=lambda g: g.config[name])
-        style = _style(i)
+        style = style_of(i)
         for split, kind in (("valid", "--"), ("test", "-")):
             x = [g.config[name] for g in members]
             y = [g.mean(split) for g in members]
@@ -119,13 +119,13 @@ def searches(runs: Sequence[Run]) -> Figure | None:
     complete = [run for run in runs if run.complete and run.train]
     if not complete or not complete[0].task.lower_is_better:
         return None
-    figure, axes = _figure()
+    figure, axes = blank()
     depths = sorted({run.config["depth"] for run in complete})
     cells = list(dict.fromkeys(run.config["cell"] for run in complete))
     width = 0.8 / len(cells)
     edge = 1.8 * min(run.unit.of(min(run.train)) for run in complete)
     for i, cell in enumerate(cells):
-        style = _style(i)
+        style = style_of(i)
         for j, depth in enumerate(depths):
             values = sorted(
                 run.unit.of(min(run.train))
@@ -155,7 +155,8 @@ def searches(runs: Sequence[Run]) -> Figure | None:
     return figure
 
 
-def _figure() -> tuple[Figure, Axes]:
+def blank() -> tuple[Figure, Axes]:
+    """An empty plot in the style of all."""
     figure = Figure(figsize=(6.5, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -163,7 +164,8 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _style(i: int) -> dict:
+def style_of(i: int) -> dict:
+    """Colour and marker of the i-th line."""
     return {
         "color": _COLOURS[i % len(_COLOURS)],
         "marker": _MARKERS[i % len(_MARKERS)],
@@ -189,7 +191,7 @@ def _styled(groups: Sequence[Group]) -> list[tuple[Group, str, dict]]:
     decides colour and marker and the second the line style, if that distinguishes all groups.
     """
     names = differing(groups)
-    styles = [_style(i) for i in range(len(groups))]
+    styles = [style_of(i) for i in range(len(groups))]
     if len(names) > 1:
         first, second = (
             list(dict.fromkeys(str(group.config[name]) for group in groups)) for name in names[:2]
@@ -200,7 +202,7 @@ def _styled(groups: Sequence[Group]) -> list[tuple[Group, str, dict]]:
         ]
         told_apart = len(set(places)) == len(groups)
         if told_apart and len(first) <= len(_COLOURS) and len(second) <= len(_LINES):
-            styles = [_style(i) | {"linestyle": _LINES[j]} for i, j in places]
+            styles = [style_of(i) | {"linestyle": _LINES[j]} for i, j in places]
     elif names and type(configs.FIELDS[names[0]].default) in (int, float) and len(groups) > 2:
         values = sorted({group.config[names[0]] for group in groups})
         for group, style in zip(groups, styles, strict=True):

@@ -17,7 +17,8 @@ from rnnx.tasks.task import Task, Unit
 
 FORMAT = 1  # of a data file
 # Fields that do not distinguish experiments: seeds, places, and how a run was computed.
-_SAME_RUN = ("seed", "data_dir", "checkpoint_every", "snapshot_every")
+_PLACES = ("data_dir", "checkpoint_every", "snapshot_every")
+_SAME_RUN = ("seed", *_PLACES)
 _NOT_TRIED = (*_SAME_RUN, "eval_tokens", "dtype", "remat", "embed_size")
 
 
@@ -61,7 +62,8 @@ class Run:
 
 
 def read(paths: Sequence[Path]) -> list[Run]:
-    """All runs in folders, at any depth, and in data files, by name.
+    """All runs in folders, at any depth, and in data files, by name; each once, though it may be in
+    several.
 
     Raises:
       UserError: when a path is neither, or there is no run at all.
@@ -77,7 +79,17 @@ def read(paths: Sequence[Path]) -> list[Run]:
         runs += [_read(folder) for folder in folders if (folder / "run.json").exists()]
     if not runs:
         raise UserError(f"no runs in {', '.join(map(str, paths))}")
-    return runs
+    return _each_once(runs)
+
+
+def _each_once(runs: Iterable[Run]) -> list[Run]:
+    """The first complete run of each config and seed, or the first."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        key = json.dumps({k: v for k, v in run.config.items() if k not in _PLACES}, sort_keys=True)
+        if key not in found or (run.complete and not found[key].complete):
+            found[key] = run
+    return list(found.values())
 
 
 def _read(folder: Path) -> Run:
