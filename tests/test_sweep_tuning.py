@@ -75,19 +75,21 @@ def test_each_point_takes_the_best_of_its_own_trials() -> None:
         return trial, fields
 
     grid = plan([{"cell": c, "seed": s} for s in (1, 2) for c in ("rnn", "gru")])
+    tuning = Tuning(space.search("learning_rate=0..1"), 3, 1)
     trials = [
+        ended(0.5, cell="rnn", learning_rate=0.4, depth=1),  # another point, with more fields
         ended(2.0, cell="rnn", learning_rate=0.1), ended(1.0, cell="gru", learning_rate=0.1),
         ended(1.5, cell="rnn", learning_rate=0.2), ended(1.2, cell="gru", learning_rate=0.2),
         ended(None, cell="rnn", learning_rate=0.3),
     ]  # fmt: skip
-    found = tuned(grid, trials).points
+    found = tuned(grid, tuning, trials).points
     assert found == [
         {"cell": c, "learning_rate": rate, "seed": s}
         for s in (1, 2)
         for c, rate in (("rnn", 0.2), ("gru", 0.1))
     ]
     with pytest.raises(UserError, match="every tuning trial of cell=rnn failed"):
-        tuned(grid, trials[-1:])
+        tuned(grid, tuning, trials[-1:])
 
 
 def test_runs_done_elsewhere_are_known_by_all_that_decides_their_numbers(tmp_path: Path) -> None:

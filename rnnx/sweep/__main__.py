@@ -129,7 +129,8 @@ def main() -> None:
     plan = plan_of(FLAGS)
     if FLAGS.tune:
         epochs = FLAGS.tune_epochs or plan.config.epochs
-        trials = trials_of(plan, Tuning(space.search(FLAGS.tune), FLAGS.trials, epochs))
+        tuning = Tuning(space.search(FLAGS.tune), FLAGS.trials, epochs)
+        trials = trials_of(plan, tuning)
     known = read_runs([Path(path).expanduser() for path in FLAGS.known]) if FLAGS.known else []
     config = plan.config
     # Missing data should be reported once, not by every trial.
@@ -148,7 +149,7 @@ def main() -> None:
     with in_reach(folder):
         if FLAGS.tune:
             ledger = run(folder / "tune", trials)
-            plan = tuned(plan, [(t, ledger.point(t)) for t in ledger.ended()])
+            plan = tuned(plan, tuning, [(t, ledger.point(t)) for t in ledger.ended()])
         run(folder, plan)
 
 

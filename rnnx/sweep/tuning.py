@@ -7,7 +7,7 @@ grid gets the same proposals, spread evenly over the space, and none learns from
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -36,7 +36,10 @@ def trials_of(plan: Plan, tuning: Tuning) -> Plan:
     Raises:
       UserError: when a tuned field is in the grid.
     """
-    points = _without_seed(plan.points)
+    points: list[Overrides] = []
+    for point in plan.points:
+        if (point := _without(("seed",), point)) not in points:
+            points.append(point)
     if both := sorted(set(tuning.space).intersection(*[set().union(*points)])):
         raise UserError(f"{both[0]} is in the grid: it can't be tuned too")
     fixed = shortened(plan.config, tuning.epochs) | {"score_test": False}
@@ -56,7 +59,7 @@ def shortened(config: ConfigDict, epochs: int) -> Overrides:
     return {"epochs": epochs, "flat_epochs": flat, "lr_decay": float(f"{decay:.6g}")}
 
 
-def tuned(plan: Plan, ended: Iterable[tuple[FrozenTrial, Overrides]]) -> Plan:
+def tuned(plan: Plan, tuning: Tuning, ended: Iterable[tuple[FrozenTrial, Overrides]]) -> Plan:
     """The plan with each of its points at the best of its trials.
 
     Args:
@@ -68,8 +71,8 @@ def tuned(plan: Plan, ended: Iterable[tuple[FrozenTrial, Overrides]]) -> Plan:
     scored = [(t.value, found) for t, found in ended if t.state == TrialState.COMPLETE]
     points = []
     for point in plan.points:
-        of = {name: value for name, value in point.items() if name != "seed"}
-        own = [(value, found) for value, found in scored if of.items() <= found.items()]
+        of = _without(("seed",), point)
+        own = [(value, found) for value, found in scored if _without(tuning.space, found) == of]
         if not own:
             raise UserError(
                 f"every tuning trial of {space.label(of)} failed: see the logs beside them, or "
@@ -97,11 +100,5 @@ def known_points(plan: Plan, runs: Iterable[Run]) -> list[tuple[Overrides, float
     ]
 
 
-def _without_seed(points: Sequence[Overrides]) -> list[Overrides]:
-    """The points that differ in more than their seed."""
-    found: list[Overrides] = []
-    for point in points:
-        point = {name: value for name, value in point.items() if name != "seed"}
-        if point not in found:
-            found.append(point)
-    return found
+def _without(names: Container[str], point: Overrides) -> Overrides:
+    return {name: value for name, value in point.items() if name not in names}
