@@ -7,7 +7,8 @@ Cost      500 epochs of 1,327 updates; 10 minutes an epoch on 2 CPU cores (AVX-5
           tokens/s measured over 40 updates
 Command   python -m rnnx.train --config=ptb_word --workdir=runs/ptb_word
 Variants  `untied`: separate softmax weights, 71.3 / 68.3 with 31.8M (published);
-          `small`: 3M parameters, 8 epochs, for CPUs
+          `small`: 3M parameters, 8 epochs, for CPUs;
+          `trained`: 3M parameters, 24 epochs, for comparisons of tuned networks
 Depth     --config.depth=5 --config.hidden_size=1000, or any depth at the same size with
           --config.param_budget=23500000
 Sweep     the paper's depth table; with `small`, seven depths at one size:
@@ -46,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
         max_grad_norm=10.0,
         weight_decay=1e-7,
     )
-    return variants(arg, config, {"untied": untied, "small": small})
+    return variants(arg, config, {"untied": untied, "small": small, "trained": trained})
 
 
 def sweep(config: ConfigDict, add: Callable) -> None:
@@ -72,6 +73,12 @@ def small(config: ConfigDict) -> None:
         lr_decay=2.0,
         flat_epochs=5,
     )
+
+
+def trained(config: ConfigDict) -> None:
+    """3M parameters, 24 epochs: half at one learning rate, which then falls to a thirtieth."""
+    small(config)
+    config.update(epochs=24, flat_epochs=12, lr_decay=30 ** (1 / 12))
 
 
 def untied(config: ConfigDict) -> None:
