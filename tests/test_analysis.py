@@ -10,7 +10,7 @@ from conftest import full, words
 
 from rnnx import cells, model
 from rnnx import config as configs
-from rnnx.analysis import gates, jacobian, lesions, memory, numbers, trace
+from rnnx.analysis import gates, interaction, jacobian, lesions, memory, numbers, trace
 from rnnx.dropout import Masks
 from rnnx.tasks import network
 
@@ -316,3 +316,50 @@ def test_a_changed_token_is_forgotten_by_a_network_without_memory() -> None:
     np.testing.assert_allclose(found[1:], 0, atol=1e-7)
     remembers = memory.changed_token(graphdef, params, text(200), **options)
     assert (remembers[:4] > 1e-5).all()
+
+
+def test_parts_of_a_variance_are_those_of_its_terms() -> None:
+    """y = a x + b s + c x s with x, s = +-1 of equal weight: parts a^2, b^2, c^2."""
+    x, s = np.array([-1.0, 1.0])[:, None, None], np.array([1.0, -1.0, -1.0, 1.0])[None, :, None]
+    found = interaction.parts(3 * x + 2 * s + 1 * x * s + 7, np.array([0.5, 0.5]))
+    np.testing.assert_allclose(found, np.array([9, 4, 1]) / 14)
+    assert found.dependent == pytest.approx(0.1)
+    weighted = interaction.parts(np.repeat(5 * x, 4, axis=1) + s, np.array([0.9, 0.1]))
+    np.testing.assert_allclose(weighted, np.array([25 * 0.36, 1, 0]) / 10, atol=1e-12)
+    still = interaction.parts(np.ones((2, 4, 3)), np.array([0.5, 0.5]))
+    assert still == (0, 0, 0) and still.dependent == 0
+
+
+def test_a_sum_has_no_interaction_and_a_product_has() -> None:
+    """An RNN so small that tanh is straight; with alpha it is a product."""
+    shares = {}
+    for kind, mi in (
+        ("additive", (1.0, 1.0, 1.0)),
+        ("mi", (0.0, 1.0, 1.0)),
+        ("mi", (9.0, 1.0, 1.0)),
+    ):
+        _, graphdef, params = built(cell="rnn", integration=kind, mi_init=mi, init_scale=1.0)
+        params = {
+            name: 1e-3 * p if ".U" in name or ".W" in name else p for name, p in params.items()
+        }
+        shares[kind, mi[0]] = interaction.of_tokens(graphdef, params, text(300)).dependent
+    assert shares["additive", 1.0] < 1e-4 and shares["mi", 0.0] < 1e-4
+    assert shares["mi", 9.0] > 10 * shares["mi", 0.0]
+
+
+@pytest.mark.parametrize("fields", [{"cell": "lstm"}, {"cell": "rhn", "depth": 2}], ids=str)
+def test_outputs_for_pairs_are_those_of_a_step(fields: dict) -> None:
+    _, graphdef, params = built(**fields)
+    net = model.merge(graphdef, params)
+    layer = net.stack.layers[0]
+    state = tuple(
+        jnp.asarray(np.random.default_rng(i).standard_normal((3, 8)), jnp.float32)
+        for i in range(layer.cell.num_states)
+    )
+    kinds = np.arange(V, dtype=np.int32)
+    found = interaction._outputs(graphdef, params, kinds, state)
+    for token, states in ((2, 0), (7, 2)):
+        wx = cells.project(layer.params, net.read(jnp.array([[token]]))[0])
+        one = tuple(s[states : states + 1] for s in state)
+        expected = cells.step(layer.cell, layer.params, one, wx)[0][0]
+        np.testing.assert_allclose(found[token, states], expected, atol=1e-6)

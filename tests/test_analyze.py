@@ -14,7 +14,7 @@ from rnnx.analysis import numbers, pictures
 from rnnx.analysis.page import page, png
 from rnnx.errors import Outage, UserError
 
-ALWAYS = {"discs", "discs_training", "lesions", "gradients", "activations", "memory"}
+ALWAYS = {"discs", "discs_training", "lesions", "gradients", "activations", "memory", "interaction"}
 KINDS = {
     "rnn": ({"cell": "rnn", "depth": 1, "integration": "additive"}, {"initial_radii"}),
     "mi-lstm": (

@@ -11,7 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx import checkpoint, model
-from rnnx.analysis import gates, jacobian, lesions, memory, trace
+from rnnx.analysis import gates, interaction, jacobian, lesions, memory, trace
 from rnnx.cells import Cell
 from rnnx.display import Display
 from rnnx.tasks import network
@@ -78,6 +78,7 @@ def of_run(subject: Subject, beside: Subject | None, display: Display) -> dict[s
         display.print(f"gradients and memory of {one.name}")
         found.setdefault("gradients", []).append({"run": one.name, "stages": _gradients(one)})
         found.setdefault("activations", []).append({"run": one.name, **_activations(one)})
+        found.setdefault("interaction", []).append({"run": one.name, "stages": _interaction(one)})
         found.setdefault("memory", []).append({"run": one.name, "kl": _changed(one)})
     if subject.cell.integration == "mi":
         found["mi"] = _vectors(subject)
@@ -244,6 +245,14 @@ def _gradients(subject: Subject) -> list[dict]:
             subject.graphdef, params, subject.tokens, windows=WINDOWS, num_steps=steps
         )
         stages.append({"stage": stage, "mean": _round(found.mean), "spread": _round(found.spread)})
+    return stages
+
+
+def _interaction(subject: Subject) -> list[dict]:
+    stages = []
+    for stage, params in subject.over_training():
+        found = interaction.of_tokens(subject.graphdef, params, subject.tokens[:STATISTICS])
+        stages.append({"stage": stage, **found._asdict(), "dependent": found.dependent})
     return stages
 
 

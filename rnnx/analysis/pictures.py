@@ -1,27 +1,17 @@
 """The pictures of an analysis, drawn from its numbers, with captions that explain them."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from rnnx.analysis import pictures_of_mi
+from rnnx.analysis.canvas import BLUE, GREEN, GREY, RED, Picture, canvas
 from rnnx.analysis.memory import ROUNDING
-
-_BLUE, _RED, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-
-
-class Picture(NamedTuple):
-    """A figure, the name of its file, its title, and a sentence on how to read it."""
-
-    name: str
-    title: str
-    reading: str
-    figure: Figure
 
 
 def of(numbers: dict[str, Any]) -> Iterator[Picture | str]:
@@ -47,25 +37,17 @@ def of(numbers: dict[str, Any]) -> Iterator[Picture | str]:
     yield _gradients(numbers["gradients"])
     yield _activations(numbers["activations"])
     yield _memory(numbers["memory"])
+    yield pictures_of_mi.shares(numbers["interaction"])
     if "mi" in numbers:
-        yield _vectors(numbers["mi"])
+        yield pictures_of_mi.vectors(numbers["mi"])
     else:
         yield "alpha, beta1, beta2: only general Multiplicative Integration has them."
-
-
-def _figure(rows: int = 1, columns: int = 1, height: float = 3.6, **options) -> tuple:
-    figure = Figure(figsize=(7.0, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for ax in axes.flat:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.25, linewidth=0.6)
-    return figure, axes
 
 
 def _discs(entries: list[dict]) -> Picture:
     drawn = [e for e in entries if "centres" in e]
     layers = max(e["layer"] for e in drawn)
-    figure, axes = _figure(layers, len(drawn) // layers, height=3.9)
+    figure, axes = canvas(layers, len(drawn) // layers, height=3.9)
     # Stage by stage in the file, and a column each here.
     for ax, entry in zip(axes.T.flat, drawn, strict=True):
         centres, radii = np.asarray(entry["centres"]), np.asarray(entry["radii"])
@@ -73,13 +55,13 @@ def _discs(entries: list[dict]) -> Picture:
         ax.add_collection(
             EllipseCollection(
                 2 * radii, 2 * radii, 0, units="xy", offsets=np.c_[centres, 0 * centres],
-                transOffset=ax.transData, facecolors="none", edgecolors=_BLUE,
+                transOffset=ax.transData, facecolors="none", edgecolors=BLUE,
                 alpha=max(0.05, min(0.6, 12 / len(centres))), linewidths=0.7,
             )
         )  # fmt: skip
         ax.add_patch(matplotlib.patches.Circle((0, 0), 1, fill=False, color="black", lw=1.2))
         real, imaginary = entry["eigenvalues"]
-        ax.plot(real, imaginary, ".", color=_RED, markersize=3)
+        ax.plot(real, imaginary, ".", color=RED, markersize=3)
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         ax.set_title((f"layer {entry['layer']}, " if layers > 1 else "") + entry["stage"])
     for ax in axes[-1]:
@@ -99,15 +81,15 @@ def _discs(entries: list[dict]) -> Picture:
 
 def _discs_over_training(entries: list[dict]) -> Picture:
     layers = max(e["layer"] for e in entries)
-    figure, axes = _figure(layers, 2, height=3.6 if layers == 1 else 2.8)
+    figure, axes = canvas(layers, 2, height=3.6 if layers == 1 else 2.8)
     for (left, right), layer in zip(axes, range(1, layers + 1), strict=True):
         stages = [e for e in entries if e["layer"] == layer]
         names, x = [s["stage"] for s in stages], np.arange(len(stages))
-        for field, colour, beside in (("centre", _BLUE, -0.04), ("radius", _RED, 0.04)):
+        for field, colour, beside in (("centre", BLUE, -0.04), ("radius", RED, 0.04)):
             _errors(left, x + beside, stages, field, colour)
         largest = np.asarray([s["spectral_radius"] for s in stages])
-        right.plot(x, largest, ".", color=_GREY, ms=4)
-        right.plot(x, largest.mean(axis=1), color=_GREEN, marker="s", ms=4)
+        right.plot(x, largest, ".", color=GREY, ms=4)
+        right.plot(x, largest.mean(axis=1), color=GREEN, marker="s", ms=4)
         right.axhline(1, color="black", lw=1, ls=":")
         left.set_ylabel("mean and s.d. over units and steps" if layers == 1 else f"layer {layer}")
         right.set_ylabel("largest |eigenvalue|")
@@ -132,11 +114,11 @@ def _errors(ax: Axes, x: Any, entries: list[dict], field: str, colour: str) -> N
 
 
 def _initial_radii(entries: list[dict]) -> Picture:
-    figure, axes = _figure()
+    figure, axes = canvas()
     ax, x = axes[0, 0], np.arange(len(entries))
     measured = np.asarray([e["measured"] for e in entries]).T
-    ax.errorbar(x, *measured, fmt="o", color=_BLUE, ms=5, capsize=3, label="measured")
-    for name, colour, style in (("uniform", _RED, "-"), ("gaussian", _GREEN, "--")):
+    ax.errorbar(x, *measured, fmt="o", color=BLUE, ms=5, capsize=3, label="measured")
+    for name, colour, style in (("uniform", RED, "-"), ("gaussian", GREEN, "--")):
         mean, deviation = entries[0][name]
         label = "expected, U(-s, s)" if name == "uniform" else "expected, Gaussian of its variance"
         ax.axhline(mean, color=colour, ls=style, label=label)
@@ -155,13 +137,13 @@ def _initial_radii(entries: list[dict]) -> Picture:
 
 
 def _fresh_networks(by_depth: list[dict], by_bias: list[dict]) -> Picture:
-    figure, axes = _figure(1, 2, sharey=True)
+    figure, axes = canvas(1, 2, sharey=True)
     for ax, entries, key in ((axes[0, 0], by_depth, "depth"), (axes[0, 1], by_bias, "bias")):
         x = [e[key] for e in entries]
-        for field, colour in (("centre", _BLUE), ("radius", _RED)):
+        for field, colour in (("centre", BLUE), ("radius", RED)):
             _errors(ax, x, entries, field, colour)
         largest = [e["spectral_radius"] for e in entries]
-        ax.plot(x, largest, color=_GREEN, marker="s", ms=4, label="largest |eigenvalue|")
+        ax.plot(x, largest, color=GREEN, marker="s", ms=4, label="largest |eigenvalue|")
     axes[0, 0].set_xlabel("transition depth L")
     axes[0, 1].set_xlabel("transform bias")
     axes[0, 0].set_ylabel("mean and s.d. over units")
@@ -188,7 +170,7 @@ def _gates_over_text(gates: dict) -> Picture:
     wide = any(len(word) > 1 for word in text)
     shown = min(len(text), 32 if wide else 64)
     height = 0.9 + 0.24 * len(places) + (0.6 if wide else 0)
-    figure, axes = _figure(2, 1, height=height)
+    figure, axes = canvas(2, 1, height=height)
     for ax, field, name in ((axes[0, 0], "mean", "mean"), (axes[1, 0], "spread", "s.d.")):
         values = np.asarray([p[field][:shown] for p in places])
         drawn = ax.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
@@ -213,10 +195,10 @@ def _gates_of_tokens(gates: dict) -> Picture:
     layers = max(p["layer"] for p in places)
     shown = places[:6]
     rows = -(-len(shown) // 2)
-    figure, axes = _figure(rows, min(2, len(shown)), height=3.4)
+    figure, axes = canvas(rows, min(2, len(shown)), height=3.4)
     for ax, place in zip(axes.flat, shown, strict=False):
         values = place["of_tokens"]
-        colours = [_BLUE if v >= place["overall"] else _RED for v in values]
+        colours = [BLUE if v >= place["overall"] else RED for v in values]
         ax.barh(range(len(values)), values, color=colours)
         ax.axvline(place["overall"], color="black", lw=1, ls=":")
         ax.set_yticks(range(len(values)), place["tokens"], fontsize=6)
@@ -236,11 +218,11 @@ def _gates_of_tokens(gates: dict) -> Picture:
 
 
 def _memory_lengths(gates: dict) -> Picture:
-    figure, axes = _figure()
+    figure, axes = canvas()
     for i, lengths in enumerate(gates["memory_lengths"]):
         style = ("-", "--", ":", "-.")[i % 4]
         x = np.arange(1, len(lengths) + 1)
-        axes[0, 0].plot(x, lengths, style, color=_BLUE, label=f"layer {i + 1}")
+        axes[0, 0].plot(x, lengths, style, color=BLUE, label=f"layer {i + 1}")
     axes[0, 0].set_yscale("log")
     axes[0, 0].set_xlabel("unit, by memory")
     axes[0, 0].set_ylabel("steps to 1 / e")
@@ -257,9 +239,9 @@ def _memory_lengths(gates: dict) -> Picture:
 
 
 def _lesions(entries: list[dict]) -> Picture:
-    figure, axes = _figure(height=max(2.6, 0.8 + 0.2 * len(entries)))
+    figure, axes = canvas(height=max(2.6, 0.8 + 0.2 * len(entries)))
     ax, y = axes[0, 0], np.arange(len(entries))
-    colours = [_GREY if "units" in e["name"] else _BLUE for e in entries]
+    colours = [GREY if "units" in e["name"] else BLUE for e in entries]
     widths = [e["half_width"] for e in entries]
     ax.barh(y, [e["rise"] for e in entries], xerr=widths, color=colours, capsize=2)
     ax.set_yticks(y, [e["name"] for e in entries], fontsize=8)
@@ -276,7 +258,7 @@ def _lesions(entries: list[dict]) -> Picture:
 
 def _gradients(runs: list[dict]) -> Picture:
     layers = len(runs[0]["stages"][0]["mean"])
-    figure, axes = _figure(layers, len(runs), height=3.2, sharey=True)
+    figure, axes = canvas(layers, len(runs), height=3.2, sharey=True)
     for column, run in enumerate(runs):
         stages = run["stages"]
         for row in range(layers):
@@ -309,14 +291,14 @@ def _gradients(runs: list[dict]) -> Picture:
 
 
 def _activations(runs: list[dict]) -> Picture:
-    figure, axes = _figure(1, len(runs), height=3.0, sharey=True)
+    figure, axes = canvas(1, len(runs), height=3.0, sharey=True)
     for ax, run in zip(axes[0], runs, strict=True):
         edges = np.asarray(run["edges"])
         for i, density in enumerate(run["density"]):
             share = f"{run['saturated'][i]:.0%} saturated"
             label = f"layer {i + 1}: {share}" if len(run["density"]) > 1 else share
             style = ("-", "--", ":", "-.")[i % 4]
-            ax.stairs(density, edges, color=_BLUE, linestyle=style, label=label)
+            ax.stairs(density, edges, color=BLUE, linestyle=style, label=label)
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
@@ -334,9 +316,9 @@ def _activations(runs: list[dict]) -> Picture:
 
 
 def _memory(runs: list[dict]) -> Picture:
-    figure, axes = _figure(height=3.2)
+    figure, axes = canvas(height=3.2)
     for i, run in enumerate(runs):
-        style = {"color": (_BLUE, _RED)[i % 2], "linestyle": ("-", "--")[i % 2]}
+        style = {"color": (BLUE, RED)[i % 2], "linestyle": ("-", "--")[i % 2]}
         values = np.asarray(run["kl"])
         values = np.where(values < ROUNDING, np.nan, values)
         axes[0, 0].plot(np.arange(len(values)), values, label=run["run"], **style)
@@ -350,31 +332,5 @@ def _memory(runs: list[dict]) -> Picture:
         "One token of the text is exchanged for another: how much that still changes the "
         "prediction so many steps later (mean KL divergence). Computed in float64; a line ends "
         f"where it falls below {ROUNDING:g} nats, as smaller values are rounding.",
-        figure,
-    )
-
-
-def _vectors(entries: list[dict]) -> Picture:
-    gates = list(dict.fromkeys((e["layer"], e["gate"]) for e in entries))
-    names = ("alpha", "beta1", "beta2")
-    figure, axes = _figure(len(gates), 3, height=1.7, sharey="row")
-    for row, gate in enumerate(gates):
-        for column, name in enumerate(names):
-            ax: Axes = axes[row, column]
-            (entry,) = (e for e in entries if (e["layer"], e["gate"], e["vector"]) == (*gate, name))
-            ax.hist(entry["values"], bins=40, color=_BLUE)
-            ax.axvline(entry["initial"], color=_RED, lw=1.2, ls="--")
-            if row == 0:
-                ax.set_title(name, fontsize=9)
-            if row == len(gates) - 1:
-                ax.set_xlabel("value")
-        layer = f"layer {gate[0]}, " if max(g[0] for g in gates) > 1 else ""
-        axes[row, 0].set_ylabel(f"{layer}{gate[1]}: units", fontsize=8)
-    return Picture(
-        "mi_vectors",
-        "Multiplicative Integration's vectors",
-        "Values after training, a row for each gate; dashed: the initial value. alpha weighs the "
-        "product W x * U h, beta1 U h and beta2 W x: alpha near 0 would mean that the product is "
-        "not used.",
         figure,
     )
