@@ -22,6 +22,11 @@ def root() -> Path:
     return Path(os.environ.get("RNNX_CACHE") or f"{base}/rnnx").expanduser().absolute()
 
 
+def raw(data_dir: str = "") -> Path:
+    """Where raw files of corpora lie: data_dir, else `$RNNX_DATA`, else `raw` in the cache."""
+    return Path(data_dir or os.environ.get("RNNX_DATA") or root() / "raw").expanduser()
+
+
 def keep_compiled() -> None:
     """Makes JAX keep compiled programs in the cache and look for them there.
 

@@ -33,12 +33,13 @@ class Field:
 _SERIES = ("forecast",)
 _SEQUENCES = ("classify", "regress")
 _TABLES = (*_SERIES, *_SEQUENCES)
+_SPEECH = ("speech",)
 
 # fmt: off
 FIELDS: dict[str, Field] = {
     # data
-    "task": Field("", "what is learned: language, rolls, forecast, classify, regress, or a task of "
-                  "your own (RNNX_TASKS); empty: that of the corpus"),
+    "task": Field("", "what is learned: language, rolls, forecast, classify, regress, "
+                  "speech, or a task of your own (RNNX_TASKS); empty: that of the corpus"),
     "corpus": Field("ptb_word", "ptb_word, ptb_char, text8, enwik8, python (the standard library's "
                     "own sources), jsb (piano rolls), or a path to a UTF-8 file"),
     "data_dir": Field("", "where raw corpus files are or go; empty: $RNNX_DATA, or the cache"),
@@ -76,10 +77,18 @@ FIELDS: dict[str, Field] = {
     "cap": Field(125, "C-MAPSS: remaining life is at most this", low=1, tasks=("regress",)),
     "fraction": Field(1.0, "share of the training part that is used", low=0.0,
                       tasks=("language", *_TABLES)),
+    # data of sound
+    "labels": Field("char", "what is emitted: letters and spaces, or phones by the corpus' "
+                    "dictionary", ("char", "phone"), tasks=_SPEECH),
+    "frame_stack": Field(1, "frames of sound that the network takes in one step", low=1,
+                         tasks=_SPEECH),
+    "scale_by": Field("train", "mean and deviation of features: of the training part, each "
+                      "speaker's, or each utterance's", ("train", "speaker", "utterance"),
+                      tasks=_SPEECH),
     # network
     "pool": Field("last", "what of the outputs is read: the last, or the mean of all",
                   ("last", "mean"), tasks=_SEQUENCES),
-    "bidirectional": Field(False, "every layer also reads backward", tasks=_SEQUENCES),
+    "bidirectional": Field(False, "every layer also reads backward", tasks=(*_SEQUENCES, *_SPEECH)),
     "cell": Field("rhn", "recurrent cell", tuple(CELLS)),
     "integration": Field("additive", "how input and state meet", INTEGRATIONS),
     "mi_gates": Field("", "gates that have MI, like h of rhn; the others are additive; empty: all"),

@@ -1,7 +1,6 @@
 """Raw files: found, checked against their sums, downloaded where they are missing."""
 
 import hashlib
-import os
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -56,8 +55,7 @@ class RawFiles:
           say: called with a line of text before and during a download.
           folder: below that place, where files may lie too.
         """
-        place = data_dir or os.environ.get("RNNX_DATA") or cache.root() / "raw"
-        self._folder, self._files, self._say = Path(place).expanduser(), files, say
+        self._folder, self._files, self._say = cache.raw(data_dir), files, say
         self._found: dict[Raw, Path] = {}
         for raw in files:
             for form in filter(None, (raw, raw.member)):  # packed or not

@@ -1,6 +1,5 @@
 """The published sets of numbers that configs name: found, or downloaded where that is allowed."""
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +46,7 @@ def find(
         raw = RawFiles(tuple(files.values()), data_dir, say or (lambda line: None), folder)
         paths = raw.fetch()
         return {part: paths[file.name] for part, file in files.items()}
-    place = Path(data_dir or os.environ.get("RNNX_DATA") or cache.root() / "raw").expanduser()
+    place = cache.raw(data_dir)
     if name == "cmapss":
         return _there(name, place, "cmapss", [_CMAPSS], _NASA)
     if found := re.fullmatch(r"ucr/(\w[\w-]*)", name):

@@ -36,6 +36,7 @@ TASKS: dict[str, Row] = {
     "forecast": Row("rnnx.tasks.forecast:Forecast"),
     "classify": Row("rnnx.tasks.classify:Classify"),
     "regress": Row("rnnx.tasks.regress:Regress"),
+    "speech": Row("rnnx.tasks.speech:Speech", corpora=("an4",)),
 }
 
 

@@ -1,0 +1,153 @@
+"""What is said: a network reads frames of sound and emits letters or phones, trained by CTC."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from ml_collections import ConfigDict
+
+from rnnx import heads
+from rnnx.data import speech
+from rnnx.data.batches import Batches
+from rnnx.data.sequences import SequenceBatches, Sequences
+from rnnx.dropout import Masks
+from rnnx.model import VectorModel
+from rnnx.tasks import decoding
+from rnnx.tasks.forecast import PARTS
+from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.task import Dataset, Sums, Task, Unit
+
+
+class Speech(Task):
+    """p(symbol or blank at t) = softmax(y_t S + b), y the stack's outputs; costs by `heads.ctc`.
+
+    Scores: cer, errors of the most probable path's symbols (insertions, deletions, substitutions)
+    a symbol said; nll, nats a symbol. With labels=phone the first is a phone error rate.
+    """
+
+    primary = "cer"
+    counted = "symbols"
+
+    def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
+        utterances = speech.read(config, say)
+        spelled = speech.labels_of(utterances, config.labels)
+        train = utterances.part == 0
+        symbols = sorted({s for own, is_train in zip(spelled, train, strict=True) if is_train
+                          for s in own})  # fmt: skip
+        frames = [
+            speech.joined(speech.with_deltas(f), config.frame_stack) for f in utterances.frames
+        ]
+        frames, scaling = speech.scaled(frames, utterances.speakers, config.scale_by, train)
+        steps = np.array([len(f) for f in frames])
+        counts = np.array([len(own) for own in spelled])
+        spec = {
+            "symbols": symbols,
+            "labels": config.labels,
+            "scaling": scaling,
+            "frame_stack": config.frame_stack,
+            "steps_a_symbol": float(steps[train].sum() / max(counts[train].sum(), 1)),
+        }
+        splits, notes = {}, []
+        for name, part in PARTS.items():
+            chosen = np.flatnonzero(utterances.part == part)
+            splits[name] = self.sequences(spec, [frames[i] for i in chosen],
+                                          [spelled[i] for i in chosen])  # fmt: skip
+        lost = [utterances.ids[i] for i in np.flatnonzero(steps < _least_steps(spelled))]
+        if lost:
+            notes = [f"warning: {len(lost)} utterances are too short for what is said in them and "
+                     f"are not learned from, such as {lost[0]}"]  # fmt: skip
+        about = (
+            f"{steps.sum() * config.frame_stack / utterances.rate / 3600:.2f} hours, "
+            f"{len(set(utterances.speakers))} speakers, {len(symbols)} symbols; sizes in "
+            "utterances",
+            *notes,
+        )
+        sizes = tuple(len(split) for split in splits.values())
+        return Dataset(config.corpus, splits, spec, utterances.sums, sizes, about)
+
+    def sequences(
+        self, spec: dict, frames: list[np.ndarray], spelled: list[tuple[str, ...]]
+    ) -> Sequences:
+        """Utterances with their labels; a symbol that training does not have is -1, which no
+        network emits."""
+        number = {symbol: i for i, symbol in enumerate(spec["symbols"], start=speech.BLANK + 1)}
+        lengths = np.array([len(own) for own in spelled], np.int32)
+        labels = np.zeros((len(spelled), max(lengths.max(), 1)), np.int32)
+        for row, own in zip(labels, spelled, strict=True):
+            row[: len(own)] = [number.get(symbol, -1) for symbol in own]
+        index = np.arange(len(spelled), dtype=np.int32)
+        whole = {"labels": labels, "label_lengths": lengths, "index": index}
+        return Sequences({"inputs": frames}, whole)
+
+    def model(self, config: ConfigDict, spec: dict, rngs: nnx.Rngs) -> VectorModel:
+        return VectorModel(
+            cell_of(config),
+            len(spec["scaling"]["mean"]),
+            config.hidden_size,
+            1 + len(spec["symbols"]),
+            bidirectional=config.bidirectional,
+            rngs=rngs,
+            **stack_options(config),
+        )
+
+    def batches(
+        self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice
+    ) -> Batches:
+        train = protocol == "train"
+        sequences = dataset.splits[split].first(0 if train else config.eval_tokens)
+        return SequenceBatches(
+            sequences, config.batch_size, seed=config.seed, shuffle=train, rows=rows
+        )
+
+    def cost(
+        self, net: VectorModel, batch: dict[str, Array], carries: Any, masks: Masks | None
+    ) -> tuple[Array, Any, Sums]:
+        logits = _logits(net, batch, masks)
+        lengths, labels, count = batch["lengths"], batch["labels"], batch["label_lengths"]
+        known = jnp.all((labels >= 0) | (jnp.arange(labels.shape[1]) >= count[:, None]), axis=1)
+        learned = (batch["weight"] > 0) & known & heads.ctc_feasible(lengths, labels, count)
+        nats = jnp.where(learned, heads.ctc(logits, lengths, jnp.maximum(labels, 0), count), 0.0)
+        wrong = batch["weight"] * decoding.errors(*decoding.greedy(logits, lengths), labels, count)
+        symbols = batch["weight"] * count
+        sums = {
+            "cer": (jnp.sum(wrong).astype(jnp.float32), jnp.sum(symbols)),
+            "nll": (jnp.sum(nats), jnp.sum(jnp.where(learned, symbols, 0.0))),
+        }
+        return nats, carries, sums
+
+    def predict(self, net: VectorModel, batch: dict[str, Array], carries: Any) -> tuple[dict, Any]:
+        """The most probable path (B, T), blank from a row's length on."""
+        best, _ = decoding.greedy(_logits(net, batch, None), batch["lengths"])
+        inside = jnp.arange(len(best))[:, None] < batch["lengths"]
+        return {"path": jnp.where(inside, best, speech.BLANK).T}, carries
+
+    def unit(self, config: ConfigDict) -> Unit:
+        what, label = ("phone", "PER") if config.labels == "phone" else ("character", "CER")
+        return Unit(f"{what} error rate, %", label, 2, of=_percent)
+
+    def uninformed(self, spec: dict) -> float:
+        """A wrong symbol at every step, as a fresh network may emit."""
+        return max(1.0, spec["steps_a_symbol"])
+
+    def baselines(self, config: ConfigDict, dataset: Dataset, split: str) -> dict[str, float]:
+        return {"silence": 1.0}
+
+
+def _percent(share: float) -> float:
+    return 100 * share
+
+
+def _logits(net: VectorModel, batch: dict[str, Array], masks: Masks | None) -> Array:
+    """(T, B, V) of a batch of utterances."""
+    xs = jnp.swapaxes(batch["inputs"], 0, 1)
+    ys, _ = net.outputs(xs, None, masks, lengths=batch["lengths"])
+    return net.project(ys)
+
+
+def _least_steps(spelled: list[tuple[str, ...]]) -> np.ndarray:
+    """How many steps each needs: one a symbol, one more between equal ones."""
+    return np.array([len(s) + sum(a == b for a, b in itertools.pairwise(s)) for s in spelled])

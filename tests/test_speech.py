@@ -1,0 +1,218 @@
+"""Utterances in, symbols out: features, labels, errors by edit distance, AN4's own files."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import QUIET, ROOT, call_module
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnnx import config as configs
+from rnnx import tasks
+from rnnx.data import an4, speech
+from rnnx.data.speech import BLANK, Utterances, joined, labels_of, scaled, with_deltas
+from rnnx.errors import UserError
+from rnnx.tasks import decoding
+
+DATA = Path(os.environ.get("RNNX_DATA", ROOT.parent / "shared" / "data"))
+real = pytest.mark.skipif(not (DATA / "an4").is_dir(), reason="AN4 is not there: set RNNX_DATA")
+
+# ---------------------------------------------------------------------------- decoding
+
+
+def distance(a: list[int], b: list[int]) -> int:
+    """By the definition, the slow way."""
+    table = [[i + j if not i * j else 0 for j in range(len(b) + 1)] for i in range(len(a) + 1)]
+    for i, x in enumerate(a, 1):
+        for j, y in enumerate(b, 1):
+            table[i][j] = min(
+                table[i - 1][j] + 1, table[i][j - 1] + 1, table[i - 1][j - 1] + (x != y)
+            )
+    return table[-1][-1]
+
+
+paths = st.lists(st.integers(0, 3), min_size=7, max_size=7)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(paths, st.lists(st.integers(1, 3), max_size=5), st.integers(0, 7)),
+                min_size=3, max_size=3))  # fmt: skip
+def test_errors_are_the_edit_distance_of_the_collapsed_path(rows: list) -> None:
+    path = np.array([row[0] for row in rows]).T
+    lengths = np.array([row[2] for row in rows])
+    labels = np.zeros((3, 5), np.int32)
+    for to, row in zip(labels, rows, strict=True):
+        to[: len(row[1])] = row[1]
+        to[len(row[1]) :] = 2  # whatever lies behind the end
+    counts = np.array([len(row[1]) for row in rows])
+    best, emitted = decoding.greedy(jnp.asarray(np.eye(4)[path]), jnp.asarray(lengths))
+    found = decoding.errors(best, emitted, jnp.asarray(labels), jnp.asarray(counts))
+    expected = [
+        distance(decoding.collapsed(row[0][: row[2]]) if row[2] else [], row[1]) for row in rows
+    ]
+    assert found.tolist() == expected
+
+
+def test_a_path_is_collapsed_by_repeats_first_and_then_blanks() -> None:
+    assert decoding.collapsed([1, 1, BLANK, 1, 2, 2, BLANK, BLANK, 3]) == [1, 1, 2, 3]
+    assert decoding.collapsed([BLANK] * 3) == []
+
+
+# ---------------------------------------------------------------------------- features
+
+
+def test_deltas_of_a_line_are_its_slope() -> None:
+    """c = 3 t: slope 3, second slope 0, away from the ends."""
+    found = with_deltas(np.stack([3.0 * np.arange(20), np.full(20, 5.0)], axis=1))
+    assert found.shape == (20, 6)
+    np.testing.assert_allclose(found[2:-2, 2], 3.0)
+    np.testing.assert_allclose(found[4:-4, 4], 0.0, atol=1e-12)
+    assert not found[:, 3].any() and not found[:, 5].any()
+
+
+def test_frames_are_joined_and_the_last_is_repeated() -> None:
+    found = joined(np.arange(10.0).reshape(5, 2), 2)
+    assert found.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 8, 9]]
+    assert joined(np.ones((4, 3)), 1).shape == (4, 3)
+
+
+@pytest.mark.parametrize("by", ["train", "speaker", "utterance"])
+def test_features_are_scaled_by_what_they_say(by: str) -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.normal(k, 1 + k, (50, 2)) for k in range(4)]
+    found, spec = scaled(frames, ["a", "a", "b", "b"], by, np.array([True, True, False, False]))
+    groups = {"train": [[0, 1]], "speaker": [[0, 1], [2, 3]], "utterance": [[0], [1], [2], [3]]}
+    for members in groups[by]:
+        whole = np.concatenate([found[i] for i in members])
+        np.testing.assert_allclose(whole.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(whole.std(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(spec["mean"], np.concatenate(frames[:2]).mean(axis=0))
+
+
+def utterances(**changes) -> Utterances:
+    some = Utterances(
+        ["u1", "u2"], ["a", "b"], ["NO YES", "NO"], [np.ones((9, 2)), np.ones((1, 2))],
+        np.array([0, 0]), 100.0, {"NO": ("N", "OW"), "YES": ("Y", "EH", "S")}, {},
+    )  # fmt: skip
+    return some._replace(**changes)
+
+
+def test_labels_are_letters_or_phones() -> None:
+    assert labels_of(utterances(), "char")[1] == ("N", "O")
+    assert labels_of(utterances(), "phone")[0] == ("N", "OW", "Y", "EH", "S")
+    with pytest.raises(UserError, match="no dictionary"):
+        labels_of(utterances(phones={}), "phone")
+    with pytest.raises(UserError, match="'YES' of u1"):
+        labels_of(utterances(phones={"NO": ("N",)}), "phone")
+
+
+# ---------------------------------------------------------------------------- the task
+
+
+def config_of(**fields):
+    config = configs.default("speech")
+    config.update({"corpus": "an4", "cell": "lstm", "hidden_size": 8, "batch_size": 2, **fields})
+    return config
+
+
+def test_what_cannot_be_learned_is_told_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`NO` in one frame has no alignment; a letter that training lacks is an error at best."""
+    found = utterances(part=np.array([0, 0]))
+    three = found._replace(
+        ids=[*found.ids, "u3", "u4"], speakers=list("abcd"), texts=[*found.texts, "NOX", "ON"],
+        frames=[*found.frames, np.ones((9, 2)), np.ones((9, 2))], part=np.array([0, 0, 1, 2]),
+    )  # fmt: skip
+    monkeypatch.setattr(speech, "read", lambda config, say: three)
+    task, config = tasks.get("speech"), config_of()
+    dataset = task.load(config, QUIET.print)
+    assert any("1 utterances are too short" in line and "u2" in line for line in dataset.about)
+    assert dataset.spec["symbols"] == sorted(set("NO YES"))
+    from flax import nnx
+
+    net = task.model(config, dataset.spec, nnx.Rngs(0))
+    (batch,) = task.batches(config, dataset, "train", "full", slice(None))
+    costs, _, sums = task.cost(net, batch, (), None)
+    assert (costs == 0).tolist() == [False, True]
+    assert float(sums["nll"][1]) == 6 and float(sums["cer"][1]) == 8
+    (batch,) = task.batches(config, dataset, "valid", "full", slice(None))
+    costs, _, sums = task.cost(net, batch, (), None)
+    assert not costs.any() and float(sums["cer"][0]) >= 1 and np.isfinite(sums["cer"][0])
+
+
+def write_an4(home: Path) -> Path:
+    """A corpus of that form: 102 training utterances of two speakers, two of a third's."""
+    etc = home / "an4" / "etc"
+    etc.mkdir(parents=True)
+    (etc / "an4.dic").write_text("NO   N OW\nNO(2)   N AH\nYES  Y EH S\n")
+    for part, folder, names in (
+        ("train", "an4_clstk", [("bo", i) for i in range(52)] + [("al", i) for i in range(50)]),
+        ("test", "an4test_clstk", [("cy", 1), ("cy", 2)]),
+    ):
+        files, lines = [], []
+        for speaker, i in names:
+            name = f"an{i:03d}-{speaker}-b"
+            path = home / "an4" / "feat" / folder / speaker / f"{name}.mfc"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = np.full((20, 13), i, ">f4").tobytes()
+            path.write_bytes((20 * 13).to_bytes(4, "big") + values)
+            files.append(f"{folder}/{speaker}/{name}")
+            lines.append(f"<s> {'YES' if i % 2 else 'NO YES'} </s> ({name})")
+        (etc / f"an4_{part}.fileids").write_text("\n".join(files) + "\n")
+        (etc / f"an4_{part}.transcription").write_text("\n".join(lines) + "\n")
+    return home
+
+
+def test_an4_is_read_and_its_first_hundred_validate(tmp_path: Path) -> None:
+    found = Utterances(*an4.read(str(write_an4(tmp_path))))
+    assert np.bincount(found.part).tolist() == [2, 100, 2]
+    assert {found.ids[i] for i in np.flatnonzero(found.part == 0)} == {"an050-bo-b", "an051-bo-b"}
+    assert found.texts[0] == "NO YES" and found.speakers[0] == "bo"
+    assert (found.frames[51] == 51).all() and found.frames[51].shape == (20, 13)
+    assert found.phones == {"NO": ("N", "OW"), "YES": ("Y", "EH", "S")}
+    again = an4.read(str(tmp_path))[-1]
+    assert again == found.sums and len(found.sums["feat"]) == len(hashlib.sha256().hexdigest())
+
+
+@pytest.mark.parametrize(
+    "harm, told",
+    [
+        (lambda etc, feat: (etc / "an4_train.fileids").unlink(), "an4 is not there: put etc"),
+        (lambda etc, feat: (etc / "an4.dic").unlink(), "an4.dic is not there"),
+        (lambda etc, feat: (feat / "an050-bo-b.mfc").unlink(), "an050-bo-b.mfc is not there"),
+        (lambda etc, feat: (feat / "an050-bo-b.mfc").write_bytes(b"\0\0\0\x0d\0"), "is cut off"),
+        (
+            lambda etc, feat: (etc / "an4_test.transcription").write_text("YES (an001-cy-b)\nNO\n"),
+            "'NO' is not of",
+        ),
+        (lambda etc, feat: (etc / "an4_test.fileids").write_text("a\n"), "1 files and 2 texts"),
+    ],
+)
+def test_damaged_sets_are_told_in_one_line(harm, told: str, tmp_path: Path) -> None:
+    home = write_an4(tmp_path) / "an4"
+    harm(home / "etc", home / "feat" / "an4_clstk" / "bo")
+    with pytest.raises(UserError, match=told):
+        an4.read(str(tmp_path))
+
+
+def test_the_command_trains_on_it(tmp_path: Path) -> None:
+    write_an4(tmp_path)
+    done = call_module(
+        "train", "--config=an4", f"--config.data_dir={tmp_path}", f"--workdir={tmp_path / 'run'}",
+        "--config.hidden_size=8", "--config.num_layers=1", "--config.epochs=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "character error rate" in done.stdout and "silence" in done.stdout
+
+
+@real
+def test_an4_has_its_published_numbers_of_words_and_characters() -> None:
+    found = Utterances(*an4.read(str(DATA)))
+    test = [text for text, part in zip(found.texts, found.part, strict=True) if part == 2]
+    assert len(test) == 130
+    assert sum(len(text.split()) for text in test) == 773
+    assert sum(len(text) for text in test) == 2_565
+    assert np.bincount(found.part).tolist() == [848, 100, 130]
