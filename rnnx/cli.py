@@ -8,6 +8,7 @@ line on stderr; 75 likewise, but caused by the machine: disk, network, permissio
 import contextlib
 import errno
 import importlib
+import itertools
 import os
 import re
 import shlex
@@ -110,12 +111,13 @@ class Stop:
             self.number = number
 
 
-def run(main: Callable[[], None], doc: str) -> None:
+def run(main: Callable[..., None], doc: str, files: bool = False) -> None:
     """Parses the flags, calls main, and turns expected errors into one line and an exit code.
 
     Args:
-      main: the entry point; reads `flags.FLAGS`.
+      main: the entry point; reads `flags.FLAGS`, and takes a list of files if there are any.
       doc: the module's docstring, the first part of `--help`.
+      files: whether the command takes names of files beside its flags.
     """
     program = "rnnx." + Path(sys.argv[0].removesuffix("/__main__.py")).stem
     has_config = "config" in flags.FLAGS
@@ -125,12 +127,14 @@ def run(main: Callable[[], None], doc: str) -> None:
         if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
             print(_help(doc, has_config))
             return
-        _parse(has_config)
+        rest = _parse(has_config)
+        if rest and not files:
+            raise UserError(f"unexpected argument {rest[0]!r}: flags are --name=value, see --help")
         # orbax logs every save, and every failure in each of its layers.
         logging.set_verbosity(logging.FATAL)
         warnings.filterwarnings("ignore", module="orbax")
         cache.keep_compiled()
-        main()
+        main(*([rest] if files else []))
         return
     except (UserError, flags.Error) as error:
         told, code = f"error: {error}", getattr(error, "code", UserError.code)
@@ -205,7 +209,8 @@ def _accept_config_names() -> None:
     parser.parse = lambda name: load(config_file(name))
 
 
-def _parse(has_config: bool) -> None:
+def _parse(has_config: bool) -> list[str]:
+    """Reads the flags; returns the other arguments. Raises UserError."""
     if has_config:
         _accept_config_names()
         for arg in sys.argv[1:]:
@@ -237,13 +242,14 @@ def _parse(has_config: bool) -> None:
                 f"{name} is a field of the task {owners}, not of this config's"
             ) from None
         raise UserError(f"cannot read the config: {type(error).__name__}: {error}") from error
-    if len(rest) > 1:
-        raise UserError(f"unexpected argument {rest[1]!r}: flags are --name=value, see --help")
+    return rest[1:]
 
 
 def _help(doc: str, has_config: bool) -> str:
     lines = [doc.strip(), "", "flags:"]
-    for flag in flags.FLAGS.flags_by_module_dict().get(sys.argv[0], []):
+    by_module = flags.FLAGS.flags_by_module_dict()
+    ours = (by_module[m] for m in by_module if m == sys.argv[0] or m.startswith("rnnx."))
+    for flag in itertools.chain.from_iterable(ours):
         default = "" if flag.default in (None, False, "") else f" (default: {flag.default})"
         lines += _wrap(f"--{flag.name}: {flag.help}{default}")
     if has_config:

@@ -139,6 +139,8 @@ FIELDS: dict[str, Field] = {
     "max_grad_norm": Field(10.0, "clip the gradient's global norm; 0: do not clip", low=0.0),
     "weight_decay": Field(0.0, "L2: wd / 2 ||v||^2 over all variables, in the loss; "
                           "decoupled for adamw", low=0.0),
+    "weight_noise": Field(0.0, "deviation of Gaussian noise on all variables, drawn anew for each "
+                          "update", low=0.0),
     "score_test": Field(True, "score the test split at the end; else it stays unread"),
     "dtype": Field("float32", "operands of matrix products; sums, state and parameters stay "
                    "float32", ("float32", "bfloat16")),

@@ -11,6 +11,8 @@
               the last; probabilities, not their logarithms, are averaged
     dynamic   texts: dynamic evaluation (Krause et al. 2018, arXiv:1709.07432, eq. 5 to 7): the
               parameters keep learning over the text, each segment scored before it is learned from
+    beam      speech: the transcription that is most probable over all its alignments, weighed by a
+              character model and bound to a list of words if they are given; words' errors too
 
     python -m rnnx.evaluate --workdir=DIR --split=test --protocol=full
 
@@ -26,7 +28,7 @@ from typing import Any
 
 from absl import flags
 
-from rnnx import cli, workdir
+from rnnx import cli, decoders, workdir
 from rnnx.config import nearest
 from rnnx.display import Display
 from rnnx.duration import duration
@@ -39,6 +41,7 @@ from rnnx.trained import Run, load_data, open_run
 SETTINGS = {
     "mc": ("samples", "seed"),
     "dynamic": ("rate", "decay", "segment", "statistics"),
+    "beam": decoders.NAMES,
 }
 
 
@@ -90,6 +93,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "statistics", 500, "dynamic: training windows the RMS is taken over", lower_bound=1
     )
+    decoders.define_flags()
     flags.DEFINE_integer("max_tokens", 0, "0, or score so many targets only", lower_bound=0)
     flags.DEFINE_string("data_dir", "", "raw data files, if elsewhere than in training")
     flags.DEFINE_string("corpus", "", "the file of your own trained on, if it was moved since")
@@ -106,7 +110,8 @@ def main() -> None:
     dataset = load_data(folder, config, display.print)
     settings = {name: values[name].value for name in SETTINGS.get(protocol, ())}
     began = time.perf_counter()
-    scores = evaluate(run, dataset, split, protocol, settings, display)
+    given = {"decode": decoders.decoder_of(settings, run.spec)} if protocol == "beam" else settings
+    scores = evaluate(run, dataset, split, protocol, given, display)
     seconds = time.perf_counter() - began
     if protocol == "batched":
         settings = {"batch_size": config.batch_size, "num_steps": config.num_steps}

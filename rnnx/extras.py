@@ -17,6 +17,7 @@ EXTRAS = {
     "sweep": ("optuna", "sqlalchemy"),
     "report": ("matplotlib",),
     "data": ("pandas", "pyarrow", "sklearn"),
+    "speech": ("soundfile", "kaldi_native_fbank", "jiwer"),
 }  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from rnnx.parallel import BATCHES, EVERYWHERE, ROWS
 from rnnx.tasks.network import recurrent_bytes
 from rnnx.tasks.task import Task
 
-_MASKS = 0x6D61736B  # stream of keys: apart from that of the initial variables
+_MASKS = 0x6D61736B  # streams of keys: apart from that of the initial variables
+_NOISE = 0x6E6F6973
 
 
 class State(NamedTuple):
@@ -47,10 +48,19 @@ def update_masks(
 
 def _make_update(task: Task, config: ConfigDict, graphdef: Any, masks_of: Callable) -> Callable:
     """update(state, batch, number, rate) -> state, metrics: one update, seen by one device."""
-    rule, wd = optim.update_rule(config), optim.l2(config)
+    rule, wd, noise = optim.update_rule(config), optim.l2(config), config.weight_noise
 
-    def loss_fn(params, batch, carries, masks):
-        net = model.merge(graphdef, params)
+    def noisy(params, number):
+        """Parameters with Gaussian noise: where the gradient is taken (Graves 2011)."""
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), _NOISE), number)
+        keys = jax.random.split(key, len(params))
+        return {
+            name: p + noise * jax.random.normal(k, p.shape, p.dtype)
+            for (name, p), k in zip(sorted(params.items()), keys, strict=True)
+        }
+
+    def loss_fn(params, batch, carries, masks, number):
+        net = model.merge(graphdef, noisy(params, number) if noise else params)
         costs, carries, sums = task.cost(net, batch, carries, masks)
         squares = sum(jnp.sum(p * p) for p in params.values()) if wd else 0.0
         return jnp.mean(costs) + wd / 2 * squares, (carries, sums)
@@ -60,7 +70,7 @@ def _make_update(task: Task, config: ConfigDict, graphdef: Any, masks_of: Callab
         rows = parallel.first_row(here) + jnp.arange(here)
         masks = masks_of(task, config, model.merge(graphdef, state.params), number, rows, batch)
         (loss, (carries, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, batch, state.carries, masks
+            state.params, batch, state.carries, masks, number
         )
         # In one all-reduce: without the barrier XLA makes one of its own for a sum that is ready
         # before the loss, as a count of targets is.

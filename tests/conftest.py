@@ -166,7 +166,7 @@ def call_module(module: str, *args: str) -> subprocess.CompletedProcess:
         sys.argv = argv
         for name in set(flags.FLAGS) - before:
             where = flags.FLAGS.find_module_defining_flag(name)
-            if name.startswith("config.") or "/rnnx/" in where:
+            if name.startswith("config.") or "/rnnx/" in where or where.startswith("rnnx."):
                 delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
     for stream in (told, complained):

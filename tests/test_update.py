@@ -227,6 +227,39 @@ def test_three_updates_by_hand_with_optax(optimizer: str) -> None:
         np.testing.assert_allclose(state.params[name], by_hand[name], atol=2e-5, err_msg=name)
 
 
+def test_weight_noise_moves_the_place_where_the_gradient_is_taken() -> None:
+    """The gradient is that at the parameters with the noise added; another update, other noise."""
+    config = configs.default()
+    config.update(level="word", hidden_size=6, batch_size=4, init_scale=0.5, max_grad_norm=0.0)
+    task, config = tasks.of(config), network.resolve(config, words(9))
+    graphdef, params = model.split(network.build(config, words(9)))
+    params, mesh = jax.tree.map(np.array, params), score.local_mesh()
+    tokens = np.random.default_rng(0).integers(0, 9, (4, 8))
+    batch = on_devices(window(tokens[:, :-1], tokens[:, 1:]), mesh)
+
+    def direction(at: dict, noise: float, number: int) -> dict:
+        config.weight_noise = noise
+        step = update.make_updates(task, config, graphdef, mesh)
+        copy = parallel.shard(jax.tree.map(np.array, at), mesh, EVERYWHERE)
+        zero = score.zero_carries(task, graphdef, at, 4, mesh)
+        state = State(copy, optim.update_rule(config).init(copy), zero)
+        state, _ = step(state, batch, np.int32(number), np.int32(1), np.float32(1.0))
+        return {name: at[name] - np.asarray(p) for name, p in state.params.items()}
+
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), update._NOISE), 5)
+    keys = jax.random.split(key, len(params))
+    moved = {
+        name: params[name] + 0.3 * np.asarray(jax.random.normal(k, params[name].shape))
+        for name, k in zip(sorted(params), keys, strict=True)
+    }
+    noisy, expected = direction(params, 0.3, 5), direction(moved, 0.0, 5)
+    other, plain = direction(params, 0.3, 6), direction(params, 0.0, 5)
+    for name in params:
+        np.testing.assert_allclose(noisy[name], expected[name], atol=1e-5, err_msg=name)
+    assert max(np.abs(noisy[n] - other[n]).max() for n in params) > 1e-2
+    assert max(np.abs(noisy[n] - plain[n]).max() for n in params) > 1e-2
+
+
 def test_a_batch_passed_over_leaves_the_zero_state_even_where_its_own_is_finite() -> None:
     config = configs.default()
     config.update(level="word", hidden_size=6, batch_size=4, init_scale=0.5, on_nan="skip")

@@ -2,16 +2,18 @@
 
     corpus -> Utterances -> deltas, several frames in one step -> scaled -> `Sequences`
 
-Features of a set come as the set has them (AN4: 13 cepstra, 100 times a second).
+Features of a set come as the set has them (AN4: 13 cepstra, 100 times a second), or are computed
+from recordings (`features.py`).
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from rnnx.data import an4
+from rnnx.data import an4, digits, features, recordings, sound
 from rnnx.data.series import Scaling
 from rnnx.errors import UserError
 
@@ -30,6 +32,8 @@ class Utterances(NamedTuple):
       rate: frames a second.
       phones: of each word that is said, for labels of phones; {} where there is no dictionary.
       sums: sha256 of the files, by name.
+      sample_rate: samples a second that `sound.features` took; 0 where the set has its own
+        features.
     """
 
     ids: list[str]
@@ -40,13 +44,43 @@ class Utterances(NamedTuple):
     rate: float
     phones: dict[str, tuple[str, ...]]
     sums: dict[str, str]
+    sample_rate: int = 0
+
+
+class Recordings(NamedTuple):
+    """N recordings: as `Utterances`, with samples (S_i,) at their rates in place of frames."""
+
+    ids: list[str]
+    speakers: list[str]
+    texts: list[str]
+    samples: list[np.ndarray]
+    rates: list[int]
+    wanted: int  # samples a second that features are computed from
+    part: np.ndarray
+    sums: dict[str, str]
 
 
 def read(config: ConfigDict, say: Callable[[str], None]) -> Utterances:
-    """The utterances of config.corpus. Raises UserError."""
-    if config.corpus == "an4":
+    """The utterances of config.corpus: `an4`, `digits`, `digits/SPEAKER`, or a folder of own ones.
+
+    Raises:
+      UserError: files that are not there, damaged, or of another form.
+    """
+    name = config.corpus
+    if name == "an4":
         return Utterances(*an4.read(config.data_dir))
-    raise UserError(f"unknown corpus of speech {config.corpus!r}: known is an4")
+    say("reading recordings")
+    if name.partition("/")[0] == "digits":
+        found = Recordings(*digits.read(name, config.data_dir))
+    elif (folder := Path(name).expanduser()).is_dir():
+        found = Recordings(*recordings.read(folder))
+    else:
+        raise UserError(f"no corpus of speech {name!r}: an4, digits, or a folder of recordings")
+    frames = features.of(found.samples, found.rates, found.wanted, say)
+    same = (found.ids, found.speakers, found.texts)
+    return Utterances(
+        *same, frames, found.part, sound.FRAME_RATE, {}, found.sums, sample_rate=found.wanted
+    )
 
 
 def with_deltas(frames: np.ndarray, width: int = 2) -> np.ndarray:
@@ -75,6 +109,11 @@ def joined(frames: np.ndarray, count: int) -> np.ndarray:
     missing = -len(frames) % count
     wide = np.pad(frames, ((0, missing), (0, 0)), mode="edge")
     return wide.reshape(len(wide) // count, -1)
+
+
+def steps_of(frames: np.ndarray, stack: int) -> np.ndarray:
+    """What the network reads of frames (T, F), before scaling: deltas, and frames joined."""
+    return joined(with_deltas(frames), stack)
 
 
 def labels_of(utterances: Utterances, kind: str) -> list[tuple[str, ...]]:

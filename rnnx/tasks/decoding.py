@@ -7,6 +7,15 @@ import numpy as np
 from jax import Array, lax
 
 from rnnx.data.speech import BLANK
+from rnnx.dropout import Masks
+from rnnx.model import VectorModel
+
+
+def logits(net: VectorModel, batch: dict[str, Array], masks: Masks | None = None) -> Array:
+    """(T, B, V) of a batch of utterances; symbol 0 is the blank."""
+    xs = jnp.swapaxes(batch["inputs"], 0, 1)
+    ys, _ = net.outputs(xs, None, masks, lengths=batch["lengths"])
+    return net.project(ys)
 
 
 def greedy(logits: Array, lengths: Array) -> tuple[Array, Array]:

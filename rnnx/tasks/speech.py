@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -16,7 +17,7 @@ from rnnx.data.batches import Batches
 from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.dropout import Masks
 from rnnx.model import VectorModel
-from rnnx.tasks import decoding
+from rnnx.tasks import decoding, transcripts
 from rnnx.tasks.forecast import PARTS
 from rnnx.tasks.network import cell_of, stack_options
 from rnnx.tasks.task import Dataset, Sums, Task, Unit
@@ -31,6 +32,7 @@ class Speech(Task):
 
     primary = "cer"
     counted = "symbols"
+    protocols = {"beam": transcripts.score}  # noqa: RUF012
 
     def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
         utterances = speech.read(config, say)
@@ -38,9 +40,7 @@ class Speech(Task):
         train = utterances.part == 0
         symbols = sorted({s for own, is_train in zip(spelled, train, strict=True) if is_train
                           for s in own})  # fmt: skip
-        frames = [
-            speech.joined(speech.with_deltas(f), config.frame_stack) for f in utterances.frames
-        ]
+        frames = [speech.steps_of(f, config.frame_stack) for f in utterances.frames]
         frames, scaling = speech.scaled(frames, utterances.speakers, config.scale_by, train)
         steps = np.array([len(f) for f in frames])
         counts = np.array([len(own) for own in spelled])
@@ -48,7 +48,9 @@ class Speech(Task):
             "symbols": symbols,
             "labels": config.labels,
             "scaling": scaling,
+            "scale_by": config.scale_by,
             "frame_stack": config.frame_stack,
+            "sample_rate": utterances.sample_rate,
             "steps_a_symbol": float(steps[train].sum() / max(counts[train].sum(), 1)),
         }
         splits, notes = {}, []
@@ -106,7 +108,7 @@ class Speech(Task):
     def cost(
         self, net: VectorModel, batch: dict[str, Array], carries: Any, masks: Masks | None
     ) -> tuple[Array, Any, Sums]:
-        logits = _logits(net, batch, masks)
+        logits = decoding.logits(net, batch, masks)
         lengths, labels, count = batch["lengths"], batch["labels"], batch["label_lengths"]
         known = jnp.all((labels >= 0) | (jnp.arange(labels.shape[1]) >= count[:, None]), axis=1)
         learned = (batch["weight"] > 0) & known & heads.ctc_feasible(lengths, labels, count)
@@ -120,10 +122,9 @@ class Speech(Task):
         return nats, carries, sums
 
     def predict(self, net: VectorModel, batch: dict[str, Array], carries: Any) -> tuple[dict, Any]:
-        """The most probable path (B, T), blank from a row's length on."""
-        best, _ = decoding.greedy(_logits(net, batch, None), batch["lengths"])
-        inside = jnp.arange(len(best))[:, None] < batch["lengths"]
-        return {"path": jnp.where(inside, best, speech.BLANK).T}, carries
+        """Log posteriors (B, T, V), anything from a row's length on."""
+        log_p = jax.nn.log_softmax(decoding.logits(net, batch, None), axis=-1)
+        return {"log_p": jnp.swapaxes(log_p, 0, 1)}, carries
 
     def unit(self, config: ConfigDict) -> Unit:
         what, label = ("phone", "PER") if config.labels == "phone" else ("character", "CER")
@@ -139,13 +140,6 @@ class Speech(Task):
 
 def _percent(share: float) -> float:
     return 100 * share
-
-
-def _logits(net: VectorModel, batch: dict[str, Array], masks: Masks | None) -> Array:
-    """(T, B, V) of a batch of utterances."""
-    xs = jnp.swapaxes(batch["inputs"], 0, 1)
-    ys, _ = net.outputs(xs, None, masks, lengths=batch["lengths"])
-    return net.project(ys)
 
 
 def _least_steps(spelled: list[tuple[str, ...]]) -> np.ndarray:

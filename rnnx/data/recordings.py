@@ -1,0 +1,122 @@
+"""Own recordings: a folder with manifest.tsv, or Kaldi's wav.scp and text.
+
+    path<TAB>text[<TAB>speaker[<TAB>part]]
+
+Paths are relative to the folder; a first line of these names may stand above. part is train, valid
+or test. Without it, each tenth speaker is for the test and each tenth for validation; with fewer
+than ten speakers, each tenth recording.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnx.data import sound
+from rnnx.errors import UserError
+
+RATE = 16_000  # samples a second that all are brought to
+_PARTS = {"train": 0, "valid": 1, "dev": 1, "test": 2}
+
+
+class _Line(NamedTuple):
+    name: str
+    path: Path
+    text: str
+    speaker: str
+    part: int | None
+
+
+def read(folder: Path) -> tuple[Any, ...]:
+    """The fields of `speech.Recordings`.
+
+    Raises:
+      UserError: no list of recordings, a line of another form, files that are missing or damaged,
+        parts without a recording.
+    """
+    if (folder / "manifest.tsv").is_file():
+        lines = _manifest(folder)
+    elif (folder / "wav.scp").is_file():
+        lines = _kaldi(folder)
+    else:
+        raise UserError(
+            f"{folder} holds neither manifest.tsv (path<TAB>text) nor wav.scp and text of Kaldi"
+        )
+    if missing := [line.path for line in lines if not line.path.is_file()]:
+        raise UserError(f"{len(missing)} recordings are not there, such as {missing[0]}")
+    part = np.array([p if p is not None else -1 for p in (line.part for line in lines)])
+    if (part < 0).any():
+        part = _divided(lines)
+    for name, number in (("train", 0), ("valid", 1), ("test", 2)):
+        if not (part == number).any():
+            raise UserError(f"{folder} has no recordings for {name}: name more, or their parts")
+    digest, sounds = hashlib.sha256(), [sound.read_sound(line.path) for line in lines]
+    for samples, _ in sounds:
+        digest.update(samples.tobytes())
+    sums = {"recordings": digest.hexdigest()}
+    ids, texts, speakers = (
+        [getattr(line, name) for line in lines] for name in ("name", "text", "speaker")
+    )
+    samples, rates = map(list, zip(*sounds, strict=True))
+    return ids, speakers, texts, samples, rates, RATE, part, sums
+
+
+def _manifest(folder: Path) -> list[_Line]:
+    found = []
+    for number, line in _lines(folder / "manifest.tsv"):
+        path, *rest = line.split("\t")
+        if number == 1 and path == "path":
+            continue
+        if not 1 <= len(rest) <= 3 or not path:
+            raise UserError(f"{folder}/manifest.tsv, line {number}: not path<TAB>text")
+        text, speaker, part = (*rest, "", "")[:3]
+        if part and part not in _PARTS:
+            raise UserError(f"{folder}/manifest.tsv, line {number}: the part {part!r} is not "
+                            "train, valid or test")  # fmt: skip
+        found.append(_Line(path, folder / path, _spaced(text), speaker, _PARTS.get(part)))
+    return found
+
+
+def _kaldi(folder: Path) -> list[_Line]:
+    """wav.scp and text, with spk2utt's inverse, utt2spk, if it is there. Commands are not run."""
+    said = {}
+    for _, line in _lines(folder / "text"):
+        name, _, text = line.partition(" ")
+        said[name] = _spaced(text)
+    speakers = {}
+    if (folder / "utt2spk").is_file():
+        speakers = dict(line.split(None, 1) for _, line in _lines(folder / "utt2spk"))
+    found = []
+    for number, line in _lines(folder / "wav.scp"):
+        name, _, path = (part.strip() for part in line.partition(" "))
+        if path.endswith("|"):
+            raise UserError(f"{folder}/wav.scp, line {number} is a command: give paths of files")
+        if name not in said:
+            raise UserError(f"{folder}/text has nothing of {name}, which is in wav.scp")
+        found.append(_Line(name, folder / path, said[name], speakers.get(name, "").strip(), None))
+    return found
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that are not empty, with their numbers."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    return [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _divided(lines: list[_Line]) -> np.ndarray:
+    """Parts by speaker where there are ten or more, else by recording."""
+    speakers = sorted({line.speaker for line in lines})
+    if len(speakers) >= 10:
+        place = {speaker: i % 10 for i, speaker in enumerate(speakers)}
+        tenth = np.array([place[line.speaker] for line in lines])
+    else:
+        tenth = np.arange(len(lines)) % 10
+    return np.where(tenth == 8, 1, np.where(tenth == 9, 2, 0))

@@ -1,0 +1,88 @@
+"""Writes down what is said in sound files.
+
+    python -m rnnx.transcribe --workdir=DIR FILE.wav [FILE.flac ...]
+
+Prints a line a file: the path, a tab, and the text; of a single file the text alone. A file that
+can't be read gets a line on stderr, the others are transcribed, and the exit code is 2. Any format
+of libsndfile, sample rate and number of channels will do.
+
+--width=8 searches for the text that is most probable over all its alignments; --lm names the
+workdir of an rnnx language model of characters, --words a file of the words that may occur.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from rnnx import cli, decoders
+from rnnx.data import sound, speech
+from rnnx.data.sequences import SequenceBatches, Sequences
+from rnnx.data.series import Scaling
+from rnnx.display import Display
+from rnnx.errors import UserError
+from rnnx.tasks.speech import Speech
+from rnnx.tasks.transcripts import Decoder, posteriors, spelled
+from rnnx.trained import Run, open_run
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", None, "the run that listens", required=True)
+    decoders.define_flags()
+
+
+def heard(path: Path, spec: dict) -> np.ndarray:
+    """What the network of a spec reads of a sound file, (T, F). Raises UserError."""
+    frames = sound.features(*sound.read_sound(path), spec["sample_rate"])
+    steps = speech.steps_of(frames, spec["frame_stack"])
+    # Whose voice it is is not known: an utterance stands for its speaker.
+    alone = spec["scale_by"] != "train"
+    scaling = Scaling.of(steps.astype(np.float64)) if alone else Scaling.from_json(spec["scaling"])
+    return scaling.apply(steps).astype(np.float32)
+
+
+def transcripts(run: Run, steps: list[np.ndarray], decode: Decoder) -> list[str]:
+    """The text of each utterance, from what `heard` gives of it."""
+    index = np.arange(len(steps), dtype=np.int32)
+    found = [""] * len(steps)
+    batches = SequenceBatches(
+        Sequences({"inputs": steps}, {"index": index}), run.config.batch_size, shuffle=False
+    )
+    for log_p, row, batch in posteriors(run.graphdef, run.params, batches):
+        text = spelled(decode(log_p), run.spec["symbols"], run.spec["labels"])
+        found[int(batch["index"][row])] = text
+    return found
+
+
+def main(paths: list[str]) -> None:
+    values, display = flags.FLAGS, Display(sys.stderr)
+    if not paths:
+        raise UserError("name the sound files: python -m rnnx.transcribe --workdir=DIR FILE.wav")
+    run = open_run(Path(values.workdir).expanduser())
+    if not isinstance(run.task, Speech):
+        raise UserError(f"{values.workdir} holds a network that does not transcribe speech")
+    if not run.spec["sample_rate"]:
+        raise UserError(
+            f"{values.workdir} has learned from features that {run.config.corpus} came with: they "
+            "can't be computed of other sound"
+        )
+    decode = decoders.decoder_of({n: values[n].value for n in decoders.NAMES}, run.spec)
+    steps, good = [], []
+    for path in paths:
+        try:
+            steps.append(heard(Path(path).expanduser(), run.spec))
+            good.append(path)
+        except UserError as error:
+            display.print(str(error) if path in str(error) else f"{path}: {error}")
+    texts = transcripts(run, steps, decode) if steps else []
+    sys.stdout.reconfigure(encoding="utf-8")
+    for path, text in zip(good, texts, strict=True):
+        print(text if len(paths) == 1 else f"{path}\t{text}")
+    if len(good) < len(paths):
+        raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, __doc__, files=True)

@@ -1,0 +1,202 @@
+"""Sound files, features, digits and own recordings; what is damaged is told in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rnnx import config as configs
+from rnnx.data import digits, features, recordings, sound, speech
+from rnnx.errors import UserError
+
+TONE = (0.5 * np.sin(np.arange(4000) / 5)).astype(np.float32)
+
+
+def write(path: Path, samples: np.ndarray = TONE, rate: int = 8000, **form) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, **form)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, form", [("a.wav", {}), ("a.flac", {}), ("a.wav", {"subtype": "FLOAT"})]
+)
+def test_sound_is_read_as_it_was_written(name: str, form: dict, tmp_path: Path) -> None:
+    samples, rate = sound.read_sound(write(tmp_path / name, **form))
+    np.testing.assert_allclose(samples, TONE, atol=1e-4)
+    assert rate == 8000 and samples.dtype == np.float32
+
+
+def test_eight_bits_and_two_channels_will_do(tmp_path: Path) -> None:
+    coarse, _ = sound.read_sound(write(tmp_path / "a.wav", subtype="PCM_U8"))
+    np.testing.assert_allclose(coarse, TONE, atol=1e-2)
+    both, _ = sound.read_sound(write(tmp_path / "b.wav", np.stack([TONE, 0 * TONE], axis=1)))
+    np.testing.assert_allclose(both, TONE / 2, atol=1e-4)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+@pytest.mark.parametrize(
+    "harm, told",
+    [
+        (lambda path: path.unlink(), "No such file"),
+        (lambda path: path.write_bytes(b""), "no sound file that can be read"),
+        (lambda path: path.write_text("hello"), "no sound file that can be read"),
+        (_cut, "is cut off"),
+        (lambda path: write(path, TONE[:0]), "holds no samples"),
+        (lambda path: write(path, TONE * np.nan, subtype="FLOAT"), "not finite"),
+    ],
+)
+def test_what_cannot_be_read_is_told(harm: Callable, told: str, tmp_path: Path) -> None:
+    harm(path := write(tmp_path / "a.wav"))
+    with pytest.raises(UserError, match=told) as error:
+        sound.read_sound(path)
+    assert "\n" not in str(error.value)
+
+
+def test_bands_follow_the_tone_and_the_rate_does_not_matter() -> None:
+    """A tone's band holds the most energy; at twice the rate it is the same band."""
+    time = np.arange(8000) / 8000
+    low, high = (np.sin(2 * np.pi * hertz * time).astype(np.float32) for hertz in (300, 2500))
+    found = [sound.log_mel(x, 8000).mean(axis=0).argmax() for x in (low, high)]
+    assert found[0] < 10 < 25 < found[1]
+    assert sound.log_mel(low, 8000).shape == (98, sound.BANDS)
+    twice = sound.resampled(low, 8000, 16_000)
+    assert len(twice) == 16_000
+    np.testing.assert_allclose(
+        sound.features(twice, 16_000, 8000)[5:-5], sound.log_mel(low, 8000)[5:-5], atol=0.3
+    )
+    with pytest.raises(UserError, match="12 ms of sound"):
+        sound.log_mel(low[:100], 8000)
+
+
+def test_features_are_computed_once_and_a_damaged_cache_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNNX_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+    first = features.of([TONE, TONE[:1000]], [8000, 8000], 8000, said.append)
+    again = features.of([TONE, TONE[:1000]], [8000, 8000], 8000, said.append)
+    assert said == ["computing features"]
+    for a, b in zip(first, again, strict=True):
+        assert np.array_equal(a, b)
+    (kept,) = (tmp_path / "cache" / "speech").iterdir()
+    kept.write_bytes(kept.read_bytes()[:500])
+    features.of([TONE, TONE[:1000]], [8000, 8000], 8000, said.append)
+    features.of([TONE, TONE[:1001]], [8000, 8000], 8000, said.append)
+    assert len(said) == 3
+
+
+# ---------------------------------------------------------------------------- digits
+
+
+@pytest.fixture
+def takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two speakers of that set; the value of every sample says which recording it is."""
+    monkeypatch.setattr(digits, "SPEAKERS", ("ann", "bob"))
+    for i, speaker in enumerate(("ann", "bob")):
+        for digit in range(10):
+            for take in range(50):
+                value = np.float32((1 + i * 500 + digit * 50 + take) / 2000)
+                write(tmp_path / "fsdd" / "recordings" / f"{digit}_{speaker}_{take}.wav",
+                      np.full(800, value), subtype="FLOAT")  # fmt: skip
+    return tmp_path
+
+
+def test_no_recording_is_in_two_parts_and_texts_are_what_is_heard(takes: Path) -> None:
+    found = speech.Recordings(*digits.read("digits", str(takes)))
+    used: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
+    for text, speaker, samples, part in zip(
+        found.texts, found.speakers, found.samples, found.part, strict=True
+    ):
+        numbers = np.round(samples * 2000).astype(int) - 1
+        heard = [n for i, n in enumerate(numbers) if n >= 0 and (not i or numbers[i - 1] != n)]
+        heard = [n for n in heard if (numbers == n).sum() >= 800]
+        assert {n // 500 for n in heard} == {("ann", "bob").index(speaker)}
+        spoken = [n % 500 // 50 for n in heard]
+        # The same recording twice in a row, without a pause, is heard once.
+        assert set(map(int, text)) == set(spoken) and 3 <= len(text) <= 7
+        used[int(part)] |= {n % 50 for n in heard}
+    assert used[2] <= set(range(5)) and used[1] <= set(range(5, 10))
+    assert used[0] == set(range(10, 50))
+    assert [(found.part == p).sum() for p in range(3)] == [600, 60, 100]
+    again = speech.Recordings(*digits.read("digits", str(takes)))
+    assert again.texts == found.texts and again.sums == found.sums
+
+
+def test_a_speaker_is_held_out(takes: Path) -> None:
+    found = speech.Recordings(*digits.read("digits/bob", str(takes)))
+    by = {part: {s for s, p in zip(found.speakers, found.part, strict=True) if p == part}
+          for part in range(3)}  # fmt: skip
+    assert by == {0: {"ann"}, 1: {"ann"}, 2: {"bob"}}
+    with pytest.raises(UserError, match="did you mean bob"):
+        digits.read("digits/rob", str(takes))
+    (takes / "fsdd" / "recordings" / "3_ann_7.wav").unlink()
+    with pytest.raises(UserError, match="3_ann_7"):
+        digits.read("digits", str(takes))
+
+
+# ---------------------------------------------------------------------------- own recordings
+
+
+def manifest(folder: Path, lines: list[str], count: int = 12) -> Path:
+    for i in range(count):
+        write(folder / f"{i}.wav", TONE[: 1000 + i])
+    (folder / "manifest.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_folder_of_recordings_is_divided(tmp_path: Path) -> None:
+    lines = ["path\ttext", *(f"{i}.wav\tword  {i}" for i in range(12))]
+    found = speech.Recordings(*recordings.read(manifest(tmp_path, lines)))
+    assert found.texts[3] == "word 3" and found.wanted == 16_000
+    assert np.flatnonzero(found.part == 1).tolist() == [8]
+    assert np.flatnonzero(found.part == 2).tolist() == [9]
+    named = [f"{i}.wav\ta\ts{i}\t{('train', 'dev', 'test')[i % 3]}" for i in range(12)]
+    found = speech.Recordings(*recordings.read(manifest(tmp_path, named)))
+    assert found.part.tolist() == [0, 1, 2] * 4
+    by_speaker = [f"{i % 12}.wav\ta\tspeaker {i % 12:02d}" for i in range(24)]
+    found = speech.Recordings(*recordings.read(manifest(tmp_path, by_speaker)))
+    parts = {s: p for s, p in zip(found.speakers, found.part, strict=True)}
+    assert parts["speaker 08"] == 1 and parts["speaker 09"] == 2 and parts["speaker 00"] == 0
+    assert all(parts[s] == p for s, p in zip(found.speakers, found.part, strict=True))
+
+
+def test_a_folder_of_kaldi(tmp_path: Path) -> None:
+    manifest(tmp_path, [])
+    (tmp_path / "manifest.tsv").unlink()
+    (tmp_path / "wav.scp").write_text("".join(f"u{i} {i}.wav\n" for i in range(12)))
+    (tmp_path / "text").write_text("".join(f"u{i} A  B\n" for i in range(12)))
+    (tmp_path / "utt2spk").write_text("".join(f"u{i} s{i}\n" for i in range(12)))
+    found = speech.Recordings(*recordings.read(tmp_path))
+    assert found.ids[1] == "u1" and found.texts[1] == "A B" and found.speakers[1] == "s1"
+    (tmp_path / "wav.scp").write_text("u0 sph2pipe x |\n")
+    with pytest.raises(UserError, match="line 1 is a command"):
+        recordings.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lines, told",
+    [
+        (["0.wav"], "line 1: not path<TAB>text"),
+        (["0.wav\ta\tb\tdevel"], "the part 'devel' is not"),
+        (["0.wav\ta", "99.wav\tb", "98.wav\tc"], "2 recordings are not there, such as .*99.wav"),
+        (["0.wav\ta"], "has no recordings for valid"),
+    ],
+)
+def test_bad_manifests_are_told_in_one_line(lines: list[str], told: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=told):
+        recordings.read(manifest(tmp_path, lines, count=2))
+
+
+def test_a_corpus_that_is_none(tmp_path: Path) -> None:
+    config = configs.default("speech")
+    for corpus, told in ((str(tmp_path / "no"), "no corpus of speech"),
+                         (str(tmp_path), "neither manifest.tsv")):  # fmt: skip
+        config.corpus = corpus
+        with pytest.raises(UserError, match=told):
+            speech.read(config, print)

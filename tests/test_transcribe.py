@@ -1,0 +1,133 @@
+"""Speech from a folder of recordings to text: trained, scored, transcribed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import call_module
+
+from rnnx import decoders, transcribe
+from rnnx.errors import UserError
+from rnnx.tasks import transcripts
+from rnnx.trained import open_run
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Recordings of two tones, and a run on them."""
+    home = tmp_path_factory.mktemp("speech")
+    rng, lines = np.random.default_rng(0), []
+    for i in range(20):
+        text = "ab" if i % 2 else "ba ab"
+        tones = [np.sin(np.arange(2400 + 100 * i) / (4 if c == "a" else 9)) for c in text]
+        samples = np.concatenate(tones) * 0.3 + 0.01 * rng.normal(size=sum(map(len, tones)))
+        soundfile.write(home / f"{i}.wav", samples, 16_000)
+        lines.append(f"{i}.wav\t{text}")
+    (home / "manifest.tsv").write_text("\n".join(lines) + "\n")
+    done = call_module(
+        "train", "--config=digits", f"--config.corpus={home}", f"--workdir={home / 'run'}",
+        "--config.hidden_size=12", "--config.epochs=2", "--config.batch_size=4",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return home, home / "run"
+
+
+def test_files_that_cannot_be_read_do_not_stop_the_others(heard: tuple, tmp_path: Path) -> None:
+    home, run = heard
+    (tmp_path / "bad.wav").write_text("no sound")
+    soundfile.write(tmp_path / "short.wav", np.zeros(10), 8000)
+    files = [home / "1.wav", tmp_path / "bad.wav", home / "2.wav", tmp_path / "short.wav"]
+    done = call_module("transcribe", f"--workdir={run}", *map(str, files))
+    assert done.returncode == 2
+    paths = [line.partition("\t")[0] for line in done.stdout.splitlines()]
+    assert paths == [str(files[0]), str(files[2])]
+    assert "bad.wav is no sound file" in done.stderr and "short.wav: 1 ms of sound" in done.stderr
+    one = call_module("transcribe", f"--workdir={run}", str(files[0]))
+    assert one.returncode == 0 and one.stdout.count("\n") == 1 and "\t" not in one.stdout
+
+
+def test_a_recording_does_not_depend_on_the_others(heard: tuple) -> None:
+    home, folder = heard
+    run = open_run(folder)
+    steps = [transcribe.heard(home / f"{i}.wav", run.spec) for i in range(5)]
+    decode = transcripts.decoder(width=3)
+    together = transcribe.transcripts(run, steps, decode)
+    assert together == [transcribe.transcripts(run, [one], decode)[0] for one in steps]
+
+
+def test_beam_is_a_protocol_and_names_its_errors(heard: tuple) -> None:
+    _, run = heard
+    full = call_module("evaluate", f"--workdir={run}", "--split=test")
+    path = call_module("evaluate", f"--workdir={run}", "--split=test", "--protocol=beam")
+    assert full.returncode == path.returncode == 0, path.stderr
+    cer = lambda done: done.stdout.split("(cer ")[1].split(",")[0]  # noqa: E731
+    assert cer(full) == cer(path) and "wer " in path.stdout
+    wide = call_module("evaluate", f"--workdir={run}", "--split=test", "--protocol=beam",
+                       "--width=4")  # fmt: skip
+    assert wide.returncode == 0, wide.stderr
+
+
+def test_a_character_model_is_asked_as_the_text_goes_on(heard: tuple, tmp_path: Path) -> None:
+    """Its log probabilities are those of the network, whatever the order of prefixes."""
+    (tmp_path / "text.txt").write_text("ab ba ab\n" * 300)
+    done = call_module(
+        "train", "--config=quickstart:tiny", f"--config.corpus={tmp_path / 'text.txt'}",
+        f"--workdir={tmp_path / 'lm'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lm = open_run(tmp_path / "lm")
+    symbols = [" ", "A", "b", "z"]
+    asked = decoders.CharacterModel(lm, symbols)
+    first = asked.next([()])
+    several = asked.next([(2,), (3,), (1,)])
+    longer = asked.next([(2, 3)])
+    again = decoders.CharacterModel(lm, symbols)
+    again.next([()])
+    again.next([(2,)])
+    np.testing.assert_allclose(again.next([(2, 3)]), longer, atol=1e-5)
+    from rnnx import model
+    from rnnx.sample import start_of_text
+
+    net = model.merge(lm.graphdef, lm.params)
+    ids = [*start_of_text(lm.spec)[:1], *lm.spec.encode("ab")]
+    logits, _ = net(np.array(ids)[:, None], net.stack.zero_carry(1))
+    logits = np.asarray(logits[:, 0], np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    known = [lm.spec.symbols.index(s) for s in " ab"]
+    for found, row in ((first[0], 0), (several[0], 1), (longer[0], 2)):
+        np.testing.assert_allclose(found[1:4], log_p[row, known], atol=1e-4)
+        assert found[4] == pytest.approx(log_p[row].min(), abs=1e-4) and np.isneginf(found[0])
+    _, run = heard
+    (tmp_path / "words.txt").write_text("ab\nba\n")
+    done = call_module(
+        "evaluate", f"--workdir={run}", "--split=test", "--protocol=beam", "--width=4",
+        f"--lm={tmp_path / 'lm'}", f"--words={tmp_path / 'words.txt'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "settings, told",
+    [
+        ({"lm": "x"}, "--width=8"),
+        ({"lm": "no/such", "width": 2}, "no/such"),
+        ({"words": "no/such", "width": 2}, "cannot read the list of words"),
+    ],
+)
+def test_bad_decoders(settings: dict, told: str) -> None:
+    plain = {"width": 0, "lm": "", "lm_weight": 0.5, "bonus": 0.0, "words": ""}
+    with pytest.raises(UserError, match=told):
+        decoders.decoder_of(plain | settings, {"labels": "char", "symbols": ["a"]})
+
+
+def test_bad_calls_are_told_in_one_line(heard: tuple, tmp_path: Path) -> None:
+    _, run = heard
+    for args, told in (
+        ([f"--workdir={run}"], "name the sound files"),
+        (["a.wav"], "--workdir=... is missing"),
+        ([f"--workdir={tmp_path}", "a.wav"], "is not a workdir"),
+        ([f"--workdir={run}", "--protocol=x", "a.wav"], "Unknown command line flag"),
+    ):
+        done = call_module("transcribe", *args)
+        assert done.returncode == 2 and told in done.stderr, done.stderr
