@@ -39,7 +39,7 @@ def score(
     *,
     decode: Decoder,
 ) -> Sums:
-    """Error rates of what is decoded, in characters or phones and in words, over the split (jiwer)."""
+    """Errors of what is decoded, in characters or phones and in words, over the split (jiwer)."""
     import jiwer  # of the extra `speech`
 
     symbols, whole = dataset.spec["symbols"], dataset.splits[split].first(config.eval_tokens)
