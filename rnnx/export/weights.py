@@ -1,0 +1,80 @@
+"""Safetensors files: the parameters by readable names, and back into a layer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import nnx
+
+from rnnx.errors import UserError
+from rnnx.export.about import readable
+from rnnx.exported import check
+
+SUFFIX = ".safetensors"
+
+
+def write(params: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
+    """The file of parameters by name."""
+    return safetensors.numpy.save(params, {"rnnx": json.dumps(about)})
+
+
+def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Parameters by name, and what the file says of itself.
+
+    Raises:
+      UserError: when it is damaged, not of `rnnx.export`, or of a newer format.
+    """
+    try:
+        with safetensors.safe_open(str(Path(path).expanduser()), "numpy") as file:
+            about = check((file.metadata() or {}).get("rnnx"), str(path))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise UserError(f"{path} is no safetensors file, or damaged: {error}") from None
+
+
+def from_safetensors(path: Path | str, into: nnx.Module, name: str = "") -> dict[str, Any]:
+    """Puts parameters from a file into a layer, a stack or a whole network, bit by bit.
+
+        layer = rnnx.RHN(16, 64, depth=5, rngs=nnx.Rngs(0))
+        from_safetensors("net.safetensors", layer, "layers.0")
+
+    Args:
+      into: gets the values; its own are overwritten.
+      name: of what in the file it is: `layers.0`, the first layer, of a stack or a network; empty
+        for the stack or the network itself.
+
+    Returns:
+      What the file says of itself.
+
+    Raises:
+      UserError: when it is no file of `rnnx.export`, or lacks a parameter, or has it in another
+        shape; nothing is changed then.
+    """
+    found, about = read(path)
+    prefix = f"{name}." if name else ""
+    variables = {".".join(map(str, place)): v for place, v in nnx.to_flat_state(nnx.state(into))}
+    new = {}
+    for own, called in readable(variables).items():
+        value = found.get(prefix + called)
+        if value is None:
+            raise UserError(f"{path} has no {prefix + called}: it has {_some(found)}")
+        if value.shape != (shape := variables[own].get_value().shape):
+            raise UserError(f"{path}: {prefix + called} is {value.shape}, and {shape} is wanted")
+        new[own] = jnp.asarray(value)
+    for own, variable in variables.items():
+        variable.set_value(new[own])
+    nnx.update(into, nnx.from_flat_state(
+        (tuple(int(p) if p.isdigit() else p for p in own.split(".")), v)
+        for own, v in variables.items()
+    ))  # fmt: skip
+    return about
+
+
+def _some(names: dict[str, Any]) -> str:
+    return ", ".join([*sorted(names)[:4], "..."] if len(names) > 4 else sorted(names))
