@@ -7,7 +7,7 @@
     stablehlo    net.stablehlo and net.step.stablehlo, for JAX
     safetensors  net.safetensors, the parameters by name
 
-and a model card, net.md. Vocabulary or scaling and the config are in each file: it is enough by
+and a model card, net.onnx.md. Vocabulary or scaling and the config are in each file: it is enough by
 itself. Files are run on held-out data first; one that differs from rnnx by more than 1e-4 is not
 kept.
 """
@@ -139,21 +139,22 @@ def main() -> None:
     config.data_dir = values.data_dir or config.data_dir
     config.corpus = values.corpus or config.corpus
     config.eval_tokens = values.max_tokens
-    dataset = load_data(folder, config, display.print)
-    batches = run.task.batches(config, dataset, values.split, "batched", slice(None))
-    title = f"{values.split}, {batches.targets:,} targets, protocol batched"
-    unit = run.task.unit(config)
+    title, batches, unit = "the parameters, read back", None, run.task.unit(config)
+    if values.format != "safetensors":
+        dataset = load_data(folder, config, display.print)
+        batches = run.task.batches(config, dataset, values.split, "batched", slice(None))
+        title = f"{values.split}, {batches.targets:,} targets, protocol batched"
     with writing(output.parent):
         output.parent.mkdir(parents=True, exist_ok=True)
         # On the disk of the output: files are put in place whole, or not at all.
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export") as scratch:
             place = Path(scratch) / output.name
-            if values.format == "safetensors":
+            if batches is None:
                 rows = parameters(form, exports, told, place)
             else:
                 rows = functions(form, run, exports, told, batches, place, values.int8, display)
             files = sorted(Path(scratch).iterdir(), key=lambda file: len(file.name))
-            page = place.with_suffix(".md")
+            page = place.with_name(f"{place.name}.md")
             page.write_text(card(run, told, values.format, files, title, rows), encoding="utf-8")
             for file in (*files, page):
                 os.replace(file, output.parent / file.name)

@@ -91,7 +91,7 @@ def symbolic(
     inputs: dict[str, tuple[tuple[int | str, ...], str]], least: int = 1
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types whose free axes are symbols; least: of time steps."""
-    limit = [f"time >= {least}"] if least > 1 else []
+    limit = [f"time >= {least}", f"batch*time >= {least}*batch"] if least > 1 else []
     scope = jax.export.SymbolicScope(limit)
     return {
         name: jax.ShapeDtypeStruct(

@@ -108,6 +108,14 @@ def _not_equal(builder, equation, values):
     return [result]
 
 
+@operator("rem")
+def _remainder(builder, equation, values):
+    name = builder.node("Mod", *map(builder.loose, values), fmod=1)
+    result = _result(builder, equation, name)
+    result.held = _aligned(values)
+    return [result]
+
+
 @operator("is_finite")
 def _is_finite(builder, equation, values):
     return _chain(builder, equation, values, ("Sub", 0), ("Abs",), ("Less", np.inf))
@@ -118,6 +126,13 @@ def _select(builder, equation, values):
     which, *cases = values
     if len(cases) != 2 or str(which.dtype) != "bool":
         raise UserError("the network selects among more than two cases: try --format=stablehlo")
+    if str(cases[0].dtype) == "bool":  # for which onnxruntime has no Where
+        no = builder.node("Not", builder.loose(which))
+        no = builder.node("And", no, builder.loose(cases[0]))
+        yes = builder.node("And", builder.loose(which), builder.loose(cases[1]))
+        result = _result(builder, equation, builder.node("Or", yes, no))
+        result.held = _aligned(values)
+        return [result]
     return [_pointwise(builder, equation, "Where", [which, cases[1], cases[0]])]
 
 
@@ -192,6 +207,14 @@ def _concatenate(builder, equation, values):
     ]
 
 
+@operator("stack")
+def _stack(builder, equation, values):
+    axis, shape = equation.params["axis"], list(equation.outvars[0].aval.shape)
+    shape[axis] = 1
+    parts = (builder.take(builder.reshape(value, shape)) for value in values)
+    return [_result(builder, equation, builder.node("Concat", *parts, axis=axis))]
+
+
 @operator("split")
 def _split(builder, equation, values):
     sizes, axis = equation.params["sizes"], equation.params["axis"]
@@ -233,13 +256,18 @@ def _dynamic_slice(builder, equation, values):
     for axis, (start, size) in enumerate(zip(starts, equation.params["slice_sizes"], strict=False)):
         if same(size, x.shape[axis]):
             continue
-        first = builder.node("Cast", builder.take(start), to=onnx.TensorProto.INT64)
-        first = builder.node("Reshape", first, builder.constant([1]))
-        latest = builder.node("Sub", builder.scalar(x.shape[axis]), builder.scalar(size))
-        first = builder.node("Max", builder.node("Min", first, latest), builder.constant([0]))
-        end = builder.node("Add", first, builder.scalar(size))
-        name = builder.node("Slice", name, first, end, builder.constant([axis]))
+        name = _piece(builder, name, builder.take(start), axis, size, x.shape[axis])
     return [_result(builder, equation, name)]
+
+
+def _piece(builder: Builder, name: str, start: str, axis: int, size: Any, whole: Any) -> str:
+    """So many elements along an axis, from a start that is moved to where they fit."""
+    first = builder.node("Cast", start, to=onnx.TensorProto.INT64)
+    first = builder.node("Reshape", first, builder.constant([1]))
+    latest = builder.node("Sub", builder.scalar(whole), builder.scalar(size))
+    first = builder.node("Max", builder.node("Min", first, latest), builder.constant([0]))
+    end = builder.node("Add", first, builder.scalar(size))
+    return builder.node("Slice", name, first, end, builder.constant([axis]))
 
 
 @operator("rev")
@@ -373,6 +401,12 @@ def _gather(builder, equation, values):
     """Rows by their numbers, or along an axis; negative numbers count from the end in ONNX too."""
     x, index = values
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    if len(index.shape) == 1:  # one slice
+        starts, name = builder.take(index), builder.take(x)
+        for i, axis in enumerate(numbers.start_index_map):
+            start = builder.node("Slice", starts, builder.constant([i]), builder.constant([i + 1]))
+            name = _piece(builder, name, start, axis, sizes[axis], x.shape[axis])
+        return [builder.reshape(Value(sizes, x.dtype, name), equation.outvars[0].aval.shape)]
     if equation.params["mode"] == GatherScatterMode.CLIP or len(numbers.start_index_map) != 1:
         raise UserError("the network gathers in a way that ONNX lacks: try --format=stablehlo")
     (axis,) = numbers.start_index_map

@@ -59,7 +59,7 @@ def own_score(run: Run, batches: Batches) -> float:
 
 
 def sequences(
-    name: str, run: Run, exports: Exports, theirs: Runner, batches: Batches, display: Any
+    name: str, run: Run, exports: Exports, theirs: Runner, batches: Batches, display: Any = None
 ) -> Row:
     """Compares the function of whole sequences on all batches; each side carries its own state."""
     ours, score = jax.jit(exports.functions[0].call), jax.jit(exports.function.score)
@@ -75,7 +75,8 @@ def sequences(
         worst = max(worst, *map(difference, a, b))
         states = a[1:], b[1:]
         parts.append({"score": jax.device_get(score(b[0], batch))})
-        display.update(i + 1)
+        if display:
+            display.update(i + 1)
     return Row(name, _mean(total(parts)["score"]), worst)
 
 
