@@ -89,11 +89,12 @@ class Stream:
 
         Raises:
           ValueError: when inputs have another shape, or a token is not in the vocabulary.
+          TypeError: when tokens are not integers.
         """
         x = self._inputs[0] if self._single else self._inputs
         if np.shape(inputs) != x.shape:
             raise ValueError(f"inputs must have the shape {x.shape}, not {np.shape(inputs)}")
-        self._inputs[...] = inputs
+        np.copyto(self._inputs, inputs, casting="same_kind")
         if self._symbols and any(not 0 <= x < self._symbols for x in self._inputs.tolist()):
             raise ValueError(f"inputs must be tokens from 0 to {self._symbols - 1}, not {inputs}")
         self._session.run_with_iobinding(self._bindings[self._turn])

@@ -7,9 +7,9 @@
     stablehlo    net.stablehlo and net.step.stablehlo, for JAX
     safetensors  net.safetensors, the parameters by name
 
-and a model card, net.onnx.md. Vocabulary or scaling and the config are in each file: it is enough by
-itself. Files are run on held-out data first; one that differs from rnnx by more than 1e-4 is not
-kept.
+and a model card, net.onnx.md. Vocabulary or scaling and the config are in each file: it is enough
+by itself. Files are run on held-out data first; one that differs from rnnx by more than 1e-4 is
+not kept.
 """
 
 import importlib

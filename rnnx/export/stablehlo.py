@@ -1,9 +1,11 @@
 """StableHLO files: a function each, as `jax.export` serialises it, with its weights.
 
 A file is a zip of three: `about.json`, `weights.safetensors` and `function`, whose first argument
-is the dict of weights. It runs on CPU, GPU and TPU.
+is the dict of weights. The zip's comment is the checksum of all before it. Files run on CPU, GPU
+and TPU.
 """
 
+import hashlib
 import io
 import json
 import re
@@ -39,7 +41,13 @@ def write(function: Exported, params: dict[str, np.ndarray], about: dict[str, An
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in zip(_PARTS, contents, strict=True):
             archive.writestr(zipfile.ZipInfo(name), content)  # without the time: equal bytes
-    return file.getvalue()
+        archive.comment = b"0" * 64
+    return seal(file.getvalue()[:-64])
+
+
+def seal(data: bytes) -> bytes:
+    """A zip without its comment, and the checksum as that."""
+    return data + hashlib.sha256(data).hexdigest().encode()
 
 
 class Loaded:
@@ -68,16 +76,19 @@ def load_stablehlo(path: Path | str) -> Loaded:
         foreign code.
     """
     try:
-        with zipfile.ZipFile(Path(path).expanduser()) as archive:
+        data = Path(path).expanduser().read_bytes()
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                 raise UserError(f"{path} is no StableHLO file of rnnx.export")
             told, weights, function = (archive.read(name) for name in _PARTS)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except KeyError:
-        raise UserError(f"{path} is no StableHLO file of rnnx.export") from None
-    except (zipfile.BadZipFile, NotImplementedError, EOFError):
+    except UserError:
+        raise
+    except Exception:  # zipfile raises anything on what is no zip
         raise UserError(f"{path} is no StableHLO file of rnnx.export, or damaged") from None
+    if data != seal(data[:-64]):
+        raise UserError(f"{path} is damaged: export it again")
     try:
         about = check(told, str(path))
         weights = safetensors.numpy.load(weights)

@@ -1,5 +1,6 @@
 """Safetensors files: the parameters by readable names, and back into a layer."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,17 @@ SUFFIX = ".safetensors"
 
 def write(params: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
     """The file of parameters by name."""
-    return safetensors.numpy.save(params, {"rnnx": json.dumps(about)})
+    told = {"rnnx": json.dumps(about), "sha256": _sum(params)}
+    return safetensors.numpy.save(params, told)
+
+
+def _sum(params: dict[str, np.ndarray]) -> str:
+    """The checksum of all parameters, in the order of their names."""
+    found = hashlib.sha256()
+    for name in sorted(params):
+        found.update(f"{name}{params[name].shape}".encode())
+        found.update(params[name].tobytes())
+    return found.hexdigest()
 
 
 def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -30,12 +41,16 @@ def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     try:
         with safetensors.safe_open(str(Path(path).expanduser()), "numpy") as file:
-            about = check((file.metadata() or {}).get("rnnx"), str(path))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            told = file.metadata() or {}
+            about = check(told.get("rnnx"), str(path))
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (safetensors.SafetensorError, ValueError) as error:
         raise UserError(f"{path} is no safetensors file, or damaged: {error}") from None
+    if _sum(found) != told.get("sha256"):
+        raise UserError(f"{path} is damaged: export it again")
+    return found, about
 
 
 def from_safetensors(path: Path | str, into: nnx.Module, name: str = "") -> dict[str, Any]:
