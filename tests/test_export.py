@@ -1,14 +1,18 @@
 """Exported functions give what rnnx gives: every cell, every task, in ONNX and StableHLO."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import TOKENS, VOCAB, words
 from data_files import hours, write
+from jax import lax
 from sequences_made import engines, table
 
 from rnnx import config as configs
@@ -17,8 +21,10 @@ from rnnx.cells import CELLS, INTEGRATIONS
 from rnnx.data.batches import Batches, PieceWindows, ScoringWindows
 from rnnx.data.rolls import Pieces
 from rnnx.data.vocabulary import Vocabulary
+from rnnx.errors import UserError
 from rnnx.export import onnx, parity, stablehlo
 from rnnx.export.functions import exports_of
+from rnnx.runtime import session
 from rnnx.tasks import network
 from rnnx.trained import Run
 
@@ -56,6 +62,55 @@ def close(run: Run, batches: Batches, form: ModuleType) -> None:
     rows = compared(run, batches, form)
     assert all(row.difference <= 1e-5 for row in rows), rows
     assert rows[0].score == pytest.approx(parity.own_score(run, batches), rel=1e-5)
+
+
+# ---------------------------------------------------------------------------- primitives
+
+OPERATIONS = {
+    "clip": lambda x: jnp.clip(x, -0.5, 0.5),
+    "power": lambda x: x**3 + jnp.square(x) + lax.rsqrt(x * x + 1),
+    "compare": lambda x: jnp.where((x >= 0) & (x <= 1) | ~(x > -1), jnp.sign(x), x),
+    "whole numbers": lambda x: (x * 10).astype(int) // 3 + (x * 10).astype(int) % 3,
+    "least": lambda x: x.min(-1) + x.max((0, 1), keepdims=True)[..., 0],
+    "slice": lambda x: x[..., 1:3] + x[..., ::2],
+    "slice of time": lambda x: x[:, 1:] - x[:, :-1],
+    "dynamic slice": lambda x: lax.dynamic_slice_in_dim(x, (x[0, 0, 0] * 9).astype(int), 2, -1),
+    "reverse": lambda x: jnp.flip(x, 1),
+    "product": lambda x: jnp.einsum("bti,bsi->bts", x, x),
+    "sort": lambda x: jnp.sort(x, -1),
+    "pick": lambda x: jnp.take_along_axis(x, jnp.arange(x.shape[1])[None, ::-1, None], 1),
+    "pick columns": lambda x: jnp.take(x, jnp.array([3, 0, -1]), -1),
+    "loop backward": lambda x: lax.scan(lambda h, a: (h + a, h * a), x[0], x, reverse=True),
+    "loop in a loop": lambda x: lax.scan(
+        lambda h, a: lax.scan(lambda g, b: (g + b, g), h, a), x[0, 0, 0], x.reshape(x.shape[0], -1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations(name: str, tmp_path: Path) -> None:
+    """Those that a network may use; of two sizes, as batch and time are free."""
+    batch, time = jax.export.symbolic_shape("batch, time", constraints=["time >= 3"])
+    call = lambda params, x: jax.tree.leaves(OPERATIONS[name](x))  # noqa: E731
+    like = {"x": jax.ShapeDtypeStruct((batch, time, 4), jnp.float32)}
+    count = len(jax.eval_shape(call, {}, like["x"]))
+    made = onnx.to_onnx(call, {}, like, [f"y{i}" for i in range(count)])
+    running = session(made.SerializeToString(), name)
+    for shape in ((2, 5, 4), (1, 3, 4)):
+        x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+        for found, expected in zip(running.run(None, {"x": x}), call({}, x), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("call, told", [
+    (jnp.sin, "sin, which is not exported to ONNX"),
+    (lambda x: lax.cond(x[0, 0, 0] > 0, jnp.sin, jnp.cos, x), "branches on its inputs"),
+    (lambda x: lax.scan(lambda h, _: (h * h, None), x, length=3)[0], "nothing but a count"),
+])  # fmt: skip
+def test_what_is_not_exported_is_said(call: Callable, told: str) -> None:
+    like = {"x": jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)}
+    with pytest.raises(UserError, match=told):
+        onnx.to_onnx(lambda params, x: [call(x)], {}, like, ["y"])
 
 
 # ---------------------------------------------------------------------------- cells

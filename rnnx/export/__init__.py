@@ -5,7 +5,9 @@
 functions.py  the task's function with free batch and time, and one step of it
 about.py      what a file says of itself; the readable names of weights
 graph.py      a traced function as an ONNX graph
-operators.py  the primitives of JAX in ONNX
+operators.py  what primitives of JAX are in ONNX: those that compute,
+shapes.py     those that move elements,
+loops.py      and calls and loops
 onnx.py       ONNX files: written, quantised, run
 stablehlo.py  StableHLO files: written, loaded, run
 weights.py    safetensors: written, and read into a layer

@@ -4,7 +4,9 @@ JAX writes a function down as a jaxpr: equations of primitives, with types and s
 (batch, time) is a symbol there, and sums of symbols are the sizes that follow from it. Here each
 equation becomes ONNX nodes; a `scan` becomes one `Scan`, and one of a single step no loop at all.
 
-    names and values -> jaxpr -> nodes, by `operators.py` -> what no output needs is left out
+    function -> jaxpr -> nodes by the table OPERATORS -> those that outputs need
+
+`operators.py`, `shapes.py` and `loops.py` fill the table.
 
 Types: float32, int32 and booleans. What JAX rounds to bfloat16 for a matrix product is rounded
 likewise here, and multiplied in float32, as onnxruntime has no bfloat16 product on a CPU: the sums
@@ -40,6 +42,20 @@ def type_of(dtype: Any) -> int:
     if (name := str(jnp.dtype(dtype))) not in _TYPES:
         raise UserError(f"the network computes with {name}, which is not exported to ONNX")
     return _TYPES[name]
+
+
+# primitive -> function(builder, equation, values) -> values
+OPERATORS: dict[str, Callable[["Builder", Any, list["Value"]], list["Value"]]] = {}
+
+
+def operator(*names: str) -> Callable:
+    """Registers a function as what primitives are in ONNX."""
+
+    def add(function: Callable) -> Callable:
+        OPERATORS.update(dict.fromkeys(names, function))
+        return function
+
+    return add
 
 
 class Value:
@@ -90,9 +106,7 @@ class Dim:
 class Builder:
     """Collects the nodes and constants of a model."""
 
-    def __init__(self, operators: dict[str, Callable]):
-        """operators: primitive -> function(builder, equation, values) -> values."""
-        self.operators = operators
+    def __init__(self) -> None:
         self.root = self.graph = Graph()
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.sizes: dict[str, Dim] = {}  # of free axes
@@ -222,12 +236,12 @@ class Builder:
         env.update(zip(jaxpr.invars, values, strict=True))
         for equation in jaxpr.eqns:
             name, given = equation.primitive.name, [read(atom) for atom in equation.invars]
-            if name not in self.operators:
+            if name not in OPERATORS:
                 raise UserError(
                     f"the network computes {name}, which is not exported to ONNX: try "
                     "--format=stablehlo"
                 )
-            results = self.operators[name](self, equation, given)
+            results = OPERATORS[name](self, equation, given)
             for var, value in zip(equation.outvars, results, strict=True):
                 if not value.source[0]:  # some come from within a call, with a source
                     value.source = name, given
@@ -257,6 +271,11 @@ def one_axes(few: Sequence, many: Sequence) -> list[int] | None:
     return axes if axes and not rest else None
 
 
+def result_of(builder: Builder, equation: Any, name: str, of: int = 0) -> Value:
+    """A result of an equation, held by a tensor."""
+    return builder.like(equation.outvars[of].aval, name)
+
+
 def constant_value(value: Any, aval: Any) -> Value:
     """A constant of a jaxpr."""
     return Value(aval.shape, aval.dtype, const=np.asarray(value, aval.dtype))
@@ -267,7 +286,6 @@ def to_onnx(
     params: dict[str, Any],
     inputs: dict[str, jax.ShapeDtypeStruct],
     outputs: Sequence[str],
-    operators: dict[str, Callable],
 ) -> onnx.ModelProto:
     """The model of a function.
 
@@ -278,7 +296,7 @@ def to_onnx(
     """
     shapes = {k: jax.ShapeDtypeStruct(p.shape, p.dtype) for k, p in params.items()}
     closed = jax.make_jaxpr(function)(shapes, *inputs.values())
-    builder, values = Builder(operators), []
+    builder, values = Builder(), []
     names = sorted(params)  # the order in which JAX flattens a dict
     for name in names:
         builder.initialize(name, np.asarray(params[name]))

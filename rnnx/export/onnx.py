@@ -13,9 +13,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from rnnx import exported
 from rnnx.errors import UserError
+from rnnx.export import loops, operators, shapes  # noqa: F401 - they fill the table
 from rnnx.export.functions import Exported
 from rnnx.export.graph import to_onnx
-from rnnx.export.operators import OPERATORS
 from rnnx.runtime import session
 
 SUFFIX = ".onnx"
@@ -30,7 +30,7 @@ def write(function: Exported, params: dict[str, np.ndarray], about: dict[str, An
     """
     if sum(p.nbytes for p in params.values()) > _MOST:
         raise UserError("a network above 2 GB does not fit into one ONNX file: --format=stablehlo")
-    model = to_onnx(function.call, params, function.inputs, function.outputs, OPERATORS)
+    model = to_onnx(function.call, params, function.inputs, function.outputs)
     return sealed(model, about | {"function": function.name})
 
 
