@@ -17,6 +17,7 @@ EXTRAS = {
     "sweep": ("optuna", "sqlalchemy"),
     "report": ("matplotlib",),
     "data": ("pandas", "pyarrow", "sklearn"),
+    "export": ("onnx", "onnxruntime", "safetensors"),
 }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from absl import flags
 from rich.table import Table
 
 from rnnx import cli, workdir
-from rnnx.bench import cases
+from rnnx.bench import cases, latency
 from rnnx.bench.cases import CASES, LONG, QUICK, Case
 from rnnx.bench.rivals import Rival
 from rnnx.display import Display
@@ -301,7 +301,10 @@ def main() -> None:
     rates, rows = Rates(), []
     for case in chosen:
         if not FLAGS.cases or case.name in FLAGS.cases:
-            rows += compete(case, rates, turns, display)
+            if case.kind == "step":
+                rows += latency.compete(case, processor(), turns, display)
+            else:
+                rows += compete(case, rates, turns, display)
             display.print()
     rates.close()
     if not FLAGS.quick and not FLAGS.cases:
