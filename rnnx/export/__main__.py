@@ -96,7 +96,7 @@ def parameters(form: Any, exports: Exports, told: dict[str, Any], place: Path) -
     )
     if not equal:
         raise UserError(f"{place.name} does not hold the parameters of rnnx: nothing is written")
-    return [parity.Row(place.name, difference=0.0)]
+    return []
 
 
 def table_of(rows: list[parity.Row], unit: Any, title: str) -> Table:
@@ -115,7 +115,7 @@ def table_of(rows: list[parity.Row], unit: Any, title: str) -> Table:
 
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "the run whose best parameters are taken", required=True)
-    flags.DEFINE_enum("format", "onnx", list(FORMATS), "of the files: " + ", ".join(FORMATS))
+    flags.DEFINE_enum("format", "onnx", list(FORMATS), "of the files")
     flags.DEFINE_string("output", None, "the file to write, NAME.FORMAT", required=True)
     flags.DEFINE_bool("int8", False, "onnx: weights of matrix products in 8 bits")
     flags.DEFINE_enum("split", "valid", ["valid", "test"], "held-out data to compare on")
@@ -139,7 +139,7 @@ def main() -> None:
     config.data_dir = values.data_dir or config.data_dir
     config.corpus = values.corpus or config.corpus
     config.eval_tokens = values.max_tokens
-    title, batches, unit = "the parameters, read back", None, run.task.unit(config)
+    title, batches, unit = "Read back, equal to the last bit.", None, run.task.unit(config)
     if values.format != "safetensors":
         dataset = load_data(folder, config, display.print)
         batches = run.task.batches(config, dataset, values.split, "batched", slice(None))
@@ -158,7 +158,7 @@ def main() -> None:
             page.write_text(card(run, told, values.format, files, title, rows), encoding="utf-8")
             for file in (*files, page):
                 os.replace(file, output.parent / file.name)
-    display.print(table_of(rows, unit, title))
+    display.print(title if batches is None else table_of(rows, unit, title))
     written = ", ".join(str(output.parent / file.name) for file in (*files, page))
     display.print(f"written: {written}")
 

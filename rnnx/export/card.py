@@ -147,6 +147,8 @@ def _scores(run: Run, unit: Any) -> list[str]:
 
 def _compared(unit: Any, title: str, rows: list[Row]) -> list[str]:
     """The comparison as a table."""
+    if not rows:
+        return ["", title]
     lines = ["", f"Compared with rnnx on {title}:", ""]
     lines += [f"| | {unit.name} | largest difference |", "|---|---|---|"]
     for row in rows:

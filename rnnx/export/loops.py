@@ -11,12 +11,12 @@ from rnnx.export.graph import Builder, Graph, Value, needed, operator, result_of
 
 
 @operator("jit")
-def _call(builder, equation, values):
+def _call(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     return _inlined(builder, equation.params["jaxpr"], values)
 
 
 @operator("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
-def _custom(builder, equation, values):
+def _custom(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     return _inlined(
         builder, equation.params.get("call_jaxpr") or equation.params["fun_jaxpr"], values
     )
@@ -28,7 +28,7 @@ def _inlined(builder: Builder, jaxpr: Any, values: list[Value]) -> list[Value]:
 
 
 @operator("platform_index")
-def _platform(builder, equation, values):
+def _platform(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     """ONNX runs what a CPU would."""
     platforms = equation.params["platforms"]
     found = next(i for i, names in enumerate(platforms) if names is None or "cpu" in names)
@@ -36,7 +36,7 @@ def _platform(builder, equation, values):
 
 
 @operator("cond")
-def _cond(builder, equation, values):
+def _cond(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     which, *given = values
     if which.const is None:
         raise UserError("the network branches on its inputs: try --format=stablehlo")
@@ -44,7 +44,7 @@ def _cond(builder, equation, values):
 
 
 @operator("scan")
-def _scan(builder, equation, values):
+def _scan(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     params = equation.params
     count, held = params["num_consts"], params["num_carry"]
     consts, carry, xs = values[:count], values[count : count + held], values[count + held :]

@@ -57,34 +57,34 @@ def _chain(builder: Builder, equation: Any, values: list[Value], *ops: tuple) ->
 
 
 @operator("log1p")
-def _log1p(builder, equation, values):
+def _log1p(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     return _chain(builder, equation, values, ("Add", 1), ("Log",))
 
 
 @operator("rsqrt")
-def _rsqrt(builder, equation, values):
+def _rsqrt(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     return _chain(builder, equation, values, ("Sqrt",), ("Reciprocal",))
 
 
 @operator("square")
-def _square(builder, equation, values):
+def _square(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     return [_pointwise(builder, equation, "Mul", [values[0], values[0]])]
 
 
 @operator("integer_pow")
-def _integer_pow(builder, equation, values):
+def _integer_pow(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     return _chain(builder, equation, values, ("Pow", equation.params["y"]))
 
 
 @operator("ne")
-def _not_equal(builder, equation, values):
+def _not_equal(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     result = _pointwise(builder, equation, "Equal", values)
     result.name = builder.node("Not", result.name)
     return [result]
 
 
 @operator("rem")
-def _remainder(builder, equation, values):
+def _remainder(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     name = builder.node("Mod", *map(builder.loose, values), fmod=1)
     result = result_of(builder, equation, name)
     result.held = _aligned(values)
@@ -92,7 +92,7 @@ def _remainder(builder, equation, values):
 
 
 @operator("select_n")
-def _select(builder, equation, values):
+def _select(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     which, *cases = values
     if len(cases) != 2 or str(which.dtype) != "bool":
         raise UserError("the network selects among more than two cases: try --format=stablehlo")
@@ -107,7 +107,7 @@ def _select(builder, equation, values):
 
 
 @operator("clamp")
-def _clamp(builder, equation, values):
+def _clamp(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     low, x, high = values
     name = builder.node("Max", builder.loose(x), builder.loose(low))
     result = result_of(builder, equation, builder.node("Min", name, builder.loose(high)))
@@ -116,7 +116,7 @@ def _clamp(builder, equation, values):
 
 
 @operator("convert_element_type")
-def _convert(builder, equation, values):
+def _convert(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     (x,) = values
     new, name = equation.outvars[0].aval.dtype, builder.loose(x)
     if str(new) == "bfloat16":
@@ -133,7 +133,7 @@ def _convert(builder, equation, values):
 
 
 @operator("dot_general")
-def _dot(builder, equation, values):
+def _dot(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     (left, right), (batch_left, batch_right) = equation.params["dimension_numbers"]
     x, w = values
     a, b = builder.take(x), builder.take(w)
@@ -158,14 +158,14 @@ for _primitive, _op in {
 }.items():  # fmt: skip
 
     @operator(_primitive)
-    def _reduce(builder, equation, values, op=_op):
+    def _reduce(builder: Builder, equation: Any, values: list[Value], op: str = _op) -> list[Value]:
         axes = builder.constant(list(equation.params["axes"]))
         name = builder.node(op, builder.take(values[0]), axes, keepdims=0)
         return [result_of(builder, equation, name)]
 
 
 @operator("sort")
-def _sort(builder, equation, values):
+def _sort(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     axis = equation.params["dimension"]
     if len(values) != 1:
         raise UserError("the network sorts several arrays together: try --format=stablehlo")

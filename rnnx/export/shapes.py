@@ -13,7 +13,7 @@ from rnnx.export.graph import Builder, Value, operator, result_of, same, same_sh
 
 
 @operator("broadcast_in_dim")
-def _broadcast(builder, equation, values):
+def _broadcast(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     x, new = values[0], equation.outvars[0].aval.shape
     places = equation.params["broadcast_dimensions"]
     # Axes in front need no node: ONNX adds them where it broadcasts.
@@ -36,12 +36,12 @@ def _reshaped(builder: Builder, name: str, sizes: Any) -> str:
 
 
 @operator("reshape", "squeeze")
-def _reshape(builder, equation, values):
+def _reshape(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     return [builder.reshape(values[0], equation.outvars[0].aval.shape)]
 
 
 @operator("transpose")
-def _transpose(builder, equation, values):
+def _transpose(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     (x,), order = values, equation.params["permutation"]
     axes = [axis for axis in order if not same(x.shape[axis], 1)]
     if axes == sorted(axes):  # only axes of size 1 move
@@ -50,7 +50,7 @@ def _transpose(builder, equation, values):
 
 
 @operator("concatenate")
-def _concatenate(builder, equation, values):
+def _concatenate(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     axis = equation.params["dimension"]
     return [
         result_of(builder, equation, builder.node("Concat", *map(builder.take, values), axis=axis))
@@ -58,7 +58,7 @@ def _concatenate(builder, equation, values):
 
 
 @operator("stack")
-def _stack(builder, equation, values):
+def _stack(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     axis, shape = equation.params["axis"], list(equation.outvars[0].aval.shape)
     shape[axis] = 1
     parts = (builder.take(builder.reshape(value, shape)) for value in values)
@@ -66,7 +66,7 @@ def _stack(builder, equation, values):
 
 
 @operator("split")
-def _split(builder, equation, values):
+def _split(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     sizes, axis = equation.params["sizes"], equation.params["axis"]
     if len(sizes) == 1:
         return list(values)
@@ -77,7 +77,7 @@ def _split(builder, equation, values):
 
 
 @operator("slice")
-def _slice(builder, equation, values):
+def _slice(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     params, rank = equation.params, len(values[0].shape)
     strides = params["strides"] or (1,) * rank
     cut = [
@@ -100,7 +100,7 @@ def _slice(builder, equation, values):
 
 
 @operator("dynamic_slice")
-def _dynamic_slice(builder, equation, values):
+def _dynamic_slice(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     x, *starts = values
     name = builder.take(x)
     for axis, (start, size) in enumerate(zip(starts, equation.params["slice_sizes"], strict=False)):
@@ -121,7 +121,7 @@ def _piece(builder: Builder, name: str, start: str, axis: int, size: Any, whole:
 
 
 @operator("rev")
-def _reverse(builder, equation, values):
+def _reverse(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     axes = list(equation.params["dimensions"])
     name = builder.node(
         "Slice", builder.take(values[0]), builder.constant([-1] * len(axes)),
@@ -132,7 +132,7 @@ def _reverse(builder, equation, values):
 
 
 @operator("iota")
-def _iota(builder, equation, values):
+def _iota(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     aval, axis = equation.outvars[0].aval, equation.params["dimension"]
     if isinstance(aval.shape[axis], int):
         count = builder.constant(np.arange(aval.shape[axis]), aval.dtype)
@@ -153,7 +153,7 @@ def _spread(builder: Builder, equation: Any, count: str, axis: int) -> Value:
 
 
 @operator("dim_as_value")
-def _size(builder, equation, values):
+def _size(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     name = builder.node("Reshape", builder.scalar(equation.params["dim"]), builder.constant([]))
     kind = type_of(equation.outvars[0].aval.dtype)
     return [result_of(builder, equation, builder.node("Cast", name, to=kind))]
@@ -163,7 +163,7 @@ def _size(builder, equation, values):
 
 
 @operator("gather")
-def _gather(builder, equation, values):
+def _gather(builder: Builder, equation: Any, values: list[Value]) -> list[Value]:
     """Rows by their numbers, or along an axis; negative numbers count from the end in ONNX too."""
     x, index = values
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]

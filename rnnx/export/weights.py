@@ -73,21 +73,17 @@ def from_safetensors(path: Path | str, into: nnx.Module, name: str = "") -> dict
     """
     found, about = read(path)
     prefix = f"{name}." if name else ""
-    variables = {".".join(map(str, place)): v for place, v in nnx.to_flat_state(nnx.state(into))}
+    variables = dict(nnx.to_flat_state(nnx.state(into)))
+    names = readable(".".join(map(str, place)) for place in variables)
     new = {}
-    for own, called in readable(variables).items():
-        value = found.get(prefix + called)
+    for (place, variable), called in zip(variables.items(), names.values(), strict=True):
+        value, shape = found.get(prefix + called), variable.get_value().shape
         if value is None:
             raise UserError(f"{path} has no {prefix + called}: it has {_some(found)}")
-        if value.shape != (shape := variables[own].get_value().shape):
+        if value.shape != shape:
             raise UserError(f"{path}: {prefix + called} is {value.shape}, and {shape} is wanted")
-        new[own] = jnp.asarray(value)
-    for own, variable in variables.items():
-        variable.set_value(new[own])
-    nnx.update(into, nnx.from_flat_state(
-        (tuple(int(p) if p.isdigit() else p for p in own.split(".")), v)
-        for own, v in variables.items()
-    ))  # fmt: skip
+        new[place] = variable.replace(jnp.asarray(value))
+    nnx.update(into, nnx.from_flat_state(new))
     return about
 
 
