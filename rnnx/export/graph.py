@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
+from jax.extend.core import Literal
 from onnx import TensorProto, helper, numpy_helper
 
 from rnnx.errors import UserError
@@ -177,7 +178,13 @@ class Builder:
             return self.constant([int(size)])
         key = f"size {size}"
         if key not in self._sums:
-            self._sums[key] = size._evaluate(self.sizes).name
+            try:
+                self._sums[key] = size._evaluate(self.sizes).name  # jax has no public way
+            except TypeError:  # a quotient, of which `Dim` makes no node
+                raise UserError(
+                    f"the network has an axis of size {size}, which is not exported to ONNX: try "
+                    "--format=stablehlo"
+                ) from None
         return self._sums[key]
 
     # ---- values
@@ -227,7 +234,7 @@ class Builder:
         env: dict[Any, Value] = {}
 
         def read(atom: Any) -> Value:
-            if isinstance(atom, jax.extend.core.Literal):
+            if isinstance(atom, Literal):
                 return constant_value(atom.val, atom.aval)
             return env[atom]
 
