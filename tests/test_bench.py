@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import run_module
+from conftest import ROOT, run_module
 
 from rnnx.bench import __main__ as bench
 from rnnx.bench import cases, in_onnx, latency, ours, plain
@@ -142,3 +142,31 @@ def test_the_processor_is_named_by_family_and_model(
 def test_bench_refuses_an_unknown_case() -> None:
     told = run_module("bench", "--cases=lstn")
     assert told.returncode == 2 and "unknown case 'lstn': one of rhn" in told.stderr
+
+
+def test_the_readme_has_the_steps_of_the_data_file() -> None:
+    result = json.loads((ROOT / "notebooks/results/step_cpu.json").read_text())
+    assert not result["git"].endswith("-dirty") and not any(r["failed"] for r in result["rows"])
+    rows = {(row["case"], row["threads"], row["rival"]): row for row in result["rows"]}
+    readme = (ROOT / "scripts" / "README.md").read_text()
+    for case, threads, name, label in (
+        ("step", 1, "rnnx.runtime", "RHN L = 5, n = 256"),
+        ("step", 1, "rnnx.runtime, int8", "the same, int8 weights"),
+        ("step", 2, "rnnx.runtime", "RHN L = 5, n = 256"),
+        ("step_lstm", 1, "rnnx.runtime", "LSTM n = 256"),
+        ("step_lstm", 2, "rnnx.runtime", "LSTM n = 256"),
+    ):
+        ours = rows[case, threads, name]
+        by_hand = (rows[case, threads, f"torch, {form}"] for form in ("addmm", "linear"))
+        rivals = [
+            rows[case, threads, "rnnx, jitted"],
+            min(by_hand, key=lambda row: row["seconds"]),
+            rows.get((case, threads, "torch nn.LSTM")),
+        ]
+        ratios = [
+            ", ".join(f"{r[k] / ours[k]:.1f}x" for k in ("seconds", "seconds_99")) if r else "-"
+            for r in rivals
+        ]
+        times = (f"{1e6 * ours[k]:.0f}" for k in ("seconds", "seconds_99"))
+        row = " | ".join([label, str(threads), *times, *ratios])
+        assert f"| {row} |" in readme, row

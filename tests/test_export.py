@@ -204,6 +204,19 @@ def test_sequences(task: str, fields: dict, form: ModuleType, tmp_path: Path) ->
           form)  # fmt: skip
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.SUFFIX)
+@pytest.mark.parametrize("kind, integration, layers", variants())
+def test_every_cell_in_both_directions(
+    kind: str, integration: str, layers: int, form: ModuleType, tmp_path: Path
+) -> None:
+    fields = {"cell": kind, "integration": integration, "num_layers": layers}
+    fields |= {"depth": 3 if CELLS[kind].deep else 1, "bidirectional": True}
+    corpus = str(table(tmp_path, "classify"))
+    close(*loaded(tmp_path, "classify", corpus=corpus, target="label", group="id", time="t",
+                  **fields), form)  # fmt: skip
+
+
 def test_lengths_differ_in_a_batch(tmp_path: Path) -> None:
     """What is beyond a row's length changes nothing, NaN neither."""
     run, _ = loaded(tmp_path, "regress", corpus=str(engines(tmp_path)), integration="mi")
