@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnx import workdir
+from rnnx.cells import CELLS
 from rnnx.data.catalogue import LICENCES
 from rnnx.errors import UserError
 from rnnx.export.parity import Row
@@ -120,7 +121,11 @@ def _line(text: Any) -> str:
 
 
 def _network(config: Any) -> str:
-    parts = [config.cell, f"integration {config.integration}", f"{config.hidden_size:,} units"]
+    meeting = {"mi": "general", "mi_simple": "simple"}.get(config.integration)
+    named = CELLS[config.cell].name + (
+        f" with {meeting} Multiplicative Integration" * bool(meeting)
+    )
+    parts = [named, f"{config.hidden_size:,} units"]
     parts += [f"transition depth {config.depth}"] if config.depth > 1 else []
     parts += [f"{config.num_layers} layers"] if config.num_layers > 1 else []
     parts += ["bidirectional"] if config.get("bidirectional") else []
