@@ -20,6 +20,8 @@ def recurrence(decay: Array, addition: Array, h: Array) -> Array:
     The gradient is a recurrence too, so nothing but decay and the states is kept for it. Reverse
     mode only, to any order.
     """
+    if not isinstance(decay.shape[0], int):  # of an exported network: a round needs to know T
+        return step_by_step(decay, addition, h)
     # Chosen as the program is compiled: `jax.default_backend()` may not be where it will run.
     return lax.platform_dependent(decay, addition, h, cpu=step_by_step, default=in_parallel)
 

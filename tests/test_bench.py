@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import run_module
+from conftest import ROOT, run_module
 
 from rnnx.bench import __main__ as bench
-from rnnx.bench import cases, ours, plain
+from rnnx.bench import cases, in_onnx, latency, ours, plain
 from rnnx.bench.cases import CASES, QUICK, Case
 
 
@@ -79,16 +80,44 @@ def test_reading_on_and_reading_again() -> None:
     assert text() == text() and 0 < text()[0] / cases.TEXT_STEPS < 1.1 * np.log(50)
 
 
+def test_the_exported_step_does_the_same_work() -> None:
+    case = case_of("step", QUICK)
+    step, jitted = in_onnx.token(case, threads=1), ours.token(case)
+    int8 = in_onnx.token(case, threads=1, int8=True)
+    for _ in range(4):
+        (told,), (ours_told,), (rounded,) = step(), jitted(), int8()
+        assert told == pytest.approx(ours_told, abs=1e-6)
+        assert rounded == pytest.approx(told, rel=0.1) and rounded != told
+
+
+def test_a_step_s_row_has_median_and_percentile() -> None:
+    def rival(name: str, told: list[float]) -> SimpleNamespace:
+        seconds = [i / 100 for i in range(101)]
+        return SimpleNamespace(name=name, failed=None, seconds=seconds, told=told)
+
+    case, first = case_of("step"), rival("rnnx.runtime", [1.0, 2.0, 3.0, 4.0])
+    row = latency.row_of(first, case, 2, "25/17", first)
+    assert (row["seconds"], row["seconds_99"], row["calls"], row["threads"]) == (0.5, 0.99, 101, 2)
+    other = latency.row_of(rival("torch", [1.0, 2.0, 3.0, 4.1]), case, 2, "25/17", first)
+    assert other["failed"].startswith("other results") and "seconds" not in other
+    near = latency.row_of(rival("rnnx.runtime, int8", [1.0, 2.0, 3.0, 4.1]), case, 2, "", first)
+    assert near["failed"] is None
+
+
 @pytest.mark.long
 def test_quick_bench_runs_and_writes_json(tmp_path: Path) -> None:
     out = f"--out={tmp_path / 'bench.json'}"
-    told = run_module("bench", "--quick", "--cases=rhn,write", out)
+    told = run_module("bench", "--quick", "--cases=rhn,write,step", out)
     assert told.returncode == 0, told.stderr
     result = json.loads((tmp_path / "bench.json").read_text())
     ran = {(row["case"], row["rival"]) for row in result["rows"] if row["failed"] is None}
     assert {("rhn", "rnnx"), ("rhn", "plain scan"), ("write", "rnnx")} <= ran
     assert case_of("rhn", QUICK).label in told.stdout
-    assert all(row["of_bound"] > 0 for row in result["rows"] if row["failed"] is None)
+    steps = [row for row in result["rows"] if row["case"] == "step" and not row["failed"]]
+    assert {row["threads"] for row in steps} == {1, 2}
+    assert all(0 < row["seconds"] <= row["seconds_99"] and row["calls"] > 9 for row in steps)
+    rest = [row for row in result["rows"] if row["failed"] is None and row not in steps]
+    assert all(row["of_bound"] > 0 for row in rest)
     assert {row["cpu"] for row in result["rows"]} == {bench.processor()}
     printed = [line for line in told.stdout.splitlines() if line.startswith("plain scan")]
     assert len(printed) == 1 and printed[0].split()[-1] == bench.processor()
@@ -113,3 +142,31 @@ def test_the_processor_is_named_by_family_and_model(
 def test_bench_refuses_an_unknown_case() -> None:
     told = run_module("bench", "--cases=lstn")
     assert told.returncode == 2 and "unknown case 'lstn': one of rhn" in told.stderr
+
+
+def test_the_readme_has_the_steps_of_the_data_file() -> None:
+    result = json.loads((ROOT / "notebooks/results/step_cpu.json").read_text())
+    assert not result["git"].endswith("-dirty") and not any(r["failed"] for r in result["rows"])
+    rows = {(row["case"], row["threads"], row["rival"]): row for row in result["rows"]}
+    readme = (ROOT / "scripts" / "README.md").read_text()
+    for case, threads, name, label in (
+        ("step", 1, "rnnx.runtime", "RHN L = 5, n = 256"),
+        ("step", 1, "rnnx.runtime, int8", "the same, int8 weights"),
+        ("step", 2, "rnnx.runtime", "RHN L = 5, n = 256"),
+        ("step_lstm", 1, "rnnx.runtime", "LSTM n = 256"),
+        ("step_lstm", 2, "rnnx.runtime", "LSTM n = 256"),
+    ):
+        ours = rows[case, threads, name]
+        by_hand = (rows[case, threads, f"torch, {form}"] for form in ("addmm", "linear"))
+        rivals = [
+            rows[case, threads, "rnnx, jitted"],
+            min(by_hand, key=lambda row: row["seconds"]),
+            rows.get((case, threads, "torch nn.LSTM")),
+        ]
+        ratios = [
+            ", ".join(f"{r[k] / ours[k]:.1f}x" for k in ("seconds", "seconds_99")) if r else "-"
+            for r in rivals
+        ]
+        times = (f"{1e6 * ours[k]:.0f}" for k in ("seconds", "seconds_99"))
+        row = " | ".join([label, str(threads), *times, *ratios])
+        assert f"| {row} |" in readme, row

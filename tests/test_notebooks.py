@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 def test_there_are_notebooks() -> None:
     names = {path.stem for path in NOTEBOOKS}
-    assert names >= {"01_cells", "02_own_model", "03_analysis", "reproduce_tables"}
+    assert names >= {"01_cells", "02_own_model", "03_analysis", "04_export", "reproduce_tables"}
 
 
 @pytest.mark.long

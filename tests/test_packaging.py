@@ -132,14 +132,15 @@ def test_the_layers_need_jax_and_flax_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command, module, extra",
     [("train", "ml_collections", "train"), ("sweep", "optuna", "sweep"),
-     ("report", "matplotlib", "report")],
+     ("report", "matplotlib", "report"), ("export", "onnx", "export")],
 )  # fmt: skip
 def test_a_missing_extra_is_one_line(
     command: str, module: str, extra: str, tmp_path: Path, installed: Path
 ) -> None:
     env = without(tmp_path, module)
     env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(installed)])
-    done = run(tmp_path, "-m", f"rnnx.{command}", **env)
+    flags = ["--workdir=w", "--output=net.onnx"] if command == "export" else []
+    done = run(tmp_path, "-m", f"rnnx.{command}", *flags, **env)
     assert (done.returncode, done.stdout) == (2, "")
     told = f"rnnx.{command}: error: the package {module} is not installed: pip install "
     assert done.stderr == f'{told}"rnnx[{extra}]"\n'

@@ -6,7 +6,8 @@ Rivals do the same work from the same parameters, each in its own process; they 
 medians are shown. `of bound` is the share of what this machine allows: each phase's matrix products
 at the rate of a square float32 product or its weights at the rate of reading memory, whichever
 takes longer, both measured in the same run. Every row names the processor it was measured on:
-machines of one cloud differ in it. PyTorch is used if it is installed.
+machines of one cloud differ in it. PyTorch is used if it is installed. The cases step and step_lstm
+time every call of an exported network by itself.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from absl import flags
 from rich.table import Table
 
 from rnnx import cli, workdir
-from rnnx.bench import cases
+from rnnx.bench import cases, latency
 from rnnx.bench.cases import CASES, LONG, QUICK, Case
 from rnnx.bench.rivals import Rival
 from rnnx.display import Display
@@ -292,8 +293,9 @@ def main() -> None:
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     turns, display = (2 if FLAGS.quick else FLAGS.turns), Display()
     about = workdir.machine()
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        about["versions"]["torch"] = metadata.version("torch")
+    for rival in ("torch", "onnxruntime"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            about["versions"][rival] = metadata.version(rival)
     display.print(
         f"{about['device']}, CPU family/model {processor()}; "
         f"{', '.join(f'{k} {v}' for k, v in about['versions'].items())}"
@@ -301,7 +303,10 @@ def main() -> None:
     rates, rows = Rates(), []
     for case in chosen:
         if not FLAGS.cases or case.name in FLAGS.cases:
-            rows += compete(case, rates, turns, display)
+            if case.kind == "step":
+                rows += latency.compete(case, processor(), turns, display)
+            else:
+                rows += compete(case, rates, turns, display)
             display.print()
     rates.close()
     if not FLAGS.quick and not FLAGS.cases:

@@ -21,8 +21,9 @@ class Case:
     Attributes:
       label: for tables.
       fields: config fields that differ from the default.
-      kind: `train` (updates); at batch 1 `token` (one in, the next one's logits out), `write` (one
-        at a time, each fed back) or `text` (the full protocol).
+      kind: `train` (updates); at batch 1 `token` (one in, the next one's logits out), `step` (the
+        same, exported, each call timed: `latency.py`), `write` (one at a time, each fed back) or
+        `text` (the full protocol).
     """
 
     name: str
@@ -49,7 +50,7 @@ class Case:
         config = self.config
         if self.kind == "train":
             return config.batch_size * config.num_steps
-        return 1 if self.kind == "token" else TEXT_STEPS
+        return 1 if self.kind in ("token", "step") else TEXT_STEPS
 
 
 TEXT_STEPS = 256  # of writing and of the full protocol, at batch 1
@@ -81,6 +82,8 @@ CASES = (
     _case("small", "(e) RHN L=5, n=256, V=50", 50, **_SMALL),
     _case("token", "(f) a token, RHN L=5, n=256", 50, "token", **_SMALL),
     _case("token_rhn", "(f) a token, RHN L=10, n=830", 10_000, "token", **_WORDS),
+    _case("step", "(g) a step, RHN L=5, n=256", 50, "step", **_SMALL),
+    _case("step_lstm", "(g) a step, LSTM n=256", 50, "step", **_SMALL | dict(cell="lstm", depth=1)),
     _case("write", "(f) writing, RHN L=5, n=256", 50, "write", **_SMALL),
     _case("text", "(f) full protocol, RHN L=10, n=830", 10_000, "text", **_WORDS),
 )  # fmt: skip
@@ -91,6 +94,8 @@ QUICK = (
     _case("milstm", "(b) MI-LSTM n=64", 50, cell="lstm", integration="mi",
           **_GATED | dict(hidden_size=64, num_steps=20)),
     _case("token", "(f) a token, RHN L=3, n=64", 50, "token",
+          **_SMALL | dict(depth=3, hidden_size=64)),
+    _case("step", "(g) a step, RHN L=3, n=64", 50, "step",
           **_SMALL | dict(depth=3, hidden_size=64)),
     _case("write", "(f) writing, RHN L=3, n=64", 50, "write",
           **_SMALL | dict(depth=3, hidden_size=64)),

@@ -5,6 +5,7 @@ round after round, noise of the machine affects all alike.
 """
 
 import importlib
+import itertools
 import multiprocessing
 import os
 import resource
@@ -25,7 +26,7 @@ class Rival:
       failed: why it can't take part, or None.
       first_seconds: of building, compiling and the first call, after imports.
       told: the first numbers that its calls returned, to compare: losses, logits, tokens.
-      seconds: per unit of work, one value a turn.
+      seconds: per unit of work, one value a turn; or one a call.
       peak_bytes: most memory held; known once closed.
     """
 
@@ -35,6 +36,7 @@ class Rival:
         target: str,
         *arguments: Any,
         units: int = 1,
+        each: bool = False,
         environment: dict[str, str] | None = None,
         **options: Any,
     ):
@@ -43,6 +45,7 @@ class Rival:
         Args:
           target: `module.function`; called with arguments and options it gives the call to time.
           units: of work in a call.
+          each: note the seconds of every call, not their mean.
           environment: variables set in the process before anything is imported.
         """
         self.name, self.units, self.failed = name, units, None
@@ -50,7 +53,7 @@ class Rival:
         self.first_seconds = self.told = self.peak_bytes = None
         context = multiprocessing.get_context("spawn")
         self._pipe, child = context.Pipe()
-        job = target, arguments, options
+        job = target, arguments, options, each
         # JAX and PyTorch may share a GPU here: neither takes it all.
         environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | (environment or {})
         before = {name: os.environ.get(name) for name in environment}
@@ -77,7 +80,7 @@ class Rival:
         if self.failed is None:
             self._pipe.send(least_seconds)
             if (answer := self._ask(_READY_SECONDS)) is not None:
-                self.seconds.append(answer / self.units)
+                self.seconds += [seconds / self.units for seconds in answer]
 
     def close(self) -> None:
         """Ends the process."""
@@ -102,7 +105,7 @@ class Rival:
 
 
 def _serve(pipe: Any, job: tuple) -> None:
-    target, arguments, options = job
+    target, arguments, options, each = job
     try:
         module, function = target.rsplit(".", 1)
         build = getattr(importlib.import_module(module), function)
@@ -114,11 +117,13 @@ def _serve(pipe: Any, job: tuple) -> None:
             told += call()
         pipe.send(("ready", (first_seconds, told[:_COMPARED])))
         while (least := pipe.recv()) is not None:
-            calls, begun = 0, time.perf_counter()
-            while (passed := time.perf_counter() - begun) < least or not calls:
+            times = [time.perf_counter()]
+            while times[-1] - times[0] < least or len(times) == 1:
                 call()
-                calls += 1
-            pipe.send(("time", passed / calls))
+                times.append(time.perf_counter())
+            ends = times if each else [times[0], times[-1]]
+            calls = 1 if each else len(times) - 1
+            pipe.send(("time", [(b - a) / calls for a, b in itertools.pairwise(ends)]))
         pipe.send(("peak", _peak_bytes()))
     except ModuleNotFoundError as error:
         pipe.send(("failed", f"{error.name} is not installed"))

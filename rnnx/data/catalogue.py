@@ -80,6 +80,21 @@ SOURCES = {
 }
 BUILT_IN = (*SOURCES, "python")
 
+# Of the data, as far as their official places state one; for model cards.
+_PTB_TERMS = "text of the Linguistic Data Consortium, under its agreement; used for research"
+LICENCES = {
+    "ptb_word": _PTB_TERMS,
+    "ptb_char": _PTB_TERMS,
+    "text8": "text of Wikipedia, CC BY-SA",
+    "enwik8": "text of Wikipedia, CC BY-SA",
+    "jsb": "chorales of J. S. Bach, in the public domain; of the file no licence is stated",
+    "python": "source files of Python's standard library, under the PSF licence",
+    "etth1": "CC BY-ND 4.0",
+    "m4_hourly": "the M4 competition; no licence is stated",
+    "cmapss": "NASA, public",
+    "ucr": "the UCR and UEA archives; no licence is stated",
+}
+
 # Tables of numbers: the folder that may hold the files, and the files by part. Sums computed from
 # the files.
 _ETT = "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small"

@@ -13,7 +13,7 @@ from rnnx import heads
 from rnnx.data.series import Labelled
 from rnnx.dropout import Masks
 from rnnx.tasks.labelled import Reader, SequenceTask
-from rnnx.tasks.task import Dataset, Sums, Unit
+from rnnx.tasks.task import Dataset, Function, Sums, Unit
 
 
 class Classify(SequenceTask):
@@ -62,6 +62,17 @@ class Classify(SequenceTask):
     def predict(self, net: Reader, batch: dict[str, Array], carries: Any) -> tuple[dict, Any]:
         """The probability of each class, (B, C)."""
         return {"probabilities": jax.nn.softmax(net.whole(batch), axis=-1)}, carries
+
+    def function(self, config: ConfigDict, spec: dict) -> Function:
+        def call(net: Reader, inputs: dict[str, Array], carries: Any) -> tuple[Array, Any]:
+            return jax.nn.softmax(net.whole(inputs), axis=-1), carries
+
+        def score(probabilities: Array, batch: dict[str, Array]) -> tuple[Any, Any]:
+            p = jnp.take_along_axis(probabilities, batch["targets"][:, None], axis=-1)[:, 0]
+            nats = -jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
+            return jnp.sum(batch["weight"] * nats), jnp.sum(batch["weight"])
+
+        return Function(self.sequence(spec), "the probability of each class", call, score)
 
     def row(self, spec: dict, found: dict) -> dict[str, Any]:
         """The class, and the probability of each."""

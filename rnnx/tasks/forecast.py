@@ -12,15 +12,15 @@ from ml_collections import ConfigDict
 
 from rnnx.data import sets, table
 from rnnx.data.ahead import prolonged
-from rnnx.data.batches import Batch, Batches
+from rnnx.data.batches import Batches
 from rnnx.data.download import sha256
 from rnnx.data.series import Scaling, Series, SeriesWindows, origins_of
 from rnnx.dropout import Masks
 from rnnx.errors import UserError
 from rnnx.tasks import floors
-from rnnx.tasks.forecaster import Columns, Forecaster
+from rnnx.tasks.forecaster import Columns, Forecaster, exported, targets_of
 from rnnx.tasks.network import cell_of, stack_options
-from rnnx.tasks.task import Dataset, Sums, Task, Unit, Unseen
+from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit, Unseen
 
 COVERAGE = 0.8  # of the interval that a Gaussian head is asked for
 PARTS = {"train": 0, "valid": 1, "test": 2}
@@ -201,6 +201,9 @@ class Forecast(Task):
         names = {"forecast": net.center(found), "low": low, "high": high}
         return {name: jnp.swapaxes(a, 0, 1) * std + mean for name, a in names.items()}, carries
 
+    def function(self, config: ConfigDict, spec: dict) -> Function:
+        return exported(config, spec)
+
     def unseen(self, config: ConfigDict, spec: dict, path: str) -> Unseen:
         """The H steps after the last known one, of every series."""
         series, notes, warnings = table.read_new(own_file(path), like=spec["table"])
@@ -360,12 +363,3 @@ def windows(
         seed=config.seed,
         shuffle=train,
     )
-
-
-def targets_of(batch: Batch, shape: tuple[int, ...]) -> Array:
-    """The targets of forecasts (P, B, H, ..): (P, B, H, K)."""
-    origins, _, steps = shape[:3]
-    values = jnp.swapaxes(batch["values"], 0, 1)
-    first = values.shape[0] - steps - origins
-    at = first + jnp.arange(origins)[:, None] + jnp.arange(1, steps + 1)
-    return jnp.swapaxes(values[at], 1, 2)

@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from ml_collections import ConfigDict
 
 from rnnx import heads
 from rnnx.cells import Cell
+from rnnx.data.batches import Batch
 from rnnx.dropout import Masks
 from rnnx.model import VectorModel
+from rnnx.tasks.task import Function
 
 _LEAST_SPREAD = 0.1
 
@@ -72,11 +75,11 @@ class Forecaster(VectorModel):
         or (P, B, H, K, Q), quantiles. H is what the batch has targets for, and P the steps after
         the warm-up."""
         xs, ahead = (jnp.swapaxes(batch[name], 0, 1) for name in ("inputs", "ahead"))
-        steps = batch["values"].shape[1] - len(xs)
+        # Sizes by shape, not len: exported, the number of steps is a symbol.
+        steps = batch["values"].shape[1] - xs.shape[0]
         level, spread = self._local(xs)
-        xs = xs.at[..., : self.columns.targets].set(
-            (xs[..., : self.columns.targets] - level) / spread
-        )
+        k = self.columns.targets
+        xs = jnp.concatenate([(xs[..., :k] - level) / spread, xs[..., k:]], axis=-1)
         if self.recursive and steps > 1:
             found = self._rollout(xs, ahead, steps)
         else:
@@ -121,7 +124,7 @@ class Forecaster(VectorModel):
     def _with_given(self, xs: Array, ahead: Array) -> Array:
         """Inputs (T, B, ..) with the given columns of the steps ahead beside them."""
         given = ahead[..., : self.columns.given]
-        later = [given[h : h + len(xs)] for h in range(1, self.steps + 1) if self.columns.given]
+        later = [given[h : h + xs.shape[0]] for h in range(1, self.steps + 1) if self.columns.given]
         return jnp.concatenate([xs, *later], axis=-1)
 
     def _anchors(self, xs: Array) -> Array | None:
@@ -129,7 +132,7 @@ class Forecaster(VectorModel):
         if not self.season:
             return None
         h = jnp.arange(1, self.steps + 1)
-        t = jnp.arange(self.warmup, len(xs))[:, None]
+        t = jnp.arange(self.warmup, xs.shape[0])[:, None]
         at = t + h - self.season * (-(-h // self.season))  # (P, H)
         return jnp.swapaxes(xs[at][..., : self.columns.targets], 1, 2)
 
@@ -141,7 +144,7 @@ class Forecaster(VectorModel):
             return outputs
         if self.levels:
             return outputs + anchors[..., None]
-        return outputs.at[..., 0].add(anchors)
+        return jnp.concatenate([outputs[..., :1] + anchors[..., None], outputs[..., 1:]], axis=-1)
 
     def _rollout(self, xs: Array, ahead: Array, steps: int) -> Array:
         """Forecasts of so many steps from each step after the warm-up, one by one.
@@ -158,8 +161,8 @@ class Forecaster(VectorModel):
 
         zero = self.stack.zero_carry(rows)
         _, (ys, carries) = jax.lax.scan(read, zero, inputs)
-        origins = jnp.arange(self.warmup, len(xs))
-        pairs = len(origins) * rows  # P B; -1 would not do for no columns
+        origins = jnp.arange(self.warmup, xs.shape[0])
+        pairs = origins.shape[0] * rows  # P B; -1 would not do for no columns
         flat = lambda a: a[origins].reshape(pairs, a.shape[-1])  # noqa: E731
         ys, carries = flat(ys), jax.tree.map(flat, carries)
         season = max(self.season, 1)
@@ -174,7 +177,7 @@ class Forecaster(VectorModel):
             out = self._anchored(out, anchors)[0, :, 0]  # (P B, K, R)
             value = self.center(out)
             now = ahead[origins + h].reshape(pairs, ahead.shape[-1])
-            after = ahead[jnp.minimum(origins + h + 1, len(ahead) - 1)]
+            after = ahead[jnp.minimum(origins + h + 1, ahead.shape[0] - 1)]
             given = after.reshape(pairs, ahead.shape[-1])[:, : self.columns.given]
             x = jnp.concatenate([value, past, now, given], axis=-1)
             ys, carries = self.stack(x[None], carries, time_major=True)
@@ -182,5 +185,56 @@ class Forecaster(VectorModel):
             return (ys[0], carries, recent), out
 
         _, out = jax.lax.scan(following, (ys, carries, recent), jnp.arange(1, steps + 1))
-        out = out.reshape(steps, len(origins), rows, k, self.numbers)
+        out = out.reshape(steps, origins.shape[0], rows, k, self.numbers)
         return jnp.moveaxis(out, 0, 2)
+
+
+def exported(config: ConfigDict, spec: dict) -> Function:
+    """What of a `Forecaster` leaves JAX: forecasts from every step after the warm-up, scaled as
+    the inputs are."""
+    horizon, targets = spec["horizon"], len(spec["targets"])
+    columns = [targets, len(spec["past"]), len(spec["known"])]
+    inputs = {"inputs": (("batch", "time", sum(columns)), "float32")}
+    beyond = ("batch", f"time + {horizon}")
+    ahead = spec["known"] if config.decode == "recursive" else spec["table"]["known"]
+    if ahead:
+        inputs["ahead"] = ((*beyond, len(spec["known"])), "float32")
+
+    def call(net: Forecaster, inputs: dict[str, Array], carries: Any) -> tuple[Array, Any]:
+        rows, steps = inputs["inputs"].shape[:2]
+        empty = jnp.zeros((rows, steps + horizon, targets))
+        found = net.forecasts({"ahead": empty[..., :0], "values": empty} | inputs)
+        if net.levels:
+            found = heads.sorted_quantiles(found)
+        else:
+            mean, log_std = heads.mean_and_log_std(found)
+            found = jnp.stack([mean, jnp.exp(log_std)], axis=-1)
+        return jnp.swapaxes(found, 0, 1), carries
+
+    def score(found: Array, batch: dict[str, Array]) -> tuple[Any, Any]:
+        at = config.levels.index(0.5) if config.head == "quantile" else 0
+        center = jnp.swapaxes(found, 0, 1)[..., at]
+        wanted = targets_of(batch, center.shape)
+        where = jnp.isfinite(wanted) & (batch["weight"].T[..., None, None] > 0)
+        errors = jnp.abs(center - jnp.where(where, wanted, 0))
+        return jnp.sum(jnp.where(where, errors, 0)), jnp.sum(where)
+
+    numbers = (
+        f"the quantiles {', '.join(f'{q:g}' for q in config.levels)}"
+        if config.head == "quantile"
+        else "mean and standard deviation"
+    )
+    meaning = (
+        f"(batch, time - {config.warmup}, {horizon} steps ahead, {targets} columns): {numbers}, "
+        f"scaled, from each step after the first {config.warmup}"
+    )
+    return Function(inputs, meaning, call, score, least=config.warmup + 1)
+
+
+def targets_of(batch: Batch, shape: tuple[int, ...]) -> Array:
+    """The targets of forecasts (P, B, H, ..): (P, B, H, K)."""
+    origins, _, steps = shape[:3]
+    values = jnp.swapaxes(batch["values"], 0, 1)
+    first = values.shape[0] - steps - origins
+    at = first + jnp.arange(origins)[:, None] + jnp.arange(1, steps + 1)
+    return jnp.swapaxes(values[at], 1, 2)

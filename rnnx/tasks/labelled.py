@@ -105,6 +105,11 @@ class SequenceTask(Task):
         """What is said of a sequence, as columns of a table."""
         raise NotImplementedError
 
+    def sequence(self, spec: dict) -> dict[str, tuple]:
+        """The inputs of the exported function: scaled steps, and how many each row has."""
+        shape = ("batch", "time", len(spec["columns"]))
+        return {"inputs": (shape, "float32"), "lengths": (("batch",), "int32")}
+
     def targets(self, data: Labelled, spec: dict, chosen: np.ndarray) -> tuple[dict, dict]:
         """The targets of some sequences: of steps, and of whole ones."""
         raise NotImplementedError

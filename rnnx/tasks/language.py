@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
 from ml_collections import ConfigDict
 
-from rnnx import data, dropout
+from rnnx import data, dropout, heads
 from rnnx.data.batches import Batches, ScoringWindows, Windows, capped
 from rnnx.data.vocabulary import Vocabulary
 from rnnx.dropout import Masks, Rates
@@ -19,7 +20,7 @@ from rnnx.model import LanguageModel, restarted
 from rnnx.tasks import dynamic, monte_carlo
 from rnnx.tasks.measures import bits, perplexity
 from rnnx.tasks.network import cell_of, stack_options
-from rnnx.tasks.task import Dataset, Scores, Sums, Task, Unit, over_window
+from rnnx.tasks.task import Dataset, Function, Scores, Sums, Task, Unit, over_window
 
 FULL_STEPS = 256  # time steps a call at batch 1; the score does not depend on it
 
@@ -125,6 +126,18 @@ class Language(Task):
         carries = restarted(carries, batch["fresh"])
         nll, carries = net.nll(batch["inputs"].T, batch["targets"].T, carries)
         return {"nll": nll.T}, carries
+
+    def function(self, config: ConfigDict, spec: Vocabulary) -> Function:
+        def call(net: LanguageModel, inputs: dict[str, Array], carries: Any) -> tuple[Array, Any]:
+            logits, carries = net(inputs["inputs"].T, carries)
+            return jnp.swapaxes(logits, 0, 1), carries
+
+        def score(logits: Array, batch: dict[str, Array]) -> tuple[Any, Any]:
+            nll = heads.softmax(logits, batch["targets"])
+            return over_window("nll", nll.T, batch["weight"])[1]["nll"]
+
+        meaning = "logits of the next symbol: a softmax gives its probabilities"
+        return Function({"inputs": (("batch", "time"), "int32")}, meaning, call, score)
 
     def batches(
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice

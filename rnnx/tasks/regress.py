@@ -12,7 +12,7 @@ from rnnx.data.series import Labelled, Scaling
 from rnnx.dropout import Masks
 from rnnx.errors import UserError
 from rnnx.tasks.labelled import Reader, SequenceTask
-from rnnx.tasks.task import Dataset, Sums, Unit
+from rnnx.tasks.task import Dataset, Function, Sums, Unit
 
 
 class Regress(SequenceTask):
@@ -103,6 +103,18 @@ class Regress(SequenceTask):
         """The number, in the data's own units, (B,)."""
         _, number = _numbers(net, batch, None)
         return {"number": number * batch["scale"] + batch["mean"]}, carries
+
+    def function(self, config: ConfigDict, spec: dict) -> Function:
+        (mean,), (std,) = (np.float32(spec["target"][name]) for name in ("mean", "std"))
+
+        def call(net: Reader, inputs: dict[str, Array], carries: Any) -> tuple[Array, Any]:
+            return _numbers(net, inputs, None)[1] * std + mean, carries
+
+        def score(numbers: Array, batch: dict[str, Array]) -> tuple[Any, Any]:
+            errors = numbers - (batch["targets"] * std + mean)
+            return jnp.sum(batch["weight"] * errors**2), jnp.sum(batch["weight"])
+
+        return Function(self.sequence(spec), "the number, in its own units", call, score)
 
     def row(self, spec: dict, found: dict) -> dict[str, Any]:
         return {"number": float(found["number"])}

@@ -18,7 +18,7 @@ from rnnx.errors import UserError
 from rnnx.model import VectorModel, restarted
 from rnnx.tasks.language import FULL_STEPS
 from rnnx.tasks.network import cell_of, stack_options
-from rnnx.tasks.task import Dataset, Sums, Task, Unit, over_window
+from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit, over_window
 
 
 class Rolls(Task):
@@ -73,6 +73,19 @@ class Rolls(Task):
         nll, carries = net.step_costs(heads.keys, inputs, targets, carries, masks)
         costs, sums = over_window("nll", nll, batch["weight"])
         return costs, carries, sums
+
+    def function(self, config: ConfigDict, spec: Vocabulary) -> Function:
+        def call(net: VectorModel, inputs: dict[str, Array], carries: Any) -> tuple[Array, Any]:
+            ys, carries = net.outputs(jnp.swapaxes(inputs["inputs"], 0, 1), carries)
+            return jnp.swapaxes(net.project(ys), 0, 1), carries
+
+        def score(logits: Array, batch: dict[str, Array]) -> tuple[Any, Any]:
+            nll = heads.keys(logits, batch["targets"])
+            return over_window("nll", nll.T, batch["weight"])[1]["nll"]
+
+        meaning = "logits of each key at the next step: a sigmoid gives its probability"
+        inputs = {"inputs": (("batch", "time", spec.size), "float32")}
+        return Function(inputs, meaning, call, score)
 
     def batches(
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice

@@ -76,6 +76,26 @@ class Unseen(NamedTuple):
     remarks: list[str] = []  # noqa: RUF012
 
 
+class Function(NamedTuple):
+    """What of a trained network leaves JAX (`rnnx.export`): arrays in, one array out, rows first.
+
+    Attributes:
+      inputs: the arrays of a batch that it takes: name -> axes and type. An axis is a number, or
+        text of free ones: `batch`, `time`, `time + 24`.
+      meaning: of what it gives, for people.
+      call: (net, inputs, carries) -> outputs (B, ...) and the state after. In a task that carries
+        a state (`zero_carry`) outputs are (B, T, ...), and steps may come one at a time.
+      score: (outputs, batch) -> sum and count of the primary score, as `cost` has them.
+      least: fewest time steps.
+    """
+
+    inputs: dict[str, tuple[tuple[int | str, ...], str]]
+    meaning: str
+    call: Callable[[Any, dict[str, Array], Any], tuple[Array, Any]]
+    score: Callable[[Array, dict[str, Array]], tuple[Any, Any]]
+    least: int = 1
+
+
 class Task:
     """One kind of learning problem. A subclass overrides what differs; `load`, `model`, `cost`
     and `batches` it must.
@@ -145,6 +165,10 @@ class Task:
 
     def predict(self, net: Any, batch: dict[str, Array], carries: Any) -> tuple[dict, Any]:
         """What the network says of each row: arrays by name, (B, ...); and the state after."""
+        raise NotImplementedError
+
+    def function(self, config: ConfigDict, spec: Any) -> Function:
+        """What `rnnx.export` takes out of JAX."""
         raise NotImplementedError
 
     def unseen(self, config: ConfigDict, spec: Any, path: str) -> Unseen:
