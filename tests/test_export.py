@@ -14,6 +14,7 @@ from conftest import TOKENS, VOCAB, words
 from data_files import hours, write
 from jax import lax
 from sequences_made import engines, table
+from test_speech import write_an4
 
 from rnnx import config as configs
 from rnnx import model, tasks
@@ -155,7 +156,8 @@ def test_some_cells_in_onnx(fields: tuple, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kind, fields",
     [("rhn", {"tied": True, "coupled": False}), ("gru", {"one_hot": True, "reset_after": True}),
-     ("rnn", {"dtype": "bfloat16", "remat": 4})],
+     ("rnn", {"dtype": "bfloat16", "remat": 4}), ("lstm", {"norm": "layer"}),
+     ("rhn", {"input_every": True, "mi_gates": "h", "norm": "tanh"})],
 )  # fmt: skip
 def test_other_networks_in_onnx(kind: str, fields: dict, tmp_path: Path) -> None:
     close(language(tmp_path, kind, "mi", 1, **fields), BATCHES, onnx)
@@ -227,6 +229,11 @@ def test_lengths_differ_in_a_batch(tmp_path: Path) -> None:
         (alone,) = runner({"inputs": x[row : row + 1, :length], "lengths": lengths[row : row + 1]})
         np.testing.assert_allclose(alone, whole[row : row + 1], rtol=1e-5)
     np.testing.assert_array_equal(runner({"inputs": x, "lengths": lengths})[0], whole)
+
+
+def test_speech(tmp_path: Path) -> None:
+    spoken = {"corpus": "an4", "data_dir": str(write_an4(tmp_path)), "bidirectional": True}
+    close(*loaded(tmp_path, "speech", **spoken), onnx)
 
 
 def series(folder: Path) -> dict:

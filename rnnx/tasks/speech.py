@@ -20,7 +20,7 @@ from rnnx.model import VectorModel
 from rnnx.tasks import decoding, transcripts
 from rnnx.tasks.forecast import PARTS
 from rnnx.tasks.network import cell_of, stack_options
-from rnnx.tasks.task import Dataset, Sums, Task, Unit
+from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit
 
 
 class Speech(Task):
@@ -125,6 +125,24 @@ class Speech(Task):
         """Log posteriors (B, T, V), anything from a row's length on."""
         log_p = jax.nn.log_softmax(decoding.logits(net, batch, None), axis=-1)
         return {"log_p": jnp.swapaxes(log_p, 0, 1)}, carries
+
+    def function(self, config: ConfigDict, spec: dict) -> Function:
+        def call(net: VectorModel, inputs: dict[str, Array], carries: Any) -> tuple[Array, Any]:
+            return self.predict(net, inputs, carries)[0]["log_p"], carries
+
+        def score(log_p: Array, batch: dict[str, Array]) -> tuple[Any, Any]:
+            path = decoding.greedy(jnp.swapaxes(log_p, 0, 1), batch["lengths"])
+            wrong = decoding.errors(*path, batch["labels"], batch["label_lengths"])
+            return jnp.sum(batch["weight"] * wrong), jnp.sum(
+                batch["weight"] * batch["label_lengths"]
+            )
+
+        width = len(spec["scaling"]["mean"])
+        inputs = {
+            "inputs": (("batch", "time", width), "float32"),
+            "lengths": (("batch",), "int32"),
+        }
+        return Function(inputs, "log probabilities of each symbol, the blank first", call, score)
 
     def unit(self, config: ConfigDict) -> Unit:
         what, label = ("phone", "PER") if config.labels == "phone" else ("character", "CER")
