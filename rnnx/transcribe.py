@@ -8,6 +8,7 @@ of libsndfile, sample rate and number of channels will do.
 
 --width=8 searches for the text that is most probable over all its alignments; --lm names the
 workdir of an rnnx language model of characters, --words a file of the words that may occur.
+--alignments=DIR writes for each file when each letter is said: a table, and a picture.
 """
 
 import sys
@@ -21,7 +22,7 @@ from rnnx.data import sound, speech
 from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.data.series import Scaling
 from rnnx.display import Display
-from rnnx.errors import UserError
+from rnnx.errors import UserError, writing
 from rnnx.tasks.speech import Speech
 from rnnx.tasks.transcripts import Decoder, posteriors, spelled
 from rnnx.trained import Run, open_run
@@ -29,12 +30,17 @@ from rnnx.trained import Run, open_run
 
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "the run that listens", required=True)
+    flags.DEFINE_string("alignments", "", "a folder for tables and pictures of when what is said")
     decoders.define_flags()
 
 
 def heard(path: Path, spec: dict) -> np.ndarray:
     """What the network of a spec reads of a sound file, (T, F). Raises UserError."""
-    frames = sound.features(*sound.read_sound(path), spec["sample_rate"])
+    return read_by(spec, sound.features(*sound.read_sound(path), spec["sample_rate"]))
+
+
+def read_by(spec: dict, frames: np.ndarray) -> np.ndarray:
+    """What the network of a spec reads of features (T', 40), (T, F)."""
     steps = speech.steps_of(frames, spec["frame_stack"])
     # Whose voice it is is not known: an utterance stands for its speaker.
     alone = spec["scale_by"] != "train"
@@ -42,17 +48,30 @@ def heard(path: Path, spec: dict) -> np.ndarray:
     return scaling.apply(steps).astype(np.float32)
 
 
-def transcripts(run: Run, steps: list[np.ndarray], decode: Decoder) -> list[str]:
-    """The text of each utterance, from what `heard` gives of it."""
+def transcripts(
+    run: Run, steps: list[np.ndarray], decode: Decoder
+) -> list[tuple[list[int], np.ndarray]]:
+    """The symbols of each utterance, from what `heard` gives of it, and its log posteriors."""
     index = np.arange(len(steps), dtype=np.int32)
-    found = [""] * len(steps)
+    found: list = [None] * len(steps)
     batches = SequenceBatches(
         Sequences({"inputs": steps}, {"index": index}), run.config.batch_size, shuffle=False
     )
     for log_p, row, batch in posteriors(run.graphdef, run.params, batches):
-        text = spelled(decode(log_p), run.spec["symbols"], run.spec["labels"])
-        found[int(batch["index"][row])] = text
+        found[int(batch["index"][row])] = decode(log_p), log_p
     return found
+
+
+def align(spec: dict, path: Path, folder: Path, symbols: list[int], log_p: np.ndarray) -> None:
+    """Writes the alignment of a file into a folder. Raises Outage when that can't be written."""
+    from rnnx import alignments  # matplotlib, of the extra `report`
+
+    folder = folder.expanduser()
+    frames = sound.features(*sound.read_sound(path), spec["sample_rate"])
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        seconds = spec["frame_stack"] / sound.FRAME_RATE
+        alignments.write(folder / path.stem, frames, log_p, symbols, spec["symbols"], seconds)
 
 
 def main(paths: list[str]) -> None:
@@ -75,10 +94,13 @@ def main(paths: list[str]) -> None:
             good.append(path)
         except UserError as error:
             display.print(str(error) if path in str(error) else f"{path}: {error}")
-    texts = transcripts(run, steps, decode) if steps else []
+    found = transcripts(run, steps, decode) if steps else []
     sys.stdout.reconfigure(encoding="utf-8")
-    for path, text in zip(good, texts, strict=True):
+    for path, (symbols, log_p) in zip(good, found, strict=True):
+        text = spelled(symbols, run.spec["symbols"], run.spec["labels"])
         print(text if len(paths) == 1 else f"{path}\t{text}")
+        if values.alignments:
+            align(run.spec, Path(path).expanduser(), Path(values.alignments), symbols, log_p)
     if len(good) < len(paths):
         raise SystemExit(2)
 

@@ -101,3 +101,18 @@ def test_width_0_is_the_most_probable_path() -> None:
     log_p = posteriors(1, steps=20)
     assert transcripts.decoder()(log_p) == decoding.collapsed(log_p.argmax(axis=1))
     assert transcripts.decoder(width=4)(log_p) == search(log_p, 4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_alignment_is_the_most_probable_path_of_its_symbols(seed: int) -> None:
+    log_p = posteriors(seed, steps=6)
+    for symbols in ((1, 1), (2, 3), (3,), (1, 2, 1)):
+        paths = [p for p in itertools.product(range(4), repeat=6)
+                 if tuple(decoding.collapsed(p)) == symbols]  # fmt: skip
+        best = max(paths, key=lambda p: sum(log_p[t, s] for t, s in enumerate(p)))
+        found = beam.aligned(log_p, symbols)
+        assert [best[first] for first, _ in found] == list(symbols)
+        inside = {t for first, last in found for t in range(first, last + 1)}
+        assert inside == {t for t, s in enumerate(best) if s}
+    with pytest.raises(ValueError, match="too few"):
+        beam.aligned(log_p[:2], (1, 1))

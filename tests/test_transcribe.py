@@ -43,7 +43,11 @@ def test_files_that_cannot_be_read_do_not_stop_the_others(heard: tuple, tmp_path
     paths = [line.partition("\t")[0] for line in done.stdout.splitlines()]
     assert paths == [str(files[0]), str(files[2])]
     assert "bad.wav is no sound file" in done.stderr and "short.wav: 1 ms of sound" in done.stderr
-    one = call_module("transcribe", f"--workdir={run}", str(files[0]))
+    one = call_module("transcribe", f"--workdir={run}", str(files[0]),
+                      f"--alignments={tmp_path / 'when'}")  # fmt: skip
+    lines = (tmp_path / "when" / "1.tsv").read_text().splitlines()
+    assert lines[0] == "start\tend\tsymbol" and len(lines) == 1 + len(one.stdout.strip("\n"))
+    assert (tmp_path / "when" / "1.png").read_bytes().startswith(b"\x89PNG")
     assert one.returncode == 0 and one.stdout.count("\n") == 1 and "\t" not in one.stdout
 
 
@@ -53,7 +57,10 @@ def test_a_recording_does_not_depend_on_the_others(heard: tuple) -> None:
     steps = [transcribe.heard(home / f"{i}.wav", run.spec) for i in range(5)]
     decode = transcripts.decoder(width=3)
     together = transcribe.transcripts(run, steps, decode)
-    assert together == [transcribe.transcripts(run, [one], decode)[0] for one in steps]
+    for one, (symbols, log_p) in zip(steps, together, strict=True):
+        ((alone, own),) = transcribe.transcripts(run, [one], decode)
+        assert alone == symbols
+        np.testing.assert_allclose(own, log_p, atol=1e-5)
 
 
 def test_beam_is_a_protocol_and_names_its_errors(heard: tuple) -> None:

@@ -105,13 +105,39 @@ def _add(found: dict[Prefix, list[float]], prefix: Prefix, end: int, log_p: floa
     pair[end] = np.logaddexp(pair[end], log_p)
 
 
+def aligned(log_p: np.ndarray, symbols: Prefix) -> list[tuple[int, int]]:
+    """The steps (first, last) of each symbol on its most probable alignment to log_p (T, V).
+
+    Raises:
+      ValueError: when there are fewer steps than the symbols need.
+    """
+    spaced, skips = _lattice(symbols)
+    best = np.full(len(spaced), -np.inf)
+    best[:2] = log_p[0, spaced[:2]]
+    came = np.zeros((len(log_p), len(spaced)), int)
+    for t, row in enumerate(log_p[1:], start=1):
+        before = np.stack([
+            best,
+            np.append(-np.inf, best[:-1]),
+            np.where(skips, np.append([-np.inf, -np.inf], best)[: len(best)], -np.inf),
+        ])  # fmt: skip
+        came[t] = before.argmax(axis=0)
+        best = before.max(axis=0) + row[spaced]
+    at = len(spaced) - 1 - int(len(spaced) > 1 and best[-2] > best[-1])
+    if not np.isfinite(best[at]):
+        raise ValueError(f"{len(log_p)} steps are too few for {len(symbols)} symbols")
+    states = [at]
+    for t in range(len(log_p) - 1, 0, -1):
+        at -= came[t, at]
+        states.append(at)
+    states = np.array(states[::-1])
+    places = (np.flatnonzero(states == 2 * i + 1) for i in range(len(symbols)))
+    return [(int(place[0]), int(place[-1])) for place in places]
+
+
 def total(log_p: np.ndarray, symbols: Prefix) -> float:
     """log of the probability of all alignments of symbols, by the forward recurrence."""
-    spaced = np.full(2 * len(symbols) + 1, BLANK)
-    spaced[1::2] = symbols
-    # A blank may be left out between two symbols that differ.
-    skips = np.zeros(len(spaced), bool)
-    skips[2:] = (spaced[2:] != BLANK) & (spaced[2:] != spaced[:-2])
+    spaced, skips = _lattice(symbols)
     state = np.full(len(spaced), -np.inf)
     state[:2] = log_p[0, spaced[:2]]
     for row in log_p[1:]:
@@ -120,3 +146,13 @@ def total(log_p: np.ndarray, symbols: Prefix) -> float:
         from_before = np.logaddexp(np.logaddexp(state, one), np.where(skips, two, -np.inf))
         state = from_before + row[spaced]
     return float(np.logaddexp.reduce(state[-2:]))
+
+
+def _lattice(symbols: Prefix) -> tuple[np.ndarray, np.ndarray]:
+    """The symbols with blanks around each, and where the blank before may be left out: between
+    two symbols that differ."""
+    spaced = np.full(2 * len(symbols) + 1, BLANK)
+    spaced[1::2] = symbols
+    skips = np.zeros(len(spaced), bool)
+    skips[2:] = (spaced[2:] != BLANK) & (spaced[2:] != spaced[:-2])
+    return spaced, skips
