@@ -62,7 +62,7 @@ class Checks:
 
     def reached(self, job: int, name: str, steps: int) -> None:
         """Waits for an update of a run."""
-        deadline, metrics = time.monotonic() + 200, self.folder / name / "metrics.jsonl"
+        deadline, metrics = time.monotonic() + 600, self.folder / name / "metrics.jsonl"
         while not metrics.exists() or len(metrics.read_text().splitlines()) < steps:
             assert time.monotonic() < deadline, self.cluster.output(job)
             time.sleep(0.2)
@@ -160,7 +160,7 @@ class Checks:
             "sweep.sbatch", *arguments, options="--array=0-3 --time=9", **self.slow
         )
         ids: dict[int, str] = {}
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 600
         while not (ids and self.running(ids)):
             assert time.monotonic() < deadline, self.cluster.output(f"{job}_0")
             time.sleep(0.3)
@@ -225,7 +225,7 @@ def main() -> int:
             "a killed task": checks.killed,
         }
         threads = [
-            threading.Thread(target=show, args=(name, check, failed))
+            threading.Thread(target=show, args=(name, check, failed), daemon=True)
             for name, check in together.items()
         ]
         for thread in threads:

@@ -103,17 +103,19 @@ class Cluster:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(subprocess.CalledProcessError, subprocess.TimeoutExpired):
-            self.call("scancel", "--signal=KILL", "--full", "-u", str(os.getuid()))
+        """Ends all jobs and daemons, and kills what is left of them."""
+        with contextlib.suppress(subprocess.SubprocessError):
             self.call("scancel", "-u", str(os.getuid()))
-            time.sleep(2)
+            deadline = time.monotonic() + 30
+            while self.call("squeue", "-h") and time.monotonic() < deadline:
+                time.sleep(0.5)
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in self._daemons:
-            try:
-                daemon.wait(20)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.wait(10)
+        for pid in processes(f"SLURM_CONF={self.folder / 'slurm.conf'}"):
+            kill(pid)
 
     def call(self, *command: str, check: bool = True) -> str:
         """What a command of SLURM prints."""
@@ -146,10 +148,13 @@ class Cluster:
 
     def about(self, job: int | str) -> dict[str, str]:
         """What SLURM knows of a job."""
-        text = self.call("scontrol", "-o", "show", "job", str(job)).splitlines()[0]
+        text = ""
+        while not text:  # on a busy machine the controller may not answer in time
+            text = self.call("scontrol", "-o", "show", "job", str(job), check=False)
+        text = text.splitlines()[0]
         return dict(re.findall(r"(\S+?)=(\S*)", text))
 
-    def wait(self, job: int | str, *states: str, seconds: float = 400) -> dict[str, str]:
+    def wait(self, job: int | str, *states: str, seconds: float = 900) -> dict[str, str]:
         """Waits until a job is in one of the states; what SLURM knows of it then."""
         deadline = time.monotonic() + seconds
         while (about := self.about(job))["JobState"] not in states:
@@ -171,12 +176,11 @@ class Cluster:
     def tasks(self, module: str, job: str) -> list[int]:
         """The processes of a job's tasks."""
         found = []
-        for place in Path("/proc").glob("[0-9]*"):
+        for pid in processes(f"SLURM_JOB_ID={job}", f"SLURM_CONF={self.folder / 'slurm.conf'}"):
             with contextlib.suppress(OSError):
-                words = (place / "cmdline").read_bytes().split(b"\0")
-                env = (place / "environ").read_bytes().split(b"\0")
-                if words[1:3] == [b"-m", module.encode()] and f"SLURM_JOB_ID={job}".encode() in env:
-                    found.append(int(place.name))
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if words[1:3] == [b"-m", module.encode()]:
+                    found.append(pid)
         return sorted(found)
 
     def _start(self, *command: str) -> None:
@@ -196,6 +200,18 @@ class Cluster:
             time.sleep(0.3)
 
 
+def processes(*variables: str) -> list[int]:
+    """The processes whose environment holds all of these, each NAME=VALUE; not this one."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            env = (place / "environ").read_bytes().split(b"\0")
+            if int(place.name) != os.getpid() and all(v.encode() in env for v in variables):
+                found.append(int(place.name))
+    return found
+
+
 def kill(pid: int) -> None:
     """SIGKILL."""
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

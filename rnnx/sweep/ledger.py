@@ -27,6 +27,10 @@ from rnnx.sweep.space import Overrides
 from rnnx.tasks.task import Task
 
 FORMAT = 1  # of sweep.json and of the study
+_WORDS = {
+    TrialState.RUNNING: "running", TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}  # fmt: skip
 _ENDED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
@@ -144,7 +148,16 @@ class Ledger:
         lost = [claim for claim in claims if not self.leases.renew(claim.trial._trial_id)]
         self.leases.watch(t._trial_id for t in self._trials(TrialState.RUNNING))
         self._beaten = time.monotonic()
+        self.note()
         return lost
+
+    def note(self) -> None:
+        """Writes in the folder how all trials stand, for those who watch."""
+        begun = [t for t in self._trials() if t.state != TrialState.WAITING]
+        trials = {self.name(t): [_WORDS[t.state], t.user_attrs.get("reason", "")] for t in begun}
+        with writing(self.folder), self._claiming():
+            path = self.folder / workdir.SWEEP
+            workdir.write_json(path, {"format": FORMAT, "total": self.total, "trials": trials})
 
     def ended(self) -> list[FrozenTrial]:
         """Trials that have ended, in order."""

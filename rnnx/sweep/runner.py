@@ -134,6 +134,7 @@ class Runner:
                     self.look()
                 self._wait(_POLL)
             self.end_all()
+            self.ledger.note()
             self.screen.summary()
         if self.stop.number:
             raise SystemExit(128 + self.stop.number)
