@@ -79,7 +79,7 @@ def test_the_page_holds_everything_and_escapes_it(study: Path) -> None:
     assert not parts.loads and not parts.open and "http:" not in page and "https:" not in page
     assert 'http-equiv="refresh" content="10"' in page and "<study>" not in page
     assert page.count("<polyline") == 2 and "Valid bits per character" in page
-    for words in ("000,<wbr>depth=2", "done in", "until "):
+    for words in ("000,<wbr>depth=2", "done in", "until ", "002,<wbr>x=&lt;b&gt;", "no &lt;depth"):
         assert words in page
     assert "refresh" not in live.page(overview([study]), "study", 0)
 

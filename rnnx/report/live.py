@@ -35,7 +35,8 @@ li { display: grid; grid-template-columns: .8rem minmax(9rem, 2fr) minmax(8rem, 
      border-top: 1px solid var(--line); font-variant-numeric: tabular-nums; }
 li b { font-weight: 600; overflow-wrap: anywhere; } li .why { grid-column: 2 / -1; }
 .dot { width: .7rem; height: .7rem; border-radius: 50%; background: var(--grey); }
-.bar { height: .4rem; background: var(--line); border-radius: .2rem; overflow: hidden; }
+.bar { display: block; height: .4rem; background: var(--line); border-radius: .2rem;
+       overflow: hidden; }
 .quiet, .failed, .why { color: var(--bad); }
 @media (max-width: 36rem) {
   body { margin: .5rem auto; }
@@ -110,16 +111,29 @@ def _list(found: Overview, colours: dict[int, str]) -> list[str]:
         colour = colours.get(id(stand), "var(--grey)")
         unit = stand.run.unit
         best = "-" if stand.best is None else f"valid {html.escape(unit.show(stand.best))}"
+        bar = f'<span class="bar"><i style="width:{stand.share:.1%}"></i></span>'
+        bar = "" if stand.state == "done" else bar
         items.append(
             f'<li><span class="dot" style="background:{colour}"></span>'
-            f"<b>{html.escape(stand.run.name).replace(',', ',<wbr>')}</b><span>{best}</span>"
+            f"<b>{_name(stand.run.name)}</b><span>{best}</span>"
             f'<span class="progress"><span class="soft {stand.state}">{_told(stand, found.now)}'
-            f'</span><span class="bar" style="display:block"><i style="width:{stand.share:.1%}">'
-            "</i></span></span>"
-            + (f'<span class="why soft">{html.escape(stand.reason)}</span>' * bool(stand.reason))
-            + "</li>"
+            f"</span>{bar}</span>{_why(stand.reason)}</li>"
+        )
+    for name, reason in found.refused:
+        items.append(
+            f'<li><span class="dot"></span><b>{_name(name)}</b><span>-</span>'
+            f'<span class="progress soft failed">failed</span>{_why(reason)}</li>'
         )
     return ["<h2>Runs</h2>", f"<ul>{''.join(items)}</ul>"] if items else []
+
+
+def _name(name: str) -> str:
+    """A name that may be broken after its commas."""
+    return html.escape(name).replace(",", ",<wbr>")
+
+
+def _why(reason: str) -> str:
+    return f'<span class="why soft">{html.escape(reason)}</span>' if reason else ""
 
 
 def _told(stand: Stand, now: float) -> str:

@@ -62,7 +62,8 @@ class Overview:
     """The runs of a folder, and how many more there will be."""
 
     stands: list[Stand]
-    elsewhere: Counter[str]  # states of a sweep's runs in other folders
+    elsewhere: Counter[str]  # states of a sweep's runs that have no folder here
+    refused: list[tuple[str, str]]  # of those, the failed: names and reasons
     total: int
     now: float
 
@@ -124,7 +125,8 @@ def overview(paths: Sequence[Path]) -> Overview:
             planned -= entry is None and (folder.parent.parent / workdir.SWEEP).exists()
     elsewhere.update(state for state, _ in told.values())
     total = len(stands) + elsewhere.total() + max(planned, 0)
-    return Overview(stands, elsewhere, total, now)
+    refused = [(Path(name).name, why) for name, (state, why) in told.items() if state == "failed"]
+    return Overview(stands, elsewhere, refused, total, now)
 
 
 def _stand(folder: Path, told: Sequence[str], now: float) -> Stand:
