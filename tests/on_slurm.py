@@ -74,7 +74,7 @@ class Checks:
         assert mine == theirs, f"{name}: other metrics, from line {first_other(mine, theirs)}"
         assert self.scores(name) == self.scores("two"), name
         screen = self.cluster.output(job)
-        for word in ("Gloo", "preemption_notifier", "coordination"):
+        for word in ("[Gloo]", "preemption_notifier", "coordination_service"):
             assert word not in screen, f"{word} of the runtime is on the screen of {name}"
 
     # ------------------------------------------------------------------ what is shown
@@ -223,6 +223,7 @@ def main() -> int:
             "scancel, and sbatch again": checks.scancel,
             "scontrol requeue": checks.requeue,
             "a killed task": checks.killed,
+            "errors that stay": checks.hopeless,
         }
         threads = [
             threading.Thread(target=show, args=(name, check, failed), daemon=True)
@@ -232,8 +233,8 @@ def main() -> int:
             thread.start()
         for thread in threads:
             thread.join()
+        # By itself: its four workers are to be there at the same time.
         show("an array of sweep workers", checks.sweep, failed)
-        show("errors that stay", checks.hopeless, failed)
     print(f"{len(failed)} failed, in {time.monotonic() - begun:.0f} s")
     if keep or failed:
         print(f"kept: {folder}")

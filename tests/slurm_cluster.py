@@ -148,11 +148,11 @@ class Cluster:
 
     def about(self, job: int | str) -> dict[str, str]:
         """What SLURM knows of a job."""
-        text = ""
-        while not text:  # on a busy machine the controller may not answer in time
-            text = self.call("scontrol", "-o", "show", "job", str(job), check=False)
-        text = text.splitlines()[0]
-        return dict(re.findall(r"(\S+?)=(\S*)", text))
+        for _ in range(9):  # on a busy machine the controller may not answer in time
+            if text := self.call("scontrol", "-o", "show", "job", str(job), check=False):
+                return dict(re.findall(r"(\S+?)=(\S*)", text.splitlines()[0]))
+            time.sleep(1)
+        raise AssertionError(f"SLURM knows no job {job}")
 
     def wait(self, job: int | str, *states: str, seconds: float = 900) -> dict[str, str]:
         """Waits until a job is in one of the states; what SLURM knows of it then."""
