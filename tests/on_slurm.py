@@ -214,7 +214,7 @@ def main() -> int:
     keep = parser.parse_args().keep
     folder, failed, begun = Path(tempfile.mkdtemp(prefix="rnnx-slurm-")), [], time.monotonic()
     os.chmod(folder, 0o755)  # munge refuses less
-    with Cluster(folder, slots=2 if os.getuid() == 0 else 4) as cluster:
+    with Cluster(folder, slots=3 if os.getuid() == 0 else 6) as cluster:
         checks = Checks(cluster, folder)
         print(f"a private cluster of {len(cluster.nodes)} nodes in {folder}", flush=True)
         show("two tasks equal one", checks.one_and_two, failed)
