@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from conftest import call_module
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy import exc
 from test_sweep import plan
 
 from rnnx.errors import UserError
@@ -82,6 +84,25 @@ def test_a_storage_that_is_not_there_is_told_in_one_line(
     )
     assert done.returncode == code and told in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and "secret" not in done.stderr
+
+
+def test_a_connection_that_is_cut_is_told_from_what_the_server_refuses() -> None:
+    def wrapped(error: Exception) -> Exception:
+        try:
+            raise StorageInternalError("as Optuna does") from error
+        except StorageInternalError as found:
+            return found
+
+    cut = [
+        exc.OperationalError("select 1", {}, Exception("server closed the connection")),
+        exc.InterfaceError("select 1", {}, Exception("connection already closed")),
+        exc.PendingRollbackError("Can't reconnect until invalid transaction is rolled back"),
+        exc.DBAPIError("select 1", {}, Exception("gone"), connection_invalidated=True),
+    ]
+    refused = [exc.ProgrammingError("select 1", {}, Exception("permission denied")), KeyError("x")]
+    assert all(storage.unreachable(e) and storage.unreachable(wrapped(e)) for e in cut)
+    assert not any(storage.unreachable(e) or storage.unreachable(wrapped(e)) for e in refused)
+    assert storage.reason(wrapped(cut[0])) == "server closed the connection"
 
 
 # ---------------------------------------------------------------------------- leases

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,10 +128,8 @@ class Runner:
         """
         with self.stop, self.screen, self._no_orphans():
             while not self.stop.number:
-                with self._in_reach():
-                    if self._over():
-                        break
-                    self.look()
+                if self._in_reach(self._over):
+                    break
                 self._wait(_POLL)
             self.end_all()
             self.ledger.note()
@@ -142,6 +140,13 @@ class Runner:
             raise Outage(f"cut from outside: {'; '.join(self.cut)}. The same command continues")
 
     def _over(self) -> bool:
+        """A round: starts and checks runs; whether there is nothing left to do or to wait for."""
+        over = self._started()
+        if not over:
+            self.look()
+        return over
+
+    def _started(self) -> bool:
         """Starts what can be started; whether there is nothing left to do or to wait for."""
         stuck = self.outages >= _OUTAGES  # the next trial would end the same way
         if stuck or len(self.jobs) >= self.workers or time.monotonic() < self._ask:
@@ -153,11 +158,12 @@ class Runner:
             self.launch(claim)
         return False
 
-    @contextlib.contextmanager
-    def _in_reach(self) -> Iterator[None]:
-        """Lets the runs go on while the study's server is out of reach, for some minutes."""
+    def _in_reach(self, act: Callable[[], bool | None]) -> bool:
+        """What act returns; False while the study's server is out of reach, for some minutes."""
         try:
-            yield
+            if self._gone:
+                self.ledger.leases.read()  # act may not need the study, and say nothing of it
+            result = bool(act())
         except (StorageInternalError, SQLAlchemyError) as error:
             now = time.monotonic()
             if not self.ledger.on_server or not storage.unreachable(error):
@@ -173,11 +179,12 @@ class Runner:
             if ended or now - self._gone > _PATIENCE:
                 raise
             self._wait(_AGAIN)
-        else:
-            if self._gone:
-                away = duration(time.monotonic() - self._gone)
-                self.screen.event(f"the study is back after {away}", trouble=True)
-                self._gone = 0.0
+            return False
+        if self._gone:
+            away = duration(time.monotonic() - self._gone)
+            self.screen.event(f"the study is back after {away}", trouble=True)
+            self._gone = 0.0
+        return result
 
     def _wait(self, seconds: float) -> None:
         """Sleeps, but not through a signal."""
@@ -287,8 +294,7 @@ class Runner:
         for job in self.jobs:
             job.process.terminate()
         while self.jobs:
-            with self._in_reach():
-                self.look()
+            self._in_reach(self.look)
             time.sleep(_POLL / 5)
 
 

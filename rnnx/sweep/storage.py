@@ -11,6 +11,7 @@ from sqlalchemy.exc import (
     ArgumentError,
     InterfaceError,
     OperationalError,
+    PendingRollbackError,
     SQLAlchemyError,
 )
 
@@ -122,11 +123,12 @@ def _made_by_another(error: BaseException | None) -> bool:
 def unreachable(error: BaseException) -> bool:
     """Whether an error says that the server can't be reached now, rather than what it refuses."""
     while error is not None:
-        if isinstance(error, OperationalError | InterfaceError):
+        # The third comes where a connection was cut between two statements.
+        if isinstance(error, OperationalError | InterfaceError | PendingRollbackError):
             return True
         if getattr(error, "connection_invalidated", False):
             return True
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return False
 
 
