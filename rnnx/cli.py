@@ -16,6 +16,7 @@ import signal
 import sys
 import textwrap
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,15 +76,19 @@ class Stop:
     """A context manager that records SIGINT, SIGTERM or SIGHUP for a loop to act on.
 
     A second signal of the same kind has its usual effect, except SIGHUP, which is then ignored:
-    when a terminal is closed, both the shell and the system send one. A SIGHUP ignored before, as
-    under nohup, stays ignored. Outside the main thread, where Python allows no handlers, no
-    signal is recorded.
+    when a terminal is closed, both the shell and the system send one. So is a SIGTERM within
+    seconds of the first: SLURM signals a sweep and its runs, and the sweep its runs again. A SIGHUP
+    ignored before, as under nohup, stays ignored. Outside the main thread, where Python allows no
+    handlers, no signal is recorded.
     """
+
+    SAME = 5.0  # seconds in which two SIGTERMs count as one
 
     def __init__(self, several: bool = False) -> None:
         """several: this process is one of several. JAX makes all of them stop at the same update
         when one gets a SIGTERM; other signals are turned into a SIGTERM."""
         self.number = 0  # of the signal received; 0: none
+        self._since = 0.0
         self._several = several
         self._before: dict[int, Any] = {}
 
@@ -104,7 +109,14 @@ class Stop:
 
     def _note(self, number: int, frame: Any) -> None:
         again = signal.SIG_IGN if number == signal.SIGHUP else self._before[number]
-        signal.signal(number, again)
+        if number != signal.SIGTERM:
+            signal.signal(number, again)
+        elif self.number == number:
+            if time.monotonic() - self._since > self.SAME:
+                signal.signal(number, again)
+                os.kill(os.getpid(), number)
+            return
+        self._since = time.monotonic()
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
@@ -121,6 +133,7 @@ def run(main: Callable[..., None], doc: str, files: bool = False) -> None:
     """
     program = "rnnx." + Path(sys.argv[0].removesuffix("/__main__.py")).stem
     has_config = "config" in flags.FLAGS
+    _keep_runtime_apart()
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
         _plug_in()
@@ -158,6 +171,29 @@ def run(main: Callable[..., None], doc: str, files: bool = False) -> None:
     if jax.distributed.is_initialized():
         os._exit(code)  # a normal exit would wait for the other processes, and they for this one
     sys.exit(code)
+
+
+def _keep_runtime_apart() -> None:
+    """Sends what libraries print past Python to the file that RNNX_RUNTIME_LOG names.
+
+    With several processes, JAX's runtime tells of every connection and signal.
+    """
+    if not (path := os.environ.get("RNNX_RUNTIME_LOG")):
+        return
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError:
+        return  # then it stays among our own lines
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is not None:
+            setattr(
+                sys,
+                name,
+                open(os.dup(number), "w", encoding=stream.encoding, buffering=1),  # noqa: SIM115
+            )
+            os.dup2(file, number)
+    os.close(file)
 
 
 def _plug_in() -> None:

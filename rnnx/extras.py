@@ -14,7 +14,7 @@ EXTRAS = {
         "absl", "array_record", "ml_collections", "optax", "orbax", "requests", "rich", "scipy",
         "tensorboardX", "tensorflow_datasets",
     ),
-    "sweep": ("optuna", "sqlalchemy"),
+    "sweep": ("optuna", "psycopg", "sqlalchemy"),
     "report": ("matplotlib",),
     "data": ("pandas", "pyarrow", "sklearn"),
     "speech": ("soundfile", "kaldi_native_fbank", "jiwer"),

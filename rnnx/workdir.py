@@ -32,6 +32,7 @@ from rnnx import __version__, tasks
 from rnnx import config as configs
 from rnnx.errors import Outage, UserError, writing
 
+SWEEP = "progress.json"  # in the folder of a sweep: its trials, and how many there will be
 FORMAT = 1  # of run.json, with metrics.jsonl, and of result.json and evaluations.jsonl
 
 _OWN = ("config.json", "vocabulary.json", "spec.json", "run.json", "metrics.jsonl", "tensorboard",
@@ -40,9 +41,14 @@ _OWN = ("config.json", "vocabulary.json", "spec.json", "run.json", "metrics.json
 
 def write_json(path: Path, value: Any) -> None:
     """Writes the whole file or none of it."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the whole file or none of it."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())  # or a power loss may leave the new name without content
     os.replace(temporary, path)

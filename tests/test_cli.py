@@ -144,6 +144,10 @@ def test_a_signal_is_noted_and_a_second_one_does_what_it_always_did(number: int)
         with cli.Stop() as stop:
             os.kill(os.getpid(), number)
             assert stop.number == number and not came
+            if number == signal.SIGTERM:  # SLURM sends one to every process, a sweep to its runs
+                os.kill(os.getpid(), number)
+                assert not came
+                stop.SAME = -1.0
             os.kill(os.getpid(), number)
             # Of a terminal that is closed, two come.
             assert came == ([] if number == signal.SIGHUP else ["again"])
@@ -196,3 +200,31 @@ def test_help_into_a_pipe_that_closes() -> None:
         shell=True, cwd=ROOT, env=one_device(), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.stdout.count("\n") == 1 and not done.stderr
+
+
+def test_what_the_runtime_prints_can_be_kept_apart(tmp_path: Path) -> None:
+    """From the process's own lines, which stay where they were, warnings and tracebacks too."""
+    program = """
+import os, sys
+from rnnx import cli
+cli._keep_runtime_apart()
+for number in (1, 2):
+    os.write(number, b"runtime\\n")
+print("ours")
+raise SystemExit("ours too")
+"""
+    log = tmp_path / "log"
+    for env, apart in (({}, False), ({"RNNX_RUNTIME_LOG": str(log)}, True)):
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=one_device(**env), capture_output=True,
+            text=True,
+        )  # fmt: skip
+        words = [done.stdout.split("\n"), done.stderr.split("\n")]
+        own = [["ours", ""], ["ours too", ""]]
+        assert words == (own if apart else [["runtime", *lines] for lines in own])
+    assert log.read_text() == "runtime\nruntime\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+        env=one_device(RNNX_RUNTIME_LOG=str(tmp_path / "nosuch" / "log")),
+    )  # fmt: skip
+    assert "ours" in done.stdout and "runtime" in done.stdout

@@ -195,7 +195,8 @@ def test_a_trial_cut_before_it_was_signed_is_not_lost(tmp_path: Path, monkeypatc
     ledger = Ledger(tmp_path / "s", plan("depth=1"))
     ledger.study.ask()  # and killed
     assert ledger.claim() is None, "another machine may be about to sign it"
-    monkeypatch.setattr("rnnx.sweep.ledger._UNSIGNED", -1.0)
+    ledger.beat([])
+    monkeypatch.setattr("rnnx.sweep.leases.SILENCE", -1.0)
     assert ledger.claim().point == {"depth": 1}
 
 

@@ -23,17 +23,18 @@ def png(picture: Picture) -> bytes:
     return file.getvalue()
 
 
-def document(title: str, body: Sequence[str], style: str = "") -> str:
+def document(title: str, body: Sequence[str], style: str = "", head: str = "") -> str:
     """The page around its body.
 
     Args:
       body: HTML: what came from data is escaped already.
       style: CSS beyond that of all pages.
+      head: HTML beyond that of all heads.
     """
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}{style}</style></head>\n<body>\n"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}{style}</style>{head}</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body></html>\n"
     )

@@ -12,19 +12,25 @@ numbers, where a table has them, stand in columns of their own: (c) as another p
 --table=gaps --against="integration=additive" compares every network with the one that has these
 values and agrees in all else but what was tuned. It shows the gap in test score with its 95 %
 interval over seeds, and after how many epochs each is as good as the other ever is.
+
+--html writes instead one page, report/status.html, that opens without a network: what runs, what is
+finished, the curves so far, the expected end. --watch does so every ten seconds until all runs have
+ended, and the page in a browser follows. Both only read, from any machine that sees the folders.
 """
 
+import time
 from pathlib import Path
 
 from absl import flags
 from matplotlib.figure import Figure
 
-from rnnx import cli
+from rnnx import cli, workdir
 from rnnx.display import console
 from rnnx.errors import UserError, writing
-from rnnx.report import plots
+from rnnx.report import live, plots
 from rnnx.report.gaps import gap_curves, gaps, gaps_table
 from rnnx.report.runs import Run, read, to_file
+from rnnx.report.state import overview
 from rnnx.report.tables import TABLES, Table
 
 FLAGS = flags.FLAGS
@@ -35,6 +41,8 @@ def define_flags() -> None:
     flags.DEFINE_enum("table", "runs", [*TABLES, "gaps"], "which table")
     flags.DEFINE_string("against", "", "FIELD=VALUE;...: the baseline of --table=gaps")
     flags.DEFINE_string("out", "", "where tables and plots go; empty: the first workdir's report")
+    flags.DEFINE_bool("html", False, "write a page that shows how the runs stand, no tables")
+    flags.DEFINE_bool("watch", False, "as --html, again and again until all runs have ended")
     flags.DEFINE_string("export", "", "also write the runs to this data file (JSON)")
 
 
@@ -67,8 +75,38 @@ def drawn(runs: list[Run], searches: bool = False) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
+def show_state(paths: list[Path], out: Path, watch: bool) -> None:
+    """Writes the page of how runs stand; watch: until all have ended.
+
+    Raises:
+      UserError: when a path is no folder.
+      Outage: when the page can't be written.
+    """
+    if files := [path for path in paths if not path.is_dir()]:
+        raise UserError(f"{files[0]} is no folder: --html and --watch show folders of runs")
+    screen, told = console(wide=True), ""
+    while True:
+        found = overview(paths)
+        over = found.over or not watch
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            page = live.page(found, paths[0].resolve().name, 0 if over else live.SECONDS)
+            workdir.write_text(out / "status.html", page)
+        if not told:
+            screen.print(f"page: {out / 'status.html'}", soft_wrap=True)
+        if (line := found.sentence()) != told:  # the expected end changes all the time
+            screen.print(f"{time.strftime('%H:%M:%S')} {live.sentence(found)}", soft_wrap=True)
+            told = line
+        if over:
+            return
+        time.sleep(live.SECONDS)
+
+
 def main() -> None:
     paths = [Path(path).expanduser() for path in FLAGS.workdir]
+    if FLAGS.html or FLAGS.watch:
+        show_state(paths, Path(FLAGS.out or paths[0] / "report").expanduser(), FLAGS.watch)
+        return
     runs = read(paths)
     units = sorted({run.unit.name for run in runs})
     if len(units) > 1:

@@ -76,7 +76,7 @@ def read(paths: Sequence[Path]) -> list[Run]:
         if not path.is_dir():
             raise UserError(f"{path} is neither a folder nor a data file of runs")
         folders = sorted(p.parent for p in path.rglob("config.json"))
-        runs += [_read(folder) for folder in folders if (folder / "run.json").exists()]
+        runs += [read_run(folder) for folder in folders if (folder / "run.json").exists()]
     if not runs:
         raise UserError(f"no runs in {', '.join(map(str, paths))}")
     return _each_once(runs)
@@ -92,7 +92,8 @@ def _each_once(runs: Iterable[Run]) -> list[Run]:
     return list(found.values())
 
 
-def _read(folder: Path) -> Run:
+def read_run(folder: Path) -> Run:
+    """The run of a workdir, as far as it is written. Raises UserError when it is none."""
     config = workdir.read_config(folder)
     about = workdir.read_json(folder / "run.json", workdir.FORMAT)
     run = Run(

@@ -20,8 +20,9 @@ With neither, the sweep that the config file itself holds is run: its function
 Each trial is the workdir of an ordinary `rnnx.train` in DIR/trials, its output in DIR/logs; the
 record of all is an Optuna study. The same command resumes a sweep: interrupted trials are
 continued, and a grid may have grown. The same command may run several times at once, on one
-machine or on several that share DIR, or only --storage: no trial is run twice. On a machine with
-several GPUs, start it once for each, with CUDA_VISIBLE_DEVICES.
+machine, or on several with --storage=postgresql://USER@HOST/NAME, whether they share DIR or not:
+no trial is run twice, and that of a machine that has vanished is taken up by another within two
+minutes. On a machine with several GPUs, start it once for each, with CUDA_VISIBLE_DEVICES.
 """
 
 import runpy
@@ -77,7 +78,7 @@ def define_flags() -> None:
     flags.DEFINE_list("known", [], "data files of runs that are not done again")
     flags.DEFINE_integer("param_budget", 0, "solve every run's width for it", lower_bound=0)
     flags.DEFINE_integer("workers", 1, "runs side by side; they share the cores", lower_bound=1)
-    flags.DEFINE_string("storage", "", "an Optuna storage address; empty: SQLite in the workdir")
+    flags.DEFINE_string("storage", "", "address of a database; empty: SQLite in the workdir")
 
 
 def plan_of(values: flags.FlagValues) -> Plan:
@@ -140,15 +141,17 @@ def main() -> None:
     shown.update(task.load(config, Display().print).fields)
     folder, unit = Path(FLAGS.workdir).expanduser(), task.unit(shown)
 
-    def run(folder: Path, plan: Plan) -> Ledger:
+    def run(folder: Path, plan: Plan, name: str = "") -> Ledger:
         plan.known = known_points(plan, known)
-        ledger = Ledger(folder, plan, FLAGS.storage)
+        ledger = Ledger(folder, plan, FLAGS.storage, name)
         Runner(ledger, FLAGS.workers, Screen(ledger, unit)).run()
         return ledger
 
     with in_reach(folder):
         if FLAGS.tune:
-            ledger = run(folder / "tune", trials)
+            # In a database of several sweeps the folder's own name would not tell them apart.
+            name = f"{folder.resolve().name}.tune" if FLAGS.storage else ""
+            ledger = run(folder / "tune", trials, name)
             plan = tuned(plan, tuning, [(t, ledger.point(t)) for t in ledger.ended()])
         run(folder, plan)
 

@@ -15,17 +15,22 @@ import optuna
 from ml_collections import ConfigDict
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from rnnx import config as configs
 from rnnx import tasks, workdir
 from rnnx.errors import Outage, UserError, writing
-from rnnx.sweep import space
+from rnnx.sweep import space, storage
+from rnnx.sweep.leases import BEAT, Lease, Leases
 from rnnx.sweep.space import Overrides
 from rnnx.tasks.task import Task
 
 FORMAT = 1  # of sweep.json and of the study
-_UNSIGNED = 60.0  # seconds after which a trial without an owner is taken over
+_WORDS = {
+    TrialState.RUNNING: "running", TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}  # fmt: skip
 _ENDED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
@@ -35,10 +40,9 @@ def in_reach(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, StorageInternalError, SQLAlchemyError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
         raise Outage(
-            f"cannot keep the study of {folder} ({reason}): fix that, and the same command "
-            "continues"
+            f"cannot keep the study of {folder} ({storage.reason(error)}): fix that, and the same "
+            "command continues"
         ) from error
 
 
@@ -74,32 +78,44 @@ class Claim:
 class Ledger:
     """Assigns trials and records their results: an Optuna study, and locks in the folder.
 
-    A trial is RUNNING in the study once it is assigned, and its log file is locked; the training
-    process inherits the lock. A trial that is RUNNING but not locked was interrupted.
+    A trial is RUNNING in the study once it is assigned. Its log file is locked, and the training
+    process inherits the lock; and its lease in the database is renewed (`leases.py`). Within one
+    folder on one machine the lock decides: a trial that is RUNNING but not locked was interrupted,
+    and is taken up at once. Others take it when its lease shows no sign of life: in the same folder
+    from its checkpoint, in another from the start.
     """
 
-    def __init__(self, folder: Path, plan: Plan, storage: str = ""):
+    def __init__(self, folder: Path, plan: Plan, address: str = "", name: str = ""):
         """Opens or creates the study, and adds the points it lacks.
 
+        Args:
+          address: of the database; empty for SQLite in the folder.
+          name: of the study; empty for the folder's.
+
         Raises:
-          UserError: when storage can't be used, or holds a sweep of another config.
+          UserError: when address can't be used, or holds a sweep of another config.
           Outage: when folder can't be written.
         """
         self.folder, self.plan = folder, plan
         self.given_up: set[int] = set()  # trials that were interrupted while this process ran them
+        url = storage.address(address, folder)
+        self.on_server = storage.is_server(url)
+        self._beaten = -BEAT
         with writing(folder):
             for part in ("trials", "logs"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
             with self._claiming():
                 self.home = self._read_home()
-                self.study = self._open(storage or f"sqlite:///{folder.resolve() / 'sweep.db'}")
+                self._open(url, name or folder.resolve().name)
                 self._enter()
 
     def claim(self) -> Claim | None:
         """A trial to run: one that was interrupted here, else a new one; None when none is left."""
         with self._claiming():
+            # Leases first: one that is read before its trial is never newer than that.
+            leases = self.leases.read()
             for trial in self._trials(TrialState.RUNNING):
-                if (claim := self._take_over(trial)) is not None:
+                if (claim := self._take_over(trial, leases.get(trial._trial_id))) is not None:
                     return claim
             while self._left():
                 if (claim := self._begin()) is not None:
@@ -108,31 +124,49 @@ class Ledger:
 
     def tell(
         self, claim: Claim, state: TrialState, value: float | None = None, why: str = ""
-    ) -> None:
-        """Records the end of a trial and releases it."""
-        if why:
-            claim.trial.set_user_attr("reason", why)
-        self.study.tell(claim.trial.number, value, state=state, skip_if_finished=True)
+    ) -> bool:
+        """Records the end of a trial and releases it; False if another process has taken it."""
+        # Renewed, the lease outlasts what follows.
+        if ours := self.leases.renew(claim.trial._trial_id):
+            if why:
+                claim.trial.set_user_attr("reason", why)
+            self.study.tell(claim.trial.number, value, state=state, skip_if_finished=True)
         claim.log.close()
+        return ours
 
     def leave(self, claim: Claim) -> None:
         """Releases an interrupted trial; another process may resume it, this one will not."""
+        self.leases.release(claim.trial._trial_id)
         self.given_up.add(claim.trial.number)
         claim.log.close()
+
+    def beat(self, claims: list[Claim]) -> list[Claim]:
+        """Renews leases and watches those of others, every BEAT seconds; returns the claims that
+        another process has taken in the meantime."""
+        if time.monotonic() - self._beaten < BEAT:
+            return []
+        lost = [claim for claim in claims if not self.leases.renew(claim.trial._trial_id)]
+        self.leases.watch(t._trial_id for t in self._trials(TrialState.RUNNING))
+        self._beaten = time.monotonic()
+        self.note()
+        return lost
+
+    def note(self) -> None:
+        """Writes in the folder how all trials stand, for those who watch."""
+        begun = [t for t in self._trials() if t.state != TrialState.WAITING]
+        trials = {self.name(t): [_WORDS[t.state], t.user_attrs.get("reason", "")] for t in begun}
+        with writing(self.folder), self._claiming():
+            path = self.folder / workdir.SWEEP
+            workdir.write_json(path, {"format": FORMAT, "total": self.total, "trials": trials})
 
     def ended(self) -> list[FrozenTrial]:
         """Trials that have ended, in order."""
         return self._trials(*_ENDED)
 
     def elsewhere(self, ours: set[int]) -> list[FrozenTrial]:
-        """Trials in this folder that another process runs, or whose sweep was killed."""
+        """Trials that another process runs, or whose sweep was killed."""
         running = self._trials(TrialState.RUNNING)
-        return [
-            t
-            for t in running
-            if t.number not in ours | self.given_up
-            and t.user_attrs.get("home") in (self.home, None)
-        ]
+        return [t for t in running if t.number not in ours | self.given_up]
 
     @property
     def total(self) -> int:
@@ -149,12 +183,12 @@ class Ledger:
         return f"{trial.number:03d},{space.label(self.point(trial))}"[:120]
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        trials = self.study.get_trials(deepcopy=False, states=states or None)
-        return [t for t in trials if "surplus" not in t.user_attrs and self._asked_for(t)]
-
-    def _asked_for(self, trial: FrozenTrial) -> bool:
-        """Whether a trial belongs to this plan: the grid may have become smaller."""
-        return not self.plan.points or self.point(trial) in self.plan.points
+        trials = self.study.get_trials(deepcopy=False)
+        trials = [t for t in trials if "surplus" not in t.user_attrs]
+        if self.plan.points:  # the grid may have become smaller, or been entered twice at once
+            first = {json.dumps(self.point(t), sort_keys=True): t for t in reversed(trials)}
+            trials = [t for t in reversed(first.values()) if self.point(t) in self.plan.points]
+        return [t for t in trials if not states or t.state in states]
 
     def _read_home(self) -> str:
         """An identifier of this folder, in a study that several folders share."""
@@ -163,31 +197,37 @@ class Ledger:
             workdir.write_json(path, {"format": FORMAT, "home": uuid.uuid4().hex})
         return workdir.read_json(path, FORMAT)["home"]
 
-    def _open(self, storage: str) -> optuna.Study:
+    def _open(self, url: URL, name: str) -> None:
+        """Sets `study` and `leases`."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            study = optuna.create_study(
-                study_name=self.folder.resolve().name,
-                storage=storage,
+            kept = storage.opened(url)
+            study = self.study = optuna.create_study(
+                study_name=name,
+                storage=kept,
                 direction="minimize" if self.plan.task.lower_is_better else "maximize",
                 load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
             )
-        except (OperationalError, StorageInternalError):
-            raise  # it exists, but is out of reach
+            self.leases = Leases(kept)
+        except UserError:
+            raise
         except Exception as error:  # whatever the database's driver raises
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"cannot open the study in {storage}: {reason}") from error
+            if storage.unreachable(error):
+                raise
+            told = storage.reason(error)
+            raise UserError(f"cannot open the study in {storage.shown(url)}: {told}") from error
         ours = self.plan.config.to_dict() | {"data_dir": ""}
         ours = json.loads(json.dumps(ours | dict.fromkeys(self._swept())))
         theirs = study.user_attrs.get("config")
         if theirs is None:
             study.set_user_attr("format", FORMAT)
             study.set_user_attr("config", ours)
-            return study
+            return
         if (found := study.user_attrs.get("format", 1)) != FORMAT:
             raise UserError(
-                f"the study in {storage} has format {found!r}; this version reads format {FORMAT}"
+                f"the study in {storage.shown(url)} has format {found!r}; this version reads "
+                f"format {FORMAT}"
             )
         # A field newer than the sweep has its default there, as in a workdir.
         theirs = json.loads(json.dumps(configs.default(self.plan.config.task).to_dict())) | theirs
@@ -196,7 +236,6 @@ class Ledger:
                 f"{self.folder} holds a sweep of another config (it differs in "
                 f"{', '.join(names)}): choose another --workdir, or the same config to continue"
             )
-        return study
 
     def _swept(self) -> set[str]:
         return set(self.plan.space).union(*self.plan.points)
@@ -227,6 +266,12 @@ class Ledger:
         seed = int(np.random.SeedSequence((self.plan.config.seed, number)).generate_state(1)[0])
         self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         trial = self.study.ask()
+        if self._surplus(trial):
+            return None
+        return self._hold(trial, None)
+
+    def _surplus(self, trial: optuna.Trial) -> bool:
+        """Ends a new trial that is one too many."""
         before = [t for t in self._trials() if t.number < trial.number]
         if self.plan.points:
             # Added twice, or from a larger grid.
@@ -237,28 +282,29 @@ class Ledger:
         if surplus:
             trial.set_user_attr("surplus", True)
             self.study.tell(trial, state=TrialState.FAIL)
-            return None
-        trial.set_user_attr("home", self.home)
-        return self._hold(trial)
+        return surplus
 
-    def _take_over(self, found: FrozenTrial) -> Claim | None:
-        """Claims a trial that was interrupted in this folder, or before its owner was recorded."""
-        home = found.user_attrs.get("home")
+    def _take_over(self, found: FrozenTrial, lease: Lease | None) -> Claim | None:
+        """Claims a trial that was interrupted: here, or by a process that is gone."""
         if found.number in self.given_up:
             return None
-        if home is None:
-            age = time.time() - found.datetime_start.timestamp()
-            if age < _UNSIGNED:
-                return None
-        elif home != self.home:
+        home = found.user_attrs.get("home")
+        if home == self.home:
+            # The lock tells whether a process of this machine still runs it; SQLite has no others.
+            local = not self.on_server or (lease and lease.machine == self.leases.machine)
+            free = local or (lease and not lease.owner)
+        else:
+            free = False
+        if not free and not self.leases.silent(found._trial_id, lease):
             return None
         trial = optuna.Trial(self.study, found._trial_id)  # as `ask` does
-        if home is None:
-            trial.set_user_attr("home", self.home)
-        return self._hold(trial, len(found.intermediate_values))
+        if home is None and self._surplus(trial):  # cut before that was seen
+            return None
+        return self._hold(trial, lease, len(found.intermediate_values))
 
-    def _hold(self, trial: optuna.Trial, reported: int = 0) -> Claim | None:
-        """Draws a trial's values and takes its lock; None if another process holds the lock."""
+    def _hold(self, trial: optuna.Trial, lease: Lease | None, reported: int = 0) -> Claim | None:
+        """Draws a trial's values and takes its lock and its lease; None if another process has
+        them."""
         for name, distribution in self.plan.space.items():
             space.draw(trial, name, distribution)
         point, name = self.point(trial), self.name(trial)
@@ -268,6 +314,14 @@ class Ledger:
         except BlockingIOError:
             log.close()
             return None
+        if not self.leases.take(trial._trial_id, lease):
+            log.close()
+            return None
+        trial = optuna.Trial(self.study, trial._trial_id)
+        if self.point(trial) != point:  # another drew them at the same moment, and was faster
+            log.close()
+            return None
+        trial.set_user_attr("home", self.home)
         return Claim(trial, point, self.folder / "trials" / name, log, reported)
 
     @contextlib.contextmanager

@@ -8,21 +8,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from rnnx import cli, parallel, workdir
 from rnnx.duration import duration
 from rnnx.errors import Outage, UserError
-from rnnx.sweep import space
+from rnnx.sweep import space, storage
 from rnnx.sweep.ledger import Claim, Ledger
 from rnnx.sweep.screen import Progress, Screen
 from rnnx.tasks.task import Task
 
 _POLL = 0.5  # seconds between checks of the runs
+_ASK = 3.0  # between questions for a trial, where none was left the last time
+_AGAIN = 5.0  # between tries to reach the study
+_PATIENCE = 600.0  # of trying; then the runs save and end
 _OUTAGES = 2  # in a row, after which no more trials are started
 
 
@@ -85,6 +90,7 @@ class Job:
     slot: int
     begun: float
     pruned: bool = False
+    lost: bool = False  # to another process
 
     @property
     def progress(self) -> Progress:
@@ -109,31 +115,82 @@ class Runner:
         self.cut: list[str] = []
         self.outages = 0  # in a row
         self.stop = cli.Stop()
+        self._ask = 0.0  # when to ask for a trial again
+        self._gone = 0.0  # since when the study's server is out of reach; 0: it is not
 
     def run(self) -> None:
         """Runs until nothing is left to claim.
 
         Raises:
           Outage: when runs were cut, which the same command continues.
+          OperationalError, StorageInternalError: when the study stays out of reach.
           SystemExit: 128 + N on signal N, all runs having saved.
         """
         with self.stop, self.screen, self._no_orphans():
             while not self.stop.number:
-                stuck = self.outages >= _OUTAGES  # the next trial would end the same way
-                while not stuck and len(self.jobs) < self.workers:
-                    if (claim := self.ledger.claim()) is None:
-                        break
-                    self.launch(claim)
-                if not self.jobs and (stuck or not self.ledger.elsewhere(set())):
+                if self._in_reach(self._over):
                     break
-                self.look()
-                time.sleep(_POLL)
+                self._wait(_POLL)
             self.end_all()
+            self.ledger.note()
             self.screen.summary()
         if self.stop.number:
             raise SystemExit(128 + self.stop.number)
         if self.cut:
             raise Outage(f"cut from outside: {'; '.join(self.cut)}. The same command continues")
+
+    def _over(self) -> bool:
+        """A round: starts and checks runs; whether there is nothing left to do or to wait for."""
+        over = self._started()
+        if not over:
+            self.look()
+        return over
+
+    def _started(self) -> bool:
+        """Starts what can be started; whether there is nothing left to do or to wait for."""
+        stuck = self.outages >= _OUTAGES  # the next trial would end the same way
+        if stuck or len(self.jobs) >= self.workers or time.monotonic() < self._ask:
+            return stuck and not self.jobs
+        while len(self.jobs) < self.workers:
+            if (claim := self.ledger.claim()) is None:
+                self._ask = time.monotonic() + _ASK
+                return not self.jobs and not self.ledger.elsewhere(set())
+            self.launch(claim)
+        return False
+
+    def _in_reach(self, act: Callable[[], bool | None]) -> bool:
+        """What act returns; False while the study's server is out of reach, for some minutes."""
+        try:
+            if self._gone:
+                self.ledger.leases.read()  # act may not need the study, and say nothing of it
+            result = bool(act())
+        except (StorageInternalError, SQLAlchemyError) as error:
+            now = time.monotonic()
+            if not self.ledger.on_server or not storage.unreachable(error):
+                raise
+            if not self._gone:
+                self._gone = now
+                self.screen.event(
+                    f"the study is out of reach ({storage.reason(error)}): runs go on, and their "
+                    f"results wait for it; in {duration(_PATIENCE)} they save and end",
+                    trouble=True,
+                )
+            ended = self.stop.number and all(job.process.poll() is not None for job in self.jobs)
+            if ended or now - self._gone > _PATIENCE:
+                raise
+            self._wait(_AGAIN)
+            return False
+        if self._gone:
+            away = duration(time.monotonic() - self._gone)
+            self.screen.event(f"the study is back after {away}", trouble=True)
+            self._gone = 0.0
+        return result
+
+    def _wait(self, seconds: float) -> None:
+        """Sleeps, but not through a signal."""
+        until = time.monotonic() + seconds
+        while not self.stop.number and time.monotonic() < until:
+            time.sleep(min(seconds, _POLL))
 
     @contextlib.contextmanager
     def _no_orphans(self) -> Iterator[None]:
@@ -171,7 +228,11 @@ class Runner:
 
     def look(self) -> None:
         """Checks on all runs."""
+        lost = self.ledger.beat([job.claim for job in self.jobs])
         for job in list(self.jobs):
+            if job.claim in lost:
+                job.lost = True
+                job.process.terminate()
             self._look_at(job)
         self.screen.show([job.progress for job in self.jobs])
 
@@ -179,7 +240,7 @@ class Runner:
         """Reports a run's new epochs, prunes it if it is hopeless, records its end."""
         code, claim = job.process.poll(), job.claim  # code first: then all metrics are written
         job.metrics.read()
-        for epoch in range(claim.reported, len(job.metrics.valid)):
+        for epoch in range(claim.reported, 0 if job.lost else len(job.metrics.valid)):
             claim.trial.report(job.metrics.valid[epoch], epoch)
             claim.reported = epoch + 1
             if self.ledger.plan.space and code is None and claim.trial.should_prune():
@@ -187,17 +248,22 @@ class Runner:
                 job.process.send_signal(signal.SIGTERM)
                 break
         if code is not None:
-            self.jobs.remove(job)
             self._conclude(job, code)
+            self.outages = self.outages + 1 if code == Outage.code else 0
+            self.jobs.remove(job)  # last: it is concluded again if the study was out of reach
 
     def _conclude(self, job: Job, code: int) -> None:
         """Records how a run ended."""
         claim, name = job.claim, job.claim.folder.name
-        self.outages = self.outages + 1 if code == Outage.code else 0
-        if code == 0:
+        if job.lost:
+            claim.log.close()
+            self._tell_lost(name)
+        elif code == 0:
             result = workdir.read_json(claim.folder / "result.json", workdir.FORMAT)
             value = result["valid"][self.ledger.plan.task.primary]
-            self.ledger.tell(claim, TrialState.COMPLETE, value)
+            if not self.ledger.tell(claim, TrialState.COMPLETE, value):
+                self._tell_lost(name)
+                return
             score = self.screen.unit.show(value)
             self.screen.event(f"done     {name}: valid {score}, {duration(result['seconds'])}")
         elif job.pruned:
@@ -215,6 +281,12 @@ class Runner:
             if not self.stop.number:
                 self.cut.append(ending)
 
+    def _tell_lost(self, name: str) -> None:
+        self.screen.event(
+            f"left     {name}: this machine was out of reach, and another took it over",
+            trouble=True,
+        )
+
     def end_all(self) -> None:
         """Asks all runs to save, and waits for them."""
         if self.jobs:
@@ -222,7 +294,7 @@ class Runner:
         for job in self.jobs:
             job.process.terminate()
         while self.jobs:
-            self.look()
+            self._in_reach(self.look)
             time.sleep(_POLL / 5)
 
 
