@@ -66,8 +66,8 @@ def trained(config: ConfigDict) -> None:
         epochs=16,
         optimizer="adam",
         learning_rate=1e-3,
-        lr_decay=10 ** (1 / 8),
-        flat_epochs=8,
+        lr_decay=30 ** (1 / 12),
+        flat_epochs=4,
         weight_decay=0.0,
     )
 
