@@ -90,7 +90,7 @@ def gaps_table(found: Sequence[Gap], against: str) -> Table:
     """One row a group: its test score beside the baseline's, the gap with its interval, and when
     each reaches the other's best valid score."""
     groups = [gap.group for gap in found] + [gap.baseline for gap in found]
-    names = [name for name in _whole(groups) if name not in _IN_COLUMNS]
+    names = _telling(found)
     tuned = [name for name in differing(groups) if name not in (*names, *_IN_COLUMNS)]
     unit = groups[0].unit
     digits = max(unit.digits - 1, 1)
@@ -102,7 +102,7 @@ def gaps_table(found: Sequence[Gap], against: str) -> Table:
             low, high = (f"{end:+.{digits}f}" for end in gap.interval)
             mean += f" ({low} to {high})"
         rows.append((
-            " ".join(filter(None, (named(config, name) for name in names))),
+            _label(config, names),
             f"{gap.group.runs[0].params:,}",
             done(gap.group),
             str(len(gap.pairs)),
@@ -137,8 +137,8 @@ def gap_curves(found: Sequence[Gap]) -> Figure | None:
     if not drawn:
         return None
     figure, axes = plots.blank()
-    names = plots.labels([gap.group for gap in drawn])
-    for i, (gap, label) in enumerate(zip(drawn, names, strict=True)):
+    names = _telling(found)
+    for i, gap in enumerate(drawn):
         epochs = min(len(run.valid) for pair in gap.pairs for run in pair)
         of = gap.group.unit.of
         curves = [
@@ -147,7 +147,12 @@ def gap_curves(found: Sequence[Gap]) -> Figure | None:
         ]
         columns = list(zip(*curves, strict=True))
         x, style = range(1, epochs + 1), plots.style_of(i)
-        axes.plot(x, [statistics.fmean(c) for c in columns], label=label, **style)
+        axes.plot(
+            x,
+            [statistics.fmean(c) for c in columns],
+            label=_label(gap.group.config, names),
+            **style,
+        )
         low, high = [min(c) for c in columns], [max(c) for c in columns]
         axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
     axes.axhline(0.0, color="0.4", linewidth=0.8)
@@ -181,6 +186,16 @@ def _when(pairs: Sequence[tuple[Run, Run]]) -> str:
         return "never" if pairs else "-"
     some = f" ({len(found)} of {len(pairs)} seeds)" if len(found) < len(pairs) else ""
     return f"{statistics.fmean(found):.1f}{some}"
+
+
+def _telling(found: Sequence[Gap]) -> list[str]:
+    """The fields that tell networks apart, beside those that have columns or were tuned."""
+    groups = [gap.group for gap in found] + [gap.baseline for gap in found]
+    return [name for name in _whole(groups) if name not in _IN_COLUMNS]
+
+
+def _label(config: dict[str, Any], names: Sequence[str]) -> str:
+    return " ".join(filter(None, (named(config, name) for name in names)))
 
 
 def _training(group: Group) -> str:

@@ -1,6 +1,7 @@
 """Plots of runs: legible at page width, in colours safe for colour-blind readers."""
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -25,6 +26,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _MARKERS = "osD^vPX"
 _LINES = ("-", "--", ":", "-.")
 _MOST = 14  # curves in one plot
+_WIDEST = 36  # characters of a line in a legend
 
 
 def learning_curves(runs: Sequence[Run]) -> Figure:
@@ -208,7 +210,8 @@ def _styled(groups: Sequence[Group]) -> list[tuple[Group, str, dict]]:
         for group, style in zip(groups, styles, strict=True):
             place = values.index(group.config[names[0]]) / (len(values) - 1)
             style |= {"color": matplotlib.colormaps["viridis"](0.9 * place), "linestyle": "-"}
-    return list(zip(groups, labels(groups), styles, strict=True))
+    texts = [textwrap.fill(label, _WIDEST, break_on_hyphens=False) for label in labels(groups)]
+    return list(zip(groups, texts, styles, strict=True))
 
 
 def _finish(figure: Figure, axes: Axes, groups: Sequence[Group], what: str) -> Figure:
@@ -219,8 +222,10 @@ def _finish(figure: Figure, axes: Axes, groups: Sequence[Group], what: str) -> F
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:,.0f}"))
-    handles, _ = axes.get_legend_handles_labels()
+    handles, texts = axes.get_legend_handles_labels()
     if len(handles) > 6:
+        lines = sum(text.count("\n") + 1 for text in texts)
+        figure.set_figheight(max(4.0, 0.5 + 0.16 * lines))  # inches; the legend is 8 points
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     elif len(handles) > 1:
         axes.legend(frameon=False)
