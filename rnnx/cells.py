@@ -40,9 +40,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnx.integration import INTEGRATIONS, NORMS, integrate, vectors
+from rnnx.integration import INTEGRATIONS, NORMS, Block, integrate, vectors
 
-Block = dict[str, Array]
 Params = tuple[Block, ...]
 Carry = tuple[Array, ...]
 Pre = Callable[..., list[Array]]

@@ -1,26 +1,24 @@
 """How the input term W x and the state term U z of a block meet: Multiplicative Integration.
 
-Legend as in `cells.py`. MI is Wu et al. 2016, arXiv:1606.06630; layer normalization is Ba, Kiros
-and Hinton 2016, arXiv:1607.06450.
+Legend as in `cells.py`; a cell here is its `Cell`. MI is Wu et al. 2016, arXiv:1606.06630; layer
+normalization is Ba, Kiros and Hinton 2016, arXiv:1607.06450.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-if TYPE_CHECKING:
-    from rnnx.cells import Block, Cell
-
+Block = dict[str, Array]
 INTEGRATIONS = ("additive", "mi_simple", "mi")
 NORMS = ("none", "layer", "tanh")
 _EPSILON = 1e-5  # of layer normalization
 
 
 def integrate(
-    cell: "Cell",
+    cell: Any,
     k: int,
-    block: "Block",
+    block: Block,
     wx: Array | None,
     uz: Array | None,
     scale: Array | None = None,
@@ -62,7 +60,7 @@ def integrate(
     return alpha * wx * uz + beta1 * uz + beta2 * wx + block["b"]
 
 
-def vectors(cell: "Cell", k: int, n: int, mi_init: tuple[float, float, float]) -> dict[str, Array]:
+def vectors(cell: Any, k: int, n: int, mi_init: tuple[float, float, float]) -> dict[str, Array]:
     """Initial vectors of block k, beside its bias: alpha, beta1, beta2 of the gates that have MI
     (mi_init), and the gains of layer normalization (1)."""
     found, gates = {}, cell.blocks[k]
@@ -78,7 +76,7 @@ def vectors(cell: "Cell", k: int, n: int, mi_init: tuple[float, float, float]) -
     return found
 
 
-def _gates_with_mi(cell: "Cell", k: int) -> list[str]:
+def _gates_with_mi(cell: Any, k: int) -> list[str]:
     """The gates of block k whose terms meet by MI, if it sees the input and the cell has MI."""
     return [gate for gate in cell.blocks[k] if gate in (cell.mi_gates or cell.blocks[k])]
 
@@ -88,7 +86,7 @@ def _normalized(a: Array) -> Array:
     return a / jnp.sqrt(jnp.mean(a * a, axis=-1, keepdims=True) + _EPSILON)
 
 
-def _some_gates(cell: "Cell", k: int, block: "Block", width: int) -> list[Array]:
+def _some_gates(cell: Any, k: int, block: Block, width: int) -> list[Array]:
     """alpha, beta1 and beta2 of all gates of block k, constant in those that are additive."""
     gates, found = cell.blocks[k], []
     n = width // len(gates)
