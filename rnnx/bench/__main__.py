@@ -30,7 +30,7 @@ from rich.table import Table
 from rnnx import cli, workdir
 from rnnx.bench import cases, latency
 from rnnx.bench.cases import CASES, LONG, QUICK, Case
-from rnnx.bench.rivals import Rival
+from rnnx.bench.rivals import Rival, in_turns
 from rnnx.display import Display
 from rnnx.errors import UserError
 
@@ -257,13 +257,7 @@ def scaling(case: Case, turns: int, display: Display) -> list[dict]:
         for devices in (1, 2)
     ]
     display.start("devices", turns)
-    for rival in rivals:
-        rival.await_ready()
-    for turn in range(turns):
-        for rival in rivals:
-            rival.turn()
-        display.update(turn + 1)
-    display.finish()
+    in_turns(rivals, turns, display)
     rows = []
     for rival in rivals:
         rival.close()

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from rnnx.bench.cases import Case
-from rnnx.bench.rivals import Rival
+from rnnx.bench.rivals import Rival, in_turns
 from rnnx.display import Display
 
 THREADS = (1, 2)
@@ -38,13 +38,7 @@ def compete(case: Case, cpu: str, turns: int, display: Display) -> list[dict]:
     for threads in THREADS:
         display.start(f"{case.label}, threads: {threads}", turns)
         rivals = list(rivals_of(case, threads))
-        for rival in rivals:
-            rival.await_ready()
-        for turn in range(turns):
-            for rival in rivals:
-                rival.turn()
-            display.update(turn + 1)
-        display.finish()
+        in_turns(rivals, turns, display)
         for rival in rivals:
             rival.close()
         rows += [row_of(rival, case, threads, cpu, rivals[0]) for rival in rivals]

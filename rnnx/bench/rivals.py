@@ -142,3 +142,14 @@ def _peak_bytes() -> int:
         return statistics["peak_bytes_in_use"]
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def in_turns(rivals: list[Rival], turns: int, display: Any) -> None:
+    """Waits until all are ready, and lets each work once a turn."""
+    for rival in rivals:
+        rival.await_ready()
+    for turn in range(turns):
+        for rival in rivals:
+            rival.turn()
+        display.update(turn + 1)
+    display.finish()

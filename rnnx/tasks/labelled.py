@@ -133,11 +133,16 @@ class SequenceTask(Task):
     def batches(
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice
     ) -> Batches:
-        train = protocol == "train"
-        sequences = dataset.splits[split].first(0 if train else config.eval_tokens)
-        return SequenceBatches(
-            sequences, config.batch_size, seed=config.seed, shuffle=train, rows=rows
-        )
+        return batches_of(config, dataset.splits[split], protocol, rows)
+
+
+def batches_of(config: ConfigDict, sequences: Sequences, protocol: str, rows: slice) -> Batches:
+    """Batches of a split, as of `Task.batches`: in another order each epoch of training."""
+    train = protocol == "train"
+    return SequenceBatches(
+        sequences.first(0 if train else config.eval_tokens), config.batch_size, seed=config.seed,
+        shuffle=train, rows=rows,
+    )  # fmt: skip
 
 
 class Reader(VectorModel):

@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 from rnnx import heads
 from rnnx.data import speech
 from rnnx.data.batches import Batches
-from rnnx.data.sequences import SequenceBatches, Sequences
+from rnnx.data.sequences import Sequences
 from rnnx.dropout import Masks
 from rnnx.model import VectorModel
 from rnnx.tasks import decoding, transcripts
 from rnnx.tasks.forecast import PARTS
+from rnnx.tasks.labelled import batches_of
 from rnnx.tasks.network import cell_of, stack_options
 from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit
 
@@ -99,11 +100,7 @@ class Speech(Task):
     def batches(
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice
     ) -> Batches:
-        train = protocol == "train"
-        sequences = dataset.splits[split].first(0 if train else config.eval_tokens)
-        return SequenceBatches(
-            sequences, config.batch_size, seed=config.seed, shuffle=train, rows=rows
-        )
+        return batches_of(config, dataset.splits[split], protocol, rows)
 
     def cost(
         self, net: VectorModel, batch: dict[str, Array], carries: Any, masks: Masks | None

@@ -64,7 +64,8 @@ def score(
             "cer": _sum(jiwer.process_characters(*parts, as_they_are, as_they_are)),
             "wer": _sum(jiwer.process_words(*parts)),
         }
-    more = {"cer": sum(map(len, empty)), "wer": sum(len(h.split()) for h in empty)}
+    words = sum(len(h.split()) for h in empty)
+    more = {"cer": words if config.labels == "phone" else sum(map(len, empty)), "wer": words}
     return {name: (wrong + more[name], count) for name, (wrong, count) in sums.items()}
 
 
