@@ -116,3 +116,11 @@ def test_an_alignment_is_the_most_probable_path_of_its_symbols(seed: int) -> Non
         assert inside == {t for t, s in enumerate(best) if s}
     with pytest.raises(ValueError, match="too few"):
         beam.aligned(log_p[:2], (1, 1))
+
+
+@pytest.mark.parametrize("seed, width", [(0, 3), (6, 2), (7, 2), (13, 3)])
+def test_a_symbol_twice_needs_a_blank_between_while_prefixes_are_few(seed: int, width: int) -> None:
+    """If repeats counted as new symbols, they would crowd the best out of the beam."""
+    log_p = posteriors(seed, steps=7, symbols=3, peak=1.0)
+    every = by_all_paths(log_p)
+    assert tuple(search(log_p, width)) == max(every, key=every.get)
