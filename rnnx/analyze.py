@@ -1,4 +1,4 @@
-"""Looks inside a trained network: discs, gates, lesions, gradients, memory.
+"""Looks inside a trained network: discs, gates, lesions, gradients, memory; where a reader looks.
 
     python -m rnnx.analyze --workdir=DIR [--beside=DIR2]
 
@@ -12,18 +12,20 @@ training show the epochs that the run kept: train with --config.snapshot_every=1
 import json
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
 
 from rnnx import cli, tasks, workdir
-from rnnx.analysis import numbers, pictures
+from rnnx.analysis import attention, numbers, pictures
 from rnnx.analysis.page import page, png
 from rnnx.cells import CELLS
 from rnnx.display import Display
 from rnnx.errors import UserError, writing
 from rnnx.tasks.language import Language
-from rnnx.trained import load_data
+from rnnx.tasks.reading import Reading
+from rnnx.trained import Run, load_data, open_run
 
 FLAGS = flags.FLAGS
 
@@ -68,21 +70,45 @@ def analyze(
       UserError: when a run can't be read, or the two have different vocabularies.
       Outage: when out can't be written.
     """
-    one = subject(folder, split, data_dir)
-    other = subject(beside, split, data_dir) if beside else None
-    if other and other.vocabulary != one.vocabulary:
-        raise UserError(
-            f"{beside} has another vocabulary than {folder}: only runs on one corpus are compared"
-        )
+    reader = isinstance(tasks.of(workdir.read_config(folder)), Reading)
+    if reader and beside:
+        raise UserError("--beside compares language models: leave it out")
+    if not reader:
+        one = subject(folder, split, data_dir)
+        other = subject(beside, split, data_dir) if beside else None
+        if other and other.vocabulary != one.vocabulary:
+            raise UserError(
+                f"{beside} has another vocabulary than {folder}: only runs on one corpus are "
+                "compared"
+            )
     with writing(out):  # tried before minutes of work
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
+    if reader:
+        one = open_run(folder)
+        found = attention.of_run(one, split, data_dir, display)
+        return write(out, one, split, found, attention.pictures(found))
     found = numbers.of_run(one, other, display)
+    return write(out, one, split, found, pictures.of(found))
+
+
+def write(
+    out: Path,
+    one: Run | numbers.Subject,
+    split: str,
+    found: dict,
+    drawn: Iterable[pictures.Picture | str],
+) -> list[str]:
+    """Writes numbers and pictures of a run to a folder; the names of the files.
+
+    Raises:
+      Outage: when out can't be written.
+    """
     parts, written = [], ["numbers.json", "index.html"]
     with writing(out):
         text = json.dumps({"format": 1, **found}, default=float) + "\n"
         (out / "numbers.json").write_text(text, encoding="utf-8")
-        for part in pictures.of(found):
+        for part in drawn:
             if isinstance(part, str):
                 print(part)
                 parts.append(part)
@@ -96,7 +122,8 @@ def analyze(
             f"{one.config.hidden_size:,} units, L = {one.config.depth}, {one.config.integration}; "
             f"best parameters, of epoch {one.info['epoch'] + 1}."
         )
-        (out / "index.html").write_text(page(f"Inside {one.name}", about, parts), encoding="utf-8")
+        title = f"Inside {one.folder.resolve().name}"
+        (out / "index.html").write_text(page(title, about, parts), encoding="utf-8")
     return written
 
 

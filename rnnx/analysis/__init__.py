@@ -6,6 +6,7 @@ gates.py        gates over a text
 lesions.py      the rise of the loss without a depth or a group of units
 memory.py       gradients through time, saturation, effective memory
 interaction.py  how far the effect of an input depends on the state
+attention.py    where a reader looks, with its pictures
 numbers.py      all numbers about one run, as JSON
 pictures.py     figures drawn from the numbers, with pictures_of_mi.py on canvas.py
 page.py         one HTML page of the pictures
