@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import QUIET, call_module, run_module, small, train
+from test_reading import config_of, write_babi
 
 from rnnx import analyze, data
 from rnnx.analysis import numbers, pictures
@@ -115,6 +116,28 @@ def test_a_run_of_a_linear_cell_is_refused(text: Path, tmp_path: Path) -> None:
     train(small(text, epochs=1, cell="mingru", depth=1, integration="additive"), tmp_path / "run")
     with pytest.raises(UserError, match=r"a minGRU: .* without a recurrent matrix"):
         analyze.subject(tmp_path / "run", "valid")
+
+
+def test_a_reader_shows_where_it_looks(tmp_path: Path) -> None:
+    write_babi(tmp_path, asked=1)
+    fields = {"batch_size": 16, "epochs": 1, "bidirectional": True}
+    train(config_of(tmp_path, **fields), tmp_path / "run")
+    done = call_module("analyze", f"--workdir={tmp_path / 'run'}", "--split=test")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "run" / "analysis"
+    for name in ("attention.png", "attention_words.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG") and name in done.stdout
+    found = json.loads((out / "numbers.json").read_text())
+    assert found["asked"] == 8 and len(found["questions"]) == 6
+    for entry in found["questions"]:
+        assert len(entry["weights"]) == len(entry["passage"]) == 12
+        assert sum(entry["weights"]) == pytest.approx(1, rel=1e-5)
+        assert re.fullmatch("where is (ann|bob)", entry["question"])
+        assert {entry["given"], entry["right"]} <= {"attic", "barn", "cave"}
+    assert "Where the network looks" in (out / "index.html").read_text()
+    run = f"--workdir={tmp_path / 'run'}"
+    done = call_module("analyze", run, run.replace("workdir", "beside"))
+    assert done.returncode == 2 and "--beside compares language models" in done.stderr
 
 
 def test_text_from_a_run_is_escaped() -> None:

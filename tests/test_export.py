@@ -14,6 +14,7 @@ from conftest import TOKENS, VOCAB, words
 from data_files import hours, write
 from jax import lax
 from sequences_made import engines, table
+from test_reading import write_babi
 from test_speech import write_an4
 
 from rnnx import config as configs
@@ -234,6 +235,12 @@ def test_lengths_differ_in_a_batch(tmp_path: Path) -> None:
 def test_speech(tmp_path: Path) -> None:
     spoken = {"corpus": "an4", "data_dir": str(write_an4(tmp_path)), "bidirectional": True}
     close(*loaded(tmp_path, "speech", **spoken), onnx)
+
+
+def test_reading(tmp_path: Path) -> None:
+    """Two free axes of time: that of the passage and that of the question."""
+    asked = {"corpus": "babi/qa1", "data_dir": str(write_babi(tmp_path)), "bidirectional": True}
+    close(*loaded(tmp_path, "reading", **asked, integration="mi"), onnx)
 
 
 def series(folder: Path) -> dict:

@@ -93,6 +93,7 @@ LICENCES = {
     "m4_hourly": "the M4 competition; no licence is stated",
     "cmapss": "NASA, public",
     "an4": "AN4, Carnegie Mellon University, free for any use with its notice",
+    "babi": "bAbI, Facebook, CC BY 3.0",
     "digits": "the Free Spoken Digit Dataset, CC BY-SA 4.0",
     "ucr": "the UCR and UEA archives; no licence is stated",
 }

@@ -66,7 +66,8 @@ class Reading(Task):
         sizes = tuple(map(len, splits.values()))
         place = Path(config.corpus).expanduser()
         own = {"corpus": str(place.resolve())} if place.is_dir() else {}
-        return Dataset(config.corpus, splits, spec, found.sums, sizes, about, own, tuple(own))
+        name = place.resolve().name if own else config.corpus
+        return Dataset(name, splits, spec, found.sums, sizes, about, own, tuple(own))
 
     def spec_of(self, found: Questions, kind: str) -> dict:
         """Words and answers of the training part, and how many names there are.
