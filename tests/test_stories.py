@@ -214,6 +214,12 @@ def test_news_are_cut_to_the_four_nearest_sentences(tmp_path: Path) -> None:
     )
 
 
+def test_rare_words_are_nearer_than_common_ones() -> None:
+    """`c` is in one sentence of six and weighs log 6, `a` and `b` in four, log 1.5 each."""
+    passage = "a b . a b . a b . a b . c . d ."
+    assert " ".join(cnn.nearest(passage.split(), ["a", "b", "c"])) == "a b . a b . a b . c ."
+
+
 def test_a_name_that_was_cut_away_is_numbered_last(tmp_path: Path) -> None:
     lines = NEWS.split("\n")
     lines[2] = "a tea . b tea . a red tea . a red tea . @entity5 slept ."
