@@ -23,11 +23,11 @@ def get_config(arg: str = "") -> ConfigDict:
         hidden_size=32,
         init_scale=0.3,
         batch_size=32,
-        epochs=50,
+        epochs=30,
         optimizer="adam",
         learning_rate=3e-3,
         lr_decay=1.15,
-        flat_epochs=30,
+        flat_epochs=20,
         max_grad_norm=10.0,
     )
     return variants(arg, config, {"joint": joint, "lstm": lstm})

@@ -166,6 +166,9 @@ def test_simple_answers() -> None:
     assert answers.nearest_name(some, 3) == pytest.approx(2 / 3)
     assert answers.commonest(some, some.first(2)) == 0
     assert answers.commonest(some, some) == pytest.approx(1 / 3)
+    kinds = [row._replace(kind=kind) for row, kind in zip(rows, "aab", strict=True)]
+    both = tasks.get("reading").sequences(spec | {"kinds": ["a", "b"]}, kinds)
+    assert answers.commonest(both, both) == 0
 
 
 # ---------------------------------------------------------------------------- costs

@@ -82,7 +82,7 @@ def _lines(words: list[str]) -> list[list[int]]:
 def _passages(entries: list[dict[str, Any]]) -> Picture:
     laid = [_lines(entry["passage"]) for entry in entries]
     rows = [len(lines) + 2 for lines in laid]
-    figure, axes = canvas(len(entries), 1, height=0.19 * sum(rows) / len(rows), height_ratios=rows)
+    figure, axes = canvas(len(entries), 1, height=0.21 * sum(rows) / len(rows), height_ratios=rows)
     for ax, entry, lines in zip(axes.flat, entries, laid, strict=True):
         ax.set(xlim=(0, _WIDE), ylim=(len(lines) + 1.6, -0.4))
         ax.axis("off")
@@ -100,7 +100,7 @@ def _passages(entries: list[dict[str, Any]]) -> Picture:
 def _passage(ax: Axes, entry: dict[str, Any], lines: list[list[int]]) -> None:
     weights = np.asarray(entry["weights"])
     strength = weights / max(weights.max(), 1e-9)
-    style = {"family": "monospace", "fontsize": 7, "va": "center"}
+    style = {"family": "monospace", "fontsize": 8.5, "va": "center"}
     for y, line in enumerate(lines):
         x = 0
         for i in line:

@@ -86,9 +86,12 @@ def by_kind(
 
 
 def commonest(train: Sequences, scored: Sequences) -> float:
-    """The error of giving the answer that training has most often."""
-    counts = np.bincount(train.whole["targets"][train.whole["targets"] >= 0])
-    return float(np.mean(scored.whole["targets"] != counts.argmax()))
+    """The error of giving the answer that training has most often to questions of that kind."""
+    wrong = 0
+    for kind in np.unique(scored.whole["kind"]):
+        seen, asked = (s.whole["targets"][s.whole["kind"] == kind] for s in (train, scored))
+        wrong += np.sum(asked != np.bincount(seen).argmax())
+    return float(wrong / len(scored))
 
 
 def most_frequent_name(scored: Sequences, count: int) -> float:

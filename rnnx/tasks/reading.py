@@ -240,8 +240,8 @@ class Reading(Task):
         return Unit("wrong answers, %", "error", 2, of=_percent)
 
     def baselines(self, config: ConfigDict, dataset: Dataset, split: str) -> dict[str, float]:
-        """The answer that training has most often; of names, the one that the passage has most
-        often, and that next to the gap of a cloze."""
+        """The answer that training has most often, in each task of bAbI; of names, the one that the
+        passage has most often, and that next to the gap of a cloze."""
         scored = dataset.splits[split].first(config.eval_tokens)
         count = dataset.spec["entities"]
         if not count:
