@@ -2,8 +2,8 @@
 
 Paper     Wu et al. 2016, arXiv:1606.06630, reads four sentences of CNN's news with this network;
           novels take the news' place, which few have (`cnn`)
-Expected  not measured yet
-Cost      12,000 questions for training, about 25 minutes on one CPU core
+Expected  not measured yet; the name that the passage has most often is wrong in 53.5 % (valid)
+Cost      11,157 questions for training, about 25 minutes on one CPU core (estimated)
 Command   python -m rnnx.train --config=cloze --workdir=runs/cloze
 Variants  `lstm`: additive; `ln`: an additive LSTM with layer normalization
 """
@@ -19,16 +19,16 @@ def get_config(arg: str = "") -> ConfigDict:
         corpus="cloze/novels",
         cell="lstm",
         integration="mi",
-        hidden_size=96,
+        hidden_size=128,
         init_scale=0.1,
-        drop_i=0.5,
-        drop_o=0.5,
+        drop_i=0.3,
+        drop_o=0.3,
         batch_size=32,
-        epochs=20,
+        epochs=40,
         optimizer="adam",
-        learning_rate=1e-3,
-        lr_decay=1.3,
-        flat_epochs=12,
+        learning_rate=2e-3,
+        lr_decay=1.2,
+        flat_epochs=25,
         max_grad_norm=10.0,
     )
     return variants(arg, config, {"lstm": lstm, "ln": ln})
