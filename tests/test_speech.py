@@ -1,6 +1,7 @@
 """Utterances in, symbols out: features, labels, errors by edit distance, AN4's own files."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rnnx import tasks
 from rnnx.data import an4, speech
 from rnnx.data.speech import BLANK, Utterances, joined, labels_of, scaled, with_deltas
 from rnnx.errors import UserError
+from rnnx.report.runs import from_file, read, to_file
 from rnnx.tasks import decoding
 
 DATA = Path(os.environ.get("RNNX_DATA", ROOT.parent / "shared" / "data"))
@@ -144,13 +146,13 @@ def test_what_cannot_be_learned_is_told_and_left_out(monkeypatch: pytest.MonkeyP
 
 
 def write_an4(home: Path) -> Path:
-    """A corpus of that form: 102 training utterances of two speakers, two of a third's."""
+    """A corpus of that form: 102 training utterances of two speakers, one each of two others."""
     etc = home / "an4" / "etc"
     etc.mkdir(parents=True)
     (etc / "an4.dic").write_text("NO   N OW\nNO(2)   N AH\nYES  Y EH S\n")
     for part, folder, names in (
         ("train", "an4_clstk", [("bo", i) for i in range(52)] + [("al", i) for i in range(50)]),
-        ("test", "an4test_clstk", [("cy", 1), ("cy", 2)]),
+        ("test", "an4test_clstk", [("cy", 1), ("di", 2)]),
     ):
         files, lines = [], []
         for speaker, i in names:
@@ -206,6 +208,15 @@ def test_the_command_trains_on_it(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "character error rate" in done.stdout and "silence" in done.stdout
+    test = json.loads((tmp_path / "run" / "result.json").read_text())["test"]
+    wrong, count = test["blocks"]
+    assert len(count) == 2 and sum(count) == test["symbols"]
+    assert sum(wrong) == pytest.approx(test["cer"] * test["symbols"])
+    (line,) = read([tmp_path / "run"])
+    to_file([line], tmp_path / "data.json")
+    assert from_file(tmp_path / "data.json")[0].blocks == line.blocks == [wrong, count]
+    done = call_module("evaluate", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0 and "blocks" not in done.stdout, done.stderr
 
 
 @real
