@@ -5,10 +5,12 @@ import json
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import QUIET, ROOT, call_module
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,10 +20,52 @@ from rnnx.data import an4, speech
 from rnnx.data.speech import BLANK, Utterances, joined, labels_of, scaled, with_deltas
 from rnnx.errors import UserError
 from rnnx.report.runs import from_file, read, to_file
-from rnnx.tasks import decoding
+from rnnx.tasks import augment, decoding
 
 DATA = Path(os.environ.get("RNNX_DATA", ROOT.parent / "shared" / "data"))
 real = pytest.mark.skipif(not (DATA / "an4").is_dir(), reason="AN4 is not there: set RNNX_DATA")
+
+# ---------------------------------------------------------------------------- augmentation
+
+
+def test_runs_of_bands_and_steps_are_hidden_within_each_utterance() -> None:
+    key, rows, lengths = jax.random.key(0), jnp.arange(400), jnp.full(400, 20).at[0].set(1)
+    seen = np.asarray(
+        augment.hidden(key, rows, lengths, (30, 3 * 2 * 10), bands=10, most=(4, 6))
+    ).astype(bool)
+    steps, bands = seen.any(axis=2), seen.any(axis=1)
+    assert np.array_equal(seen, steps[:, :, None] & bands[:, None])
+    assert all((b.reshape(6, 10) == b[:10]).all() for b in bands)
+    assert steps[:, 20:].all(), "nothing behind the end"
+    for part, most in ((~steps[1:, :20], 6), (~bands[:, :10], 4)):
+        count = part.sum(axis=1)
+        runs = np.diff(part.astype(int), prepend=0, axis=1) == 1
+        assert count.max() == 2 * most and runs.sum(axis=1).max() == 2 and count.min() == 0
+        assert abs(count.mean() - most) < 0.2 * most  # two of mean most / 2, less what they share
+        assert part.any(axis=0).all()
+    # A row has its own, wherever it stands.
+    alone = augment.hidden(key, rows[7:8], lengths[7:8], (30, 60), bands=10, most=(4, 6))
+    assert np.array_equal(seen[7], alone[0].astype(bool))
+    assert len(np.unique(seen.reshape(400, -1), axis=0)) > 350
+
+
+@pytest.mark.parametrize("drop_i", [0.0, 0.5])
+def test_hidden_features_do_not_reach_the_network(drop_i: float) -> None:
+    config = configs.default("speech")
+    config.update(corpus="an4", mask_bands=5, mask_steps=8, frame_stack=2, num_layers=2,
+                  hidden_size=4, drop_i=drop_i)  # fmt: skip
+    task = tasks.of(config)
+    spec = {"symbols": ["a"], "scaling": {"mean": [0.0] * 78}, "steps_a_symbol": 9.0}
+    net = task.model(config, spec, nnx.Rngs(0))
+    batch = {"inputs": jnp.ones((3, 10, 78)), "lengths": jnp.full(3, 10)}
+    masks = task.masks(config, net, jax.random.key(1), jnp.arange(3), batch)
+    assert masks.i[0].shape == (10, 3, 78) and (masks.i[1] is None) == (drop_i == 0)
+    hide = masks.i[0].swapaxes(0, 1) == 0
+    noise = batch | {"inputs": batch["inputs"] + 9.0 * hide}
+    once, again = (decoding.logits(net, b, masks) for b in (batch, noise))
+    assert hide.any() and jnp.array_equal(once, again)
+    assert not jnp.array_equal(once, decoding.logits(net, batch, None))
+
 
 # ---------------------------------------------------------------------------- decoding
 

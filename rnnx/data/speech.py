@@ -18,6 +18,7 @@ from rnnx.data.series import Scaling
 from rnnx.errors import UserError
 
 BLANK = 0  # of CTC; symbols are counted from 1
+KINDS = 3  # of features a band: itself, its slope, and the slope of that
 
 
 class Utterances(NamedTuple):

@@ -17,7 +17,7 @@ from rnnx.data.batches import Batches
 from rnnx.data.sequences import Sequences
 from rnnx.dropout import Masks
 from rnnx.model import VectorModel
-from rnnx.tasks import decoding, transcripts
+from rnnx.tasks import augment, decoding, transcripts
 from rnnx.tasks.forecast import PARTS
 from rnnx.tasks.labelled import batches_of
 from rnnx.tasks.network import cell_of, stack_options
@@ -110,6 +110,20 @@ class Speech(Task):
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice
     ) -> Batches:
         return batches_of(config, dataset.splits[split], protocol, rows)
+
+    def masks(
+        self, config: ConfigDict, net: VectorModel, key: Array, rows: Array, batch: dict[str, Array]
+    ) -> Masks:
+        """Dropout, and in the first layer's input the bands and steps that are hidden."""
+        masks = super().masks(config, net, key, rows, batch)
+        most = config.mask_bands, config.mask_steps
+        if not any(most):
+            return masks
+        steps, width = batch["inputs"].shape[1:]
+        bands = width // (speech.KINDS * config.frame_stack)
+        seen = augment.hidden(key, rows, batch["lengths"], (steps, width), bands=bands, most=most)
+        first, *others = masks.i or (1.0,) + (None,) * (config.num_layers - 1)
+        return masks._replace(i=(jnp.swapaxes(seen, 0, 1) * first, *others))
 
     def cost(
         self, net: VectorModel, batch: dict[str, Array], carries: Any, masks: Masks | None
