@@ -70,40 +70,47 @@ def analyze(
       UserError: when a run can't be read, or the two have different vocabularies.
       Outage: when out can't be written.
     """
-    reader = isinstance(tasks.of(workdir.read_config(folder)), Reading)
-    if reader and beside:
-        raise UserError("--beside compares language models: leave it out")
-    if not reader:
-        one = subject(folder, split, data_dir)
-        other = subject(beside, split, data_dir) if beside else None
-        if other and other.vocabulary != one.vocabulary:
-            raise UserError(
-                f"{beside} has another vocabulary than {folder}: only runs on one corpus are "
-                "compared"
-            )
-    with writing(out):  # tried before minutes of work
+    one = subject(folder, split, data_dir)
+    other = subject(beside, split, data_dir) if beside else None
+    if other and other.vocabulary != one.vocabulary:
+        raise UserError(
+            f"{beside} has another vocabulary than {folder}: only runs on one corpus are compared"
+        )
+    _try(out)
+    found = numbers.of_run(one, other, display)
+    return _write(out, one, split, found, pictures.of(found))
+
+
+def _try(out: Path) -> None:
+    """Raises Outage when a folder can't be written: before minutes of work, not after."""
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
-    if reader:
-        one = open_run(folder)
-        found = attention.of_run(one, split, data_dir, display)
-        return write(out, one, split, found, attention.pictures(found))
-    found = numbers.of_run(one, other, display)
-    return write(out, one, split, found, pictures.of(found))
 
 
-def write(
+def analyze_reader(
+    folder: Path, out: Path, split: str, data_dir: str, display: Display
+) -> list[str]:
+    """Writes where a reader looks in passages of a split; returns the names of the files in out.
+
+    Raises:
+      UserError: when the run can't be read, or its corpus is another one here.
+      Outage: when out can't be written.
+    """
+    run = open_run(folder)
+    _try(out)
+    found = attention.of_run(run, split, data_dir, display)
+    return _write(out, run, split, found, attention.pictures(found))
+
+
+def _write(
     out: Path,
     one: Run | numbers.Subject,
     split: str,
     found: dict,
     drawn: Iterable[pictures.Picture | str],
 ) -> list[str]:
-    """Writes numbers and pictures of a run to a folder; the names of the files.
-
-    Raises:
-      Outage: when out can't be written.
-    """
+    """Writes numbers and pictures of a run to a folder; returns the names of the files."""
     parts, written = [], ["numbers.json", "index.html"]
     with writing(out):
         text = json.dumps({"format": 1, **found}, default=float) + "\n"
@@ -131,7 +138,13 @@ def main() -> None:
     folder = Path(FLAGS.workdir).expanduser()
     beside = Path(FLAGS.beside).expanduser() if FLAGS.beside else None
     out = Path(FLAGS.out).expanduser() if FLAGS.out else folder / "analysis"
-    written = analyze(folder, beside, out, FLAGS.split, FLAGS.data_dir, Display(sys.stderr))
+    asked = FLAGS.split, FLAGS.data_dir, Display(sys.stderr)
+    if isinstance(tasks.of(workdir.read_config(folder)), Reading):
+        if beside:
+            raise UserError("--beside compares language models: leave it out")
+        written = analyze_reader(folder, out, *asked)
+    else:
+        written = analyze(folder, beside, out, *asked)
     print(f"written to {out}: {', '.join(written)}")
 
 

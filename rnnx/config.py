@@ -86,6 +86,10 @@ FIELDS: dict[str, Field] = {
     "scale_by": Field("train", "mean and deviation of features: of the training part, each "
                       "speaker's, or each utterance's", ("train", "speaker", "utterance"),
                       tasks=_SPEECH),
+    "mask_bands": Field(0, "training hides up to so many bands beside each other, twice", low=0,
+                        tasks=_SPEECH),
+    "mask_steps": Field(0, "training hides up to so many steps in a row, twice", low=0,
+                        tasks=_SPEECH),
     # data of passages with questions
     "answers": Field("training", "what is chosen from: the answers of training, or the whole "
                      "vocabulary", ("training", "vocabulary"), tasks=_READING),

@@ -34,7 +34,7 @@ from rnnx.display import Display
 from rnnx.duration import duration
 from rnnx.errors import UserError
 from rnnx.score import local_mesh, make_scorer
-from rnnx.tasks.task import Dataset, Scores
+from rnnx.tasks.task import BLOCKS, Dataset, Scores
 from rnnx.trained import Run, load_data, open_run
 
 # Which flags belong to which protocol of a task's own.
@@ -134,6 +134,7 @@ def main() -> None:
     rest = ", ".join(
         f"{name} {value:.5g}" if isinstance(value, float) else f"{value:,} {name}"
         for name, value in scores.items()
+        if name != BLOCKS
     )
     print(f"{split} {protocol}: {shown}  ({rest}, {duration(seconds)})")
 

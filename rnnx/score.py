@@ -21,7 +21,7 @@ def make_scorer(task: Task, graphdef: Any, mesh: Mesh) -> Callable[..., Sums]:
     """Compiles the scoring of batches for a mesh.
 
     Returns:
-      score(params, batches, display=None): the sums of all batches, as Python floats.
+      score(params, batches, display=None): the sums of all batches, in float64.
     """
 
     def step(params, carries, batch):
@@ -50,7 +50,7 @@ def make_scorer(task: Task, graphdef: Any, mesh: Mesh) -> Callable[..., Sums]:
 def total(parts: list[Sums]) -> Sums:
     """Adds sums in float64."""
     return {
-        name: tuple(float(np.sum([p[name][k] for p in parts], dtype=np.float64)) for k in (0, 1))
+        name: tuple(np.sum([p[name][k] for p in parts], axis=0, dtype=np.float64) for k in (0, 1))
         for name in parts[0]
     }
 

@@ -9,6 +9,12 @@ of libsndfile, sample rate and number of channels will do.
 --width=8 searches for the text that is most probable over all its alignments; --lm names the
 workdir of an rnnx language model of characters, --words a file of the words that may occur.
 --alignments=DIR writes for each file when each letter is said: a table, and a picture.
+
+--stream prints each letter as soon as it is known, and on stderr how fast: a network that reads
+forward only takes the sound in pieces of 100 ms. The file - is standard input, 16-bit samples of
+one channel at the network's rate:
+
+    arecord -t raw -f S16_LE -r 16000 | python -m rnnx.transcribe --workdir=DIR --stream -
 """
 
 import sys
@@ -17,12 +23,13 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from rnnx import cli, decoders
+from rnnx import cli, decoders, streaming
 from rnnx.data import sound, speech
 from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.data.series import Scaling
 from rnnx.display import Display
 from rnnx.errors import UserError, writing
+from rnnx.streaming import Listener
 from rnnx.tasks.speech import Speech
 from rnnx.tasks.transcripts import Decoder, posteriors, spelled
 from rnnx.trained import Run, open_run
@@ -31,6 +38,7 @@ from rnnx.trained import Run, open_run
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "the run that listens", required=True)
     flags.DEFINE_string("alignments", "", "a folder for tables and pictures of when what is said")
+    flags.DEFINE_bool("stream", False, "print letters as the sound comes in")
     decoders.define_flags()
 
 
@@ -74,6 +82,38 @@ def align(spec: dict, path: Path, folder: Path, symbols: list[int], log_p: np.nd
         alignments.write(folder / path.stem, frames, log_p, symbols, spec["symbols"], seconds)
 
 
+def stream(run: Run, paths: list[str], display: Display) -> None:
+    """Prints what is said in each file, or in standard input, as it comes in."""
+    listener, failed = Listener(run), False
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    for path in paths:
+        if path == "-":
+            pieces = streaming.of_stream(sys.stdin.buffer, listener.rate)
+        else:
+            try:
+                samples, rate = sound.read_sound(Path(path).expanduser())
+            except UserError as error:
+                display.print(_told(path, error))
+                failed = True
+                continue
+            samples = sound.resampled(samples, rate, listener.rate)
+            pieces = streaming.of_samples(samples, listener.rate)
+        write("" if len(paths) == 1 else f"{path}\t")
+        pace = streaming.listen(listener, pieces, run.spec, write)
+        write("\n")
+        display.print(f"{path}: {pace}")
+    if failed:
+        raise SystemExit(2)
+
+
+def _told(path: str, error: UserError) -> str:
+    return str(error) if path in str(error) else f"{path}: {error}"
+
+
 def main(paths: list[str]) -> None:
     values, display = flags.FLAGS, Display(sys.stderr)
     if not paths:
@@ -87,15 +127,22 @@ def main(paths: list[str]) -> None:
             "can't be computed of other sound"
         )
     decode = decoders.decoder_of({n: values[n].value for n in decoders.NAMES}, run.spec)
+    sys.stdout.reconfigure(encoding="utf-8")
+    if values.stream:
+        if values.alignments or values.width:
+            raise UserError("--stream has neither --alignments nor --width: leave them out")
+        stream(run, paths, display)
+        return
+    if "-" in paths:
+        raise UserError("- is standard input, which needs --stream")
     steps, good = [], []
     for path in paths:
         try:
             steps.append(heard(Path(path).expanduser(), run.spec))
             good.append(path)
         except UserError as error:
-            display.print(str(error) if path in str(error) else f"{path}: {error}")
+            display.print(_told(path, error))
     found = transcripts(run, steps, decode) if steps else []
-    sys.stdout.reconfigure(encoding="utf-8")
     for path, (symbols, log_p) in zip(good, found, strict=True):
         text = spelled(symbols, run.spec["symbols"], run.spec["labels"])
         print(text if len(paths) == 1 else f"{path}\t{text}")

@@ -27,7 +27,7 @@ from rnnx import config as configs
 from rnnx.compare import verdict
 from rnnx.compare.kinds import KINDS
 from rnnx.compare.runs import schedule
-from rnnx.compare.statistics import Losses
+from rnnx.report.significance import Losses
 from rnnx.trained import open_run
 
 SEEDS = 6

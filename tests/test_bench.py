@@ -49,6 +49,31 @@ def test_a_linear_cell_has_no_recurrent_products() -> None:
     assert work["input products"].flops == 3 * 2 * 10 * 50 * 16
 
 
+def test_work_of_a_stack_that_reads_both_ways_by_hand() -> None:
+    """Two layers of 128 on 117 features, 33 symbols, 16 utterances of 100 steps."""
+    work = {phase.name: phase.flops for phase in cases.phases(case_of("speech"))}
+    assert work["recurrence forward"] == 2 * 1600 * 4 * 128 * 512
+    assert work["products of given inputs"] == 2 * 2 * 1600 * 2 * 117 * 512
+    assert work["input products"] == 3 * 2 * 1600 * 2 * 256 * 512
+    assert work["softmax"] == 3 * 2 * 1600 * 256 * 33
+    assert case_of("speech").sound == 48 and case_of("hear").sound == 3
+    assert bench.pace_of(case_of("speech"), 0.1) == "rnnx: 480 hours of sound trained in an hour"
+    assert bench.pace_of(case_of("hear"), 0.003).endswith("real-time factor 0.00100")
+
+
+def test_one_hot_inputs_need_no_gradient() -> None:
+    work = {phase.name: phase.flops for phase in cases.phases(case_of("gru"))}
+    assert work["products of given inputs"] == 2 * 2 * 3200 * 50 * 3000
+    assert work["input products"] == 0
+
+
+def test_speech_is_learned_and_heard() -> None:
+    call, hear = ours.train(case_of("speech", QUICK)), ours.hear(case_of("hear", QUICK))
+    losses = [call()[0] for _ in range(4)]
+    assert losses[3] < losses[0] - 0.1
+    assert hear() == hear() and hear()[0] == pytest.approx(-np.log(33), abs=0.2)
+
+
 @pytest.mark.parametrize("name", ["rhn", "milstm"])
 def test_plain_jax_learns_as_we_do(name: str) -> None:
     """Four updates on one window: losses fall alike, whatever the number of windows a call."""
@@ -107,11 +132,11 @@ def test_a_step_s_row_has_median_and_percentile() -> None:
 @pytest.mark.long
 def test_quick_bench_runs_and_writes_json(tmp_path: Path) -> None:
     out = f"--out={tmp_path / 'bench.json'}"
-    told = run_module("bench", "--quick", "--cases=rhn,write,step", out)
+    told = run_module("bench", "--quick", "--cases=rhn,write,step,hear", out)
     assert told.returncode == 0, told.stderr
     result = json.loads((tmp_path / "bench.json").read_text())
     ran = {(row["case"], row["rival"]) for row in result["rows"] if row["failed"] is None}
-    assert {("rhn", "rnnx"), ("rhn", "plain scan"), ("write", "rnnx")} <= ran
+    assert {("rhn", "rnnx"), ("rhn", "plain scan"), ("write", "rnnx"), ("hear", "rnnx")} <= ran
     assert case_of("rhn", QUICK).label in told.stdout
     steps = [row for row in result["rows"] if row["case"] == "step" and not row["failed"]]
     assert {row["threads"] for row in steps} == {1, 2}

@@ -11,7 +11,7 @@ from kinds_made import DATA, kind_of, needs, predicting, run_of
 
 from rnnx.compare.kind import Kind
 from rnnx.compare.kinds import KINDS
-from rnnx.compare.statistics import scores
+from rnnx.report.significance import scores
 from rnnx.tasks import floors
 
 nan = np.nan

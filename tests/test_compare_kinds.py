@@ -8,8 +8,8 @@ from conftest import write_text
 from kinds_made import DATA, kind_of, needs, predicting, run_of
 
 from rnnx.compare.kind import Kind
-from rnnx.compare.statistics import scores
 from rnnx.data.series import Scaling
+from rnnx.report.significance import scores
 from rnnx.tasks import floors
 
 STRETCH = 1000  # targets of a text

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from rnnx.compare import statistics, verdict
-from rnnx.compare.statistics import Comparison, Losses
+from rnnx.compare import verdict
+from rnnx.report import significance
+from rnnx.report.significance import Comparison, Losses
 
 
 def constant(score: float, seeds: int = 6, items: int = 40) -> Losses:
@@ -91,7 +92,7 @@ def test_who_is_compared_with_whom():
 
 def sentence(monkeypatch, comparison: tuple, floors: dict | None = None, seeds: int = 6) -> str:
     c = Comparison(*comparison)
-    monkeypatch.setattr(statistics, "compare", lambda *_: c)
+    monkeypatch.setattr(significance, "compare", lambda *_: c)
     losses = {"LSTM": constant(2.0, seeds), "MI-LSTM": constant(1.5, seeds)}
     (row,) = verdict.verdicts(losses, {"LSTM": 1.0, "MI-LSTM": 1.0}, floors or {}, "MAE")
     return row["sentence"]
@@ -147,7 +148,7 @@ def test_holm_is_over_all_comparisons():
     for losses, factor in ((two, 1), (many, 10)):
         row = verdict.verdicts(losses, dict.fromkeys(losses, 1.0), {}, "MAE", horizon=6)[0]
         assert row["p_holm"] == pytest.approx(factor * row["p"])
-        assert row["p_dm"] == statistics.diebold_mariano(model, reference, 6).p
+        assert row["p_dm"] == significance.diebold_mariano(model, reference, 6).p
 
 
 def test_rows_are_json_even_where_nothing_was_measured():
@@ -169,7 +170,7 @@ def test_rows_are_json_even_where_nothing_was_measured():
 
 def test_control_by_its_rule(monkeypatch):
     def control(*comparison) -> dict:
-        monkeypatch.setattr(statistics, "compare", lambda *_: Comparison(*comparison))
+        monkeypatch.setattr(significance, "compare", lambda *_: Comparison(*comparison))
         return verdict.control(constant(1.0), constant(1.0), "MAE")
 
     row = control(0.003, -0.01, 0.02, 0.5, 0.6, 6, 30)

@@ -79,16 +79,23 @@ def test_features_are_computed_once_and_a_damaged_cache_is_none(
 ) -> None:
     monkeypatch.setenv("RNNX_CACHE", str(tmp_path / "cache"))
     said: list[str] = []
-    first = features.of([TONE, TONE[:1000]], [8000, 8000], 8000, said.append)
-    again = features.of([TONE, TONE[:1000]], [8000, 8000], 8000, said.append)
+
+    def of(*lengths: int) -> list[np.ndarray]:
+        return features.of(lambda i: (TONE[: lengths[i]], 8000), 2, 8000, said.append)[0]
+
+    first, again = of(4000, 1000), of(4000, 1000)
     assert said == ["computing features"]
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a, b)
     (kept,) = (tmp_path / "cache" / "speech").iterdir()
     kept.write_bytes(kept.read_bytes()[:500])
-    features.of([TONE, TONE[:1000]], [8000, 8000], 8000, said.append)
-    features.of([TONE, TONE[:1001]], [8000, 8000], 8000, said.append)
-    assert len(said) == 3
+    of(4000, 1000)
+    of(4000, 1001)
+    of(3999, 1001)
+    assert len(said) == 4
+    monkeypatch.setattr(features, "_EVERY", 0.0)
+    of(3000, 1001)
+    assert said[-1] == "computing features: 2 of 2 recordings"
 
 
 # ---------------------------------------------------------------------------- digits
@@ -110,9 +117,10 @@ def takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_no_recording_is_in_two_parts_and_texts_are_what_is_heard(takes: Path) -> None:
     found = speech.Recordings(*digits.read("digits", str(takes)))
     used: dict[int, set[int]] = {0: set(), 1: set(), 2: set()}
-    for text, speaker, samples, part in zip(
-        found.texts, found.speakers, found.samples, found.part, strict=True
+    for i, (text, speaker, part) in enumerate(
+        zip(found.texts, found.speakers, found.part, strict=True)
     ):
+        samples, _ = found.load(i)
         numbers = np.round(samples * 2000).astype(int) - 1
         heard = [n for i, n in enumerate(numbers) if n >= 0 and (not i or numbers[i - 1] != n)]
         heard = [n for n in heard if (numbers == n).sum() >= 800]
@@ -174,6 +182,15 @@ def test_a_folder_of_kaldi(tmp_path: Path) -> None:
     (tmp_path / "utt2spk").write_text("".join(f"u{i} s{i}\n" for i in range(12)))
     found = speech.Recordings(*recordings.read(tmp_path))
     assert found.ids[1] == "u1" and found.texts[1] == "A B" and found.speakers[1] == "s1"
+    for name in ("train", "dev", "test"):
+        home = tmp_path / "parts" / name
+        manifest(home, [], count=2)
+        (home / "wav.scp").write_text("".join(f"{name}{i} {i}.wav\n" for i in range(2)))
+        (home / "text").write_text(f"{name}0 A <NOISE> B\n{name}1 <SPOKEN_NOISE> A\n")
+        (home / "manifest.tsv").unlink()
+    found = speech.Recordings(*recordings.read(tmp_path / "parts"))
+    assert found.texts == ["A B", "A"] * 3 and found.ids[2:4] == ["dev0", "dev1"]
+    assert found.part.tolist() == [0, 0, 1, 1, 2, 2] and len(found.load(5)[0]) == 1001
     (tmp_path / "wav.scp").write_text("u0 sph2pipe x |\n")
     with pytest.raises(UserError, match="line 1 is a command"):
         recordings.read(tmp_path)

@@ -1,13 +1,16 @@
 """Utterances in, symbols out: features, labels, errors by edit distance, AN4's own files."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import QUIET, ROOT, call_module
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,10 +19,53 @@ from rnnx import tasks
 from rnnx.data import an4, speech
 from rnnx.data.speech import BLANK, Utterances, joined, labels_of, scaled, with_deltas
 from rnnx.errors import UserError
-from rnnx.tasks import decoding
+from rnnx.report.runs import from_file, read, to_file
+from rnnx.tasks import augment, decoding
 
 DATA = Path(os.environ.get("RNNX_DATA", ROOT.parent / "shared" / "data"))
 real = pytest.mark.skipif(not (DATA / "an4").is_dir(), reason="AN4 is not there: set RNNX_DATA")
+
+# ---------------------------------------------------------------------------- augmentation
+
+
+def test_runs_of_bands_and_steps_are_hidden_within_each_utterance() -> None:
+    key, rows, lengths = jax.random.key(0), jnp.arange(400), jnp.full(400, 20).at[0].set(1)
+    seen = np.asarray(
+        augment.hidden(key, rows, lengths, (30, 3 * 2 * 10), bands=10, most=(4, 6))
+    ).astype(bool)
+    steps, bands = seen.any(axis=2), seen.any(axis=1)
+    assert np.array_equal(seen, steps[:, :, None] & bands[:, None])
+    assert all((b.reshape(6, 10) == b[:10]).all() for b in bands)
+    assert steps[:, 20:].all(), "nothing behind the end"
+    for part, most in ((~steps[1:, :20], 6), (~bands[:, :10], 4)):
+        count = part.sum(axis=1)
+        runs = np.diff(part.astype(int), prepend=0, axis=1) == 1
+        assert count.max() == 2 * most and runs.sum(axis=1).max() == 2 and count.min() == 0
+        assert abs(count.mean() - most) < 0.2 * most  # two of mean most / 2, less what they share
+        assert part.any(axis=0).all()
+    # A row has its own, wherever it stands.
+    alone = augment.hidden(key, rows[7:8], lengths[7:8], (30, 60), bands=10, most=(4, 6))
+    assert np.array_equal(seen[7], alone[0].astype(bool))
+    assert len(np.unique(seen.reshape(400, -1), axis=0)) > 350
+
+
+@pytest.mark.parametrize("drop_i", [0.0, 0.5])
+def test_hidden_features_do_not_reach_the_network(drop_i: float) -> None:
+    config = configs.default("speech")
+    config.update(corpus="an4", mask_bands=5, mask_steps=8, frame_stack=2, num_layers=2,
+                  hidden_size=4, drop_i=drop_i)  # fmt: skip
+    task = tasks.of(config)
+    spec = {"symbols": ["a"], "scaling": {"mean": [0.0] * 78}, "steps_a_symbol": 9.0}
+    net = task.model(config, spec, nnx.Rngs(0))
+    batch = {"inputs": jnp.ones((3, 10, 78)), "lengths": jnp.full(3, 10)}
+    masks = task.masks(config, net, jax.random.key(1), jnp.arange(3), batch)
+    assert masks.i[0].shape == (10, 3, 78) and (masks.i[1] is None) == (drop_i == 0)
+    hide = masks.i[0].swapaxes(0, 1) == 0
+    noise = batch | {"inputs": batch["inputs"] + 9.0 * hide}
+    once, again = (decoding.logits(net, b, masks) for b in (batch, noise))
+    assert hide.any() and jnp.array_equal(once, again)
+    assert not jnp.array_equal(once, decoding.logits(net, batch, None))
+
 
 # ---------------------------------------------------------------------------- decoding
 
@@ -144,13 +190,13 @@ def test_what_cannot_be_learned_is_told_and_left_out(monkeypatch: pytest.MonkeyP
 
 
 def write_an4(home: Path) -> Path:
-    """A corpus of that form: 102 training utterances of two speakers, two of a third's."""
+    """A corpus of that form: 102 training utterances of two speakers, one each of two others."""
     etc = home / "an4" / "etc"
     etc.mkdir(parents=True)
     (etc / "an4.dic").write_text("NO   N OW\nNO(2)   N AH\nYES  Y EH S\n")
     for part, folder, names in (
         ("train", "an4_clstk", [("bo", i) for i in range(52)] + [("al", i) for i in range(50)]),
-        ("test", "an4test_clstk", [("cy", 1), ("cy", 2)]),
+        ("test", "an4test_clstk", [("cy", 1), ("di", 2)]),
     ):
         files, lines = [], []
         for speaker, i in names:
@@ -206,6 +252,15 @@ def test_the_command_trains_on_it(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "character error rate" in done.stdout and "silence" in done.stdout
+    test = json.loads((tmp_path / "run" / "result.json").read_text())["test"]
+    wrong, count = test["blocks"]
+    assert len(count) == 2 and sum(count) == test["symbols"]
+    assert sum(wrong) == pytest.approx(test["cer"] * test["symbols"])
+    (line,) = read([tmp_path / "run"])
+    to_file([line], tmp_path / "data.json")
+    assert from_file(tmp_path / "data.json")[0].blocks == line.blocks == [wrong, count]
+    done = call_module("evaluate", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 0 and "blocks" not in done.stdout, done.stderr
 
 
 @real

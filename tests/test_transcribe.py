@@ -1,5 +1,7 @@
 """Speech from a folder of recordings to text: trained, scored, transcribed."""
 
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import soundfile
 from conftest import call_module
 
-from rnnx import decoders, transcribe
+from rnnx import decoders, streaming, transcribe
 from rnnx.errors import UserError
 from rnnx.tasks import transcripts
 from rnnx.trained import open_run
@@ -61,6 +63,69 @@ def test_a_recording_does_not_depend_on_the_others(heard: tuple) -> None:
         ((alone, own),) = transcribe.transcripts(run, [one], decode)
         assert alone == symbols
         np.testing.assert_allclose(own, log_p, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def forward(heard: tuple) -> Path:
+    """A run that reads forward only."""
+    home, run = heard[0], heard[0] / "forward"
+    done = call_module(
+        "train", "--config=digits:streaming", f"--config.corpus={home}", f"--workdir={run}",
+        "--config.hidden_size=12", "--config.epochs=1", "--config.batch_size=4",
+        "--config.score_test=False",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_a_stream_says_what_the_whole_does_whatever_its_pieces(heard: tuple, forward: Path) -> None:
+    home, run, rng = heard[0], open_run(forward), np.random.default_rng(0)
+    # Such a network changes its mind all the time.
+    run = run._replace(params={k: rng.normal(size=p.shape) for k, p in run.params.items()})
+    files = [home / f"{i}.wav" for i in (1, 2, 18)]
+    offline = transcribe.transcripts(
+        run, [transcribe.heard(file, run.spec) for file in files], transcripts.decoder()
+    )
+    assert all(len(set(symbols)) > 1 for symbols, _ in offline)
+    listener = streaming.Listener(run)
+    for file, (symbols, _) in zip(files, offline, strict=True):
+        samples, _ = soundfile.read(file, dtype="float32")
+        for longest in (200, 3000, 10**6):
+            listener.begin()
+            found, at = [], 0
+            while at < len(samples):
+                size = int(rng.integers(1, longest))
+                found += listener.hear(samples[at : at + size])
+                at += size
+            assert found + listener.end() == symbols
+    # Nothing is kept back that could be said: 64 frames less 4 are 20 steps of 3 frames.
+    steps = []
+    listener._step = lambda xs, carries: (steps.append(xs) or 0, carries)
+    listener.begin()
+    listener.hear(samples[: 400 + 63 * 160])
+    assert run.spec["frame_stack"] == 3 and len(steps) == 20
+
+
+def test_stream_prints_each_letter_and_its_pace(heard: tuple, forward: Path) -> None:
+    home, bidirectional = heard
+    files = [str(home / "18.wav"), str(home / "none.wav"), str(home / "2.wav")]
+    whole = call_module("transcribe", f"--workdir={forward}", *files)
+    done = call_module("transcribe", f"--workdir={forward}", "--stream", *files)
+    assert done.returncode == whole.returncode == 2 and "none.wav" in done.stderr
+    assert done.stdout == whole.stdout and done.stderr.count("real-time factor") == 2
+    samples, _ = soundfile.read(files[0], dtype="int16")
+    given = io.TextIOWrapper(io.BytesIO(samples.astype("<i2").tobytes()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", given)
+        done = call_module("transcribe", f"--workdir={forward}", "--stream", "-")
+    assert done.stdout.strip("\n") == whole.stdout.splitlines()[0].partition("\t")[2]
+    for args, told in (
+        ([f"--workdir={bidirectional}", "--stream"], "--config.bidirectional=False"),
+        ([f"--workdir={forward}", "--stream", "--width=4"], "neither --alignments nor --width"),
+        ([f"--workdir={forward}"], "needs --stream"),
+    ):
+        done = call_module("transcribe", *args, "-")
+        assert done.returncode == 2 and told in done.stderr, done.stderr
 
 
 def test_beam_is_a_protocol_and_names_its_errors(heard: tuple) -> None:

@@ -92,6 +92,10 @@ class Rates:
 def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
     """All implementations of a case's work, ours first."""
     name = f"rnnx.bench.ours.{case.kind}"
+    if case.speech:
+        yield Rival("rnnx", name, case)
+        yield Rival("torch nn.LSTM", f"rnnx.bench.speech_in_torch.{case.kind}", case)
+        return
     if case.kind != "train":
         yield Rival("rnnx", name, case)
     else:
@@ -147,6 +151,8 @@ def compete(case: Case, rates: Rates, turns: int, display: Display) -> list[dict
     rows = [row_of(rival, case, rates) for rival in rivals]
     same_work(rows, case)
     display.print(table_of(case, rows))
+    if case.sound and not rows[0]["failed"]:
+        display.print(pace_of(case, rows[0]["seconds"]))
     display.print(
         f"machine: product {rates.flops / 1e9:,.0f} GFLOP/s, reading {rates.bytes / 1e9:,.1f} GB/s"
     )
@@ -197,7 +203,9 @@ def same_work(rows: list[dict], case: Case) -> None:
 
 def table_of(case: Case, rows: list[dict]) -> Table:
     """A case's rows; `ours is` says how many times faster rnnx is than each rival."""
-    unit = {"train": "update", "token": "token"}.get(case.kind, f"{case.tokens} tokens")
+    unit = {"train": "update", "token": "token", "hear": "utterance"}.get(
+        case.kind, f"{case.tokens} tokens"
+    )
     table = Table(title=case.label, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column(f"ms for: {unit}", width=18)
     for heading, width in (("ms", 7), ("tokens/s", 8), ("GFLOP/s", 7), ("of bound", 8),
@@ -219,6 +227,13 @@ def table_of(case: Case, rows: list[dict]) -> Table:
             row["cpu"],
         )
     return table
+
+
+def pace_of(case: Case, seconds: float) -> str:
+    """What seconds for a unit of work mean in sound."""
+    if case.kind == "train":
+        return f"rnnx: {case.sound / seconds:,.0f} hours of sound trained in an hour"
+    return f"rnnx: {case.sound:.0f} s of sound, real-time factor {seconds / case.sound:.5f}"
 
 
 def long_window(display: Display) -> dict:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -22,8 +22,8 @@ class Case:
       label: for tables.
       fields: config fields that differ from the default.
       kind: `train` (updates); at batch 1 `token` (one in, the next one's logits out), `step` (the
-        same, exported, each call timed: `latency.py`), `write` (one at a time, each fed back) or
-        `text` (the full protocol).
+        same, exported, each call timed: `latency.py`), `write` (one at a time, each fed back),
+        `text` (the full protocol) or `hear` (an utterance to log probabilities).
     """
 
     name: str
@@ -33,27 +33,45 @@ class Case:
     kind: str = "train"
 
     @property
-    def vocabulary(self) -> Vocabulary:
-        """As many words, named by their ids."""
-        return Vocabulary("word", tuple(map(str, range(self.vocab_size))))
+    def speech(self) -> bool:
+        """Whether it is of the task `speech`."""
+        return dict(self.fields).get("task") == "speech"
+
+    @property
+    def spec(self) -> Any:
+        """As many words, named by their ids; or as many symbols, of 39 features a frame."""
+        names = tuple(map(str, range(self.vocab_size)))
+        if self.speech:
+            width = 39 * dict(self.fields)["frame_stack"]
+            return {"symbols": names[1:], "scaling": {"mean": [0.0] * width}}
+        return Vocabulary("word", names)
 
     @property
     def config(self) -> ConfigDict:
         """The resolved configuration."""
-        config = configs.default()
+        config = configs.default("speech" if self.speech else "")
         config.update(dict(self.fields))
-        return network.resolve(config, self.vocabulary)
+        return network.resolve(config, self.spec)
 
     @property
     def tokens(self) -> int:
-        """Tokens of a unit of work: a window of the whole batch, a token, or a piece of text."""
+        """Time steps of a unit of work: a window of the whole batch, a token, a piece of text, an
+        utterance."""
         config = self.config
         if self.kind == "train":
-            return config.batch_size * config.num_steps
+            return config.batch_size * (SPEECH_STEPS if self.speech else config.num_steps)
+        if self.kind == "hear":
+            return SPEECH_STEPS
         return 1 if self.kind in ("token", "step") else TEXT_STEPS
+
+    @property
+    def sound(self) -> float:
+        """Seconds of sound in a unit of work, of 100 frames each; 0 where there is none."""
+        return self.tokens * self.config.frame_stack / 100 if self.speech else 0.0
 
 
 TEXT_STEPS = 256  # of writing and of the full protocol, at batch 1
+SPEECH_STEPS, SYMBOLS = 100, 20  # of an utterance: three seconds where a step has three frames
 
 
 def _case(name: str, label: str, vocab_size: int, kind: str = "train", **fields: object) -> Case:
@@ -66,6 +84,10 @@ _WORDS = dict(
 )  # fmt: skip
 _GATED = dict(hidden_size=1000, batch_size=32, num_steps=100, one_hot=True, forget_bias=0.0)
 _SMALL = dict(cell="rhn", depth=5, hidden_size=256, batch_size=128, num_steps=64, one_hot=True)
+_SPEECH = dict(
+    task="speech", cell="lstm", hidden_size=128, num_layers=2, bidirectional=True, frame_stack=3,
+    batch_size=16,
+)  # fmt: skip
 
 CASES = (
     _case("rhn", "(a) RHN L=10, n=830, V=10,000", 10_000, **_WORDS),
@@ -86,6 +108,8 @@ CASES = (
     _case("step_lstm", "(g) a step, LSTM n=256", 50, "step", **_SMALL | dict(cell="lstm", depth=1)),
     _case("write", "(f) writing, RHN L=5, n=256", 50, "write", **_SMALL),
     _case("text", "(f) full protocol, RHN L=10, n=830", 10_000, "text", **_WORDS),
+    _case("speech", "(h) CTC, LSTM 2 x 128 both ways", 33, **_SPEECH),
+    _case("hear", "(h) an utterance, LSTM 2 x 128 both ways", 33, "hear", **_SPEECH),
 )  # fmt: skip
 
 # Seconds instead of minutes; sizes at which nothing can be concluded.
@@ -101,6 +125,9 @@ QUICK = (
           **_SMALL | dict(depth=3, hidden_size=64)),
     _case("text", "(f) full protocol, RHN L=3, n=64", 50, "text",
           **_SMALL | dict(depth=3, hidden_size=64)),
+    _case("speech", "(h) CTC, LSTM 2 x 24 both ways", 33, **_SPEECH | dict(hidden_size=24)),
+    _case("hear", "(h) an utterance, LSTM 2 x 24 both ways", 33, "hear",
+          **_SPEECH | dict(hidden_size=24)),
 )  # fmt: skip
 
 LONG = _case(
@@ -119,18 +146,21 @@ class Phase(NamedTuple):
 
 def phases(case: Case) -> Iterator[Phase]:
     """The work of a unit, phase by phase. Pointwise work and activations are not counted."""
-    config, vocab_size = case.config, case.vocab_size
-    cell = network.cell_of(config)
-    n, layers = config.hidden_size, config.num_layers
+    config = case.config
     train = case.kind == "train"
     rows = config.batch_size if train else 1
     steps = case.tokens // rows
-    recurrent = network.recurrent_bytes(config) // FLOAT  # weights
-    inputs = config.embed_size * n * sum(
-        len(gates) for k, gates in enumerate(cell.blocks) if cell.sees_input(k)
-    ) + (layers - 1) * n * n * len(cell.blocks[0])
+    shapes = network.abstract(config, case.spec)[1]
+    sizes = {name: p.size for name, p in shapes.items()}
+
+    def weights(ends: str, among: str = "") -> int:
+        return sum(n for name, n in sizes.items() if name.endswith(ends) and among in name)
+
+    recurrent, inputs = weights(".U"), weights(".W")
+    # Inputs that are given need no gradient.
+    given = weights(".W", ".0.blocks.") if config.one_hot or case.speech else 0
     again = steps if FLOAT * recurrent > CACHE else 1
-    softmax = n * vocab_size
+    softmax = weights("embedding" if config.tied else "_weights")
 
     def product(name: str, weights: int, passes: int = 1, times: int = 1) -> Phase:
         """A product with `weights` for every token, the weights read `times` times a pass."""
@@ -141,12 +171,11 @@ def phases(case: Case) -> Iterator[Phase]:
     if train:
         yield product("recurrence backward", recurrent, times=again)
         yield product("recurrent weight gradients", recurrent)
-    # One-hot inputs need no gradient.
-    yield product("input products", inputs, passes=1 if not train else 2 if config.one_hot else 3)
+    yield product("products of given inputs", given, passes=2 if train else 1)
+    yield product("input products", inputs - given, passes=3 if train else 1)
     yield product("softmax", softmax, passes=3 if train else 1)
     if train:
-        parameters = network.parameter_count(config, case.vocabulary)
-        yield Phase("update", 0.0, 3.0 * FLOAT * parameters)  # read both, write one
+        yield Phase("update", 0.0, 3.0 * FLOAT * sum(sizes.values()))  # read both, write one
 
 
 def bound(case: Case, flops_per_second: float, bytes_per_second: float) -> float:

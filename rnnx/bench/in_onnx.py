@@ -15,7 +15,7 @@ from rnnx.trained import Run
 
 def token(case: Case, threads: int, int8: bool = False) -> Callable[[], list[float]]:
     """Reads one token and returns the next one's logits."""
-    config, spec = case.config, case.vocabulary
+    config, spec = case.config, case.spec
     graphdef, params = model.split(network.build(config, spec))
     with tempfile.TemporaryDirectory() as folder:
         exports = exports_of(

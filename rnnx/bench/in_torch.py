@@ -35,7 +35,7 @@ class Network(nn.Module):
         config = case.config
         self.vocab_size, self.form, self.one_hot = case.vocab_size, form, config.one_hot
         self.cell = network.cell_of(config)
-        _, params = model.split(network.build(config, case.vocabulary))
+        _, params = model.split(network.build(config, case.spec))
         values = {name: torch.from_numpy(np.array(p)) for name, p in params.items()}
         if not config.one_hot:
             self.embedding = nn.Parameter(values["embedding"])
@@ -59,9 +59,7 @@ class Network(nn.Module):
         kind = {"lstm": nn.LSTM, "gru": nn.GRU}[self.cell.kind]
         self.layer = kind(self.vocab_size, n)
         if self.cell.kind == "lstm":
-            i, f, o, z = (slice(g * n, (g + 1) * n) for g in range(4))
-            joined = {k: torch.cat([v[..., g] for g in (i, f, z, o)], -1)
-                      for k, v in blocks[0].items()}  # fmt: skip
+            joined = gates_joined(blocks[0], n)
         else:
             joined = {k: torch.cat([block[k] for block in blocks], -1) for k in "WUb"}
         with torch.no_grad():
@@ -135,6 +133,12 @@ class Network(nn.Module):
             t = torch.sigmoid(t)
             s = torch.tanh(h) * t + s * (1 - t)
         return (s,)
+
+
+def gates_joined(block: dict[str, torch.Tensor], n: int) -> dict[str, torch.Tensor]:
+    """W, U and b of our LSTM, gates i, f, o, z, in PyTorch's order: i, f, g, o."""
+    i, f, o, z = (slice(g * n, (g + 1) * n) for g in range(4))
+    return {k: torch.cat([v[..., g] for g in (i, f, z, o)], -1) for k, v in block.items()}
 
 
 def train(case: Case, form: str, compiled: bool = False) -> Callable[[], list[float]]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx import model, optim, parallel, sample, score, tasks, update
-from rnnx.bench.cases import TEXT_STEPS, Case
+from rnnx.bench.cases import SPEECH_STEPS, SYMBOLS, TEXT_STEPS, Case
 from rnnx.data.batches import ScoringWindows
 from rnnx.parallel import EVERYWHERE
 from rnnx.tasks import network
@@ -26,21 +26,35 @@ def window_of(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return both[:, :-1], both[:, 1:]
 
 
+def batch_of(case: Case) -> dict[str, np.ndarray]:
+    """What our task makes of the window; or random utterances, for speech."""
+    if not case.speech:
+        x, y = window_of(case)
+        weight = np.ones(x.shape, np.float32)
+        return {"inputs": x, "targets": y, "weight": weight, "fresh": np.zeros(len(x), np.float32)}
+    rng, rows = np.random.default_rng(0), case.config.batch_size
+    shape = rows, SPEECH_STEPS, len(case.spec["scaling"]["mean"])
+    return {
+        "inputs": rng.normal(size=shape).astype(np.float32),
+        "lengths": np.full(rows, SPEECH_STEPS, np.int32),
+        "labels": rng.integers(1, case.vocab_size, (rows, SYMBOLS)).astype(np.int32),
+        "label_lengths": np.full(rows, SYMBOLS, np.int32),
+        "weight": np.ones(rows, np.float32),
+    }
+
+
 def train(case: Case, windows: int = 1) -> Callable[[], list[float]]:
     """A call of `windows` updates; returns a function that makes it and gives each one's loss."""
     config = case.config
     mesh, task = parallel.batch_mesh(config.batch_size), tasks.of(config)
-    graphdef, params = model.split(network.build(config, case.vocabulary))
+    graphdef, params = model.split(network.build(config, case.spec))
     carries = score.zero_carries(task, graphdef, params, config.batch_size, mesh)
     opt_state = optim.update_rule(config).init(params)
     state = update.State(*parallel.shard((params, opt_state), mesh, EVERYWHERE), carries)
     updates = update.make_updates(task, config, graphdef, mesh)
-    x, y = window_of(case)
-    ones, zeros = np.ones(x.shape, np.float32), np.zeros(len(x), np.float32)
-    window = {"inputs": x, "targets": y, "weight": ones, "fresh": zeros}
     batches = {
         name: parallel.shard_rows(np.stack([a] * windows), mesh, parallel.BATCHES)
-        for name, a in window.items()
+        for name, a in batch_of(case).items()
     }
     arguments = np.int32(0), np.int32(windows), np.float32(RATE)
 
@@ -55,7 +69,7 @@ def train(case: Case, windows: int = 1) -> Callable[[], list[float]]:
 
 def token(case: Case) -> Callable[[], list[float]]:
     """Reads one token and returns the next one's logits to the host."""
-    graphdef, params = model.split(network.build(case.config, case.vocabulary))
+    graphdef, params = model.split(network.build(case.config, case.spec))
 
     @jax.jit
     def step(params, carries, token):
@@ -75,7 +89,7 @@ def token(case: Case) -> Callable[[], list[float]]:
 
 def write(case: Case) -> Callable[[], list[float]]:
     """Writes TEXT_STEPS tokens after the first one, always the likeliest."""
-    graphdef, params = model.split(network.build(case.config, case.vocabulary))
+    graphdef, params = model.split(network.build(case.config, case.spec))
     prompt, key = jnp.ones(1, jnp.int32), jax.random.key(0)
 
     def call() -> list[float]:
@@ -89,7 +103,7 @@ def write(case: Case) -> Callable[[], list[float]]:
 
 def text(case: Case) -> Callable[[], list[float]]:
     """A piece of text by the full protocol."""
-    graphdef, params = model.split(network.build(case.config, case.vocabulary))
+    graphdef, params = model.split(network.build(case.config, case.spec))
     mesh, task = score.local_mesh(), tasks.of(case.config)
     scorer = score.make_scorer(task, graphdef, mesh)
     params = parallel.shard(params, mesh, EVERYWHERE)
@@ -100,6 +114,19 @@ def text(case: Case) -> Callable[[], list[float]]:
         return [task.scores(sums)["nll"]]
 
     return call
+
+
+def hear(case: Case) -> Callable[[], list[float]]:
+    """An utterance, read whole, to log probabilities on the host."""
+    graphdef, params = model.split(network.build(case.config, case.spec))
+    task = tasks.of(case.config)
+    batch = {name: a[:1] for name, a in batch_of(case).items()}
+
+    @jax.jit
+    def read(params, batch):
+        return task.predict(model.merge(graphdef, params), batch, ())[0]["log_p"]
+
+    return lambda: [float(np.asarray(read(params, batch))[0, 0, 0])]
 
 
 def sgemm(size: int) -> Callable[[], list[float]]:

@@ -21,7 +21,7 @@ def train(case: Case) -> Callable[[], list[float]]:
     """One update; returns a function that makes it and gives the loss before it."""
     config = case.config
     cell = network.cell_of(config)
-    _, params = model.split(network.build(config, case.vocabulary))
+    _, params = model.split(network.build(config, case.spec))
     blocks = [
         {name.rsplit(".", 1)[1]: p for name, p in params.items() if f"blocks.{k}." in name}
         for k in range(len(cell.blocks))

@@ -7,7 +7,6 @@ runs.py         the trainings, as sweeps
 kinds.py        of each task: the loss of every test item, the floors, examples; with kind.py
                 and forecasts.py
 cost.py         speed of training, latency, memory
-statistics.py   losses, intervals, paired comparisons of models
 verdict.py      three answers, the control, the cheapest that is good enough; in sentences
 findings.py     all of it as one dict
 report.py       that dict as report.json, runs.csv, report.md and report.html

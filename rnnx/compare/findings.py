@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from rnnx import cli, workdir
-from rnnx.compare import statistics as tests
 from rnnx.compare import verdict
 from rnnx.compare.candidates import CANDIDATES, REFERENCE
 from rnnx.compare.kind import Items, Kind
 from rnnx.compare.plan import Plan
 from rnnx.compare.question import Question
 from rnnx.compare.runs import TUNED, Run, schedule
-from rnnx.compare.statistics import Losses
+from rnnx.report import significance as tests
+from rnnx.report.significance import Losses
 from rnnx.trained import open_run
 
 FORMAT = 1  # of report.json

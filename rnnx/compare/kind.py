@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from rnnx.compare.statistics import Losses
+from rnnx.report.significance import Losses
 from rnnx.tasks.task import Dataset, Task
 from rnnx.trained import Run
 

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnx.compare import statistics
-from rnnx.compare.statistics import Comparison, Losses
+from rnnx.report import significance
+from rnnx.report.significance import Comparison, Losses
 
 LEVEL = 0.05
 ENOUGH_SEEDS = 6  # for the sign-flip p to reach LEVEL
@@ -60,13 +60,13 @@ def verdicts(
       equal: what the networks had as much of, "epochs" or "seconds".
     """
     asked = _questions(list(losses), valid)
-    found = [statistics.compare(losses[model], losses[against]) for _, model, against, _ in asked]
-    corrected = statistics.holm([c.p for c in found])
+    found = [significance.compare(losses[model], losses[against]) for _, model, against, _ in asked]
+    corrected = significance.holm([c.p for c in found])
     rows = []
     for (question, model, against, role), c, p_holm in zip(asked, found, corrected, strict=True):
         p_dm = math.nan
         if horizon:
-            p_dm = statistics.diebold_mariano(losses[model], losses[against], horizon).p
+            p_dm = significance.diebold_mariano(losses[model], losses[against], horizon).p
         left_out = len(losses[model].total) - c.seeds
         sentence = _sentence(model + role, against, c, p_holm, metric, margin, left_out)
         rows.append(
@@ -104,7 +104,7 @@ def control(first: Losses, second: Losses, metric: str, name: str = "LSTM") -> d
     that differ by chance alone have 2 of 64 choices of signs as far out: in 3 of 100 reports or
     fewer a control that is right reports a difference.
     """
-    c = statistics.compare(first, second)
+    c = significance.compare(first, second)
     differs = (c.low > 0 or c.high < 0) and c.p_sign <= LEVEL
     found = "a difference" if differs else "no difference"
     sentence = f"{name} against {name} with other seeds shows {found}"
@@ -149,7 +149,7 @@ def cheapest(
         return None
     enough = {best: 0.0}
     for name in sound:
-        c = statistics.compare(losses[name], losses[best])
+        c = significance.compare(losses[name], losses[best])
         if name != best and c.seeds > 1 and c.blocks > 1 and c.high <= margin:
             enough[name] = c.high
     model = min(
@@ -239,7 +239,7 @@ def _sentence(
 
 def _floor(losses: Losses, floors: dict[str, float], metric: str) -> str:
     """What a sentence adds about a network behind a floor."""
-    known = statistics.scores(losses)
+    known = significance.scores(losses)
     if np.isnan(known).all():
         return ""
     score = float(np.nanmean(known))

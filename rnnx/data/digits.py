@@ -51,7 +51,7 @@ def read(corpus: str, data_dir: str = "") -> tuple[Any, ...]:
                 name = f"{speaker}-{('train', 'valid', 'test')[part]}-{i:03d}"
                 found.append((name, speaker, text, samples, part))
     ids, speakers, texts, samples, parts = map(list, zip(*found, strict=True))
-    return ids, speakers, texts, samples, [RATE] * len(ids), RATE, np.array(parts), sums
+    return ids, speakers, texts, lambda i: (samples[i], RATE), RATE, np.array(parts), sums
 
 
 def _clips(home: Path, speaker: str, sums: dict[str, str]) -> dict[tuple[int, int], np.ndarray]:

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +12,43 @@ import numpy as np
 from rnnx import cache
 from rnnx.data import sound
 
+_EVERY = 10.0  # seconds between two lines of progress
+
 
 def of(
-    samples: Sequence[np.ndarray], rates: Sequence[int], wanted: int, say: Callable[[str], None]
-) -> list[np.ndarray]:
-    """`sound.features` of N recordings (S_i,) at their rates, each (T_i, 40).
+    load: Callable[[int], tuple[np.ndarray, int]],
+    count: int,
+    wanted: int,
+    say: Callable[[str], None],
+) -> tuple[list[np.ndarray], str]:
+    """`sound.features` of recordings 0..count - 1, each (T_i, 40), and the sha256 of their sound.
+
+    Args:
+      load: the samples (S,) of a recording and their rate. It is called for one at a time, twice
+        where features are computed, so that hours of sound need not fit into memory.
+      wanted: the rate that all are brought to.
+      say: called with a line of text before features are computed, and every ten seconds.
 
     Raises:
       UserError: for a recording shorter than one window.
     """
-    digest = hashlib.sha256(f"log_mel {sound.BANDS} {wanted} {list(rates)}".encode())
-    for one in samples:
-        digest.update(one.tobytes())
+    digest = hashlib.sha256(f"log_mel {sound.BANDS} {wanted}".encode())
+    for i in range(count):
+        samples, rate = load(i)
+        digest.update(f"{rate} {len(samples)} ".encode())
+        digest.update(samples.tobytes())
     path = cache.root() / "speech" / f"{digest.hexdigest()[:32]}.npz"
-    frames = _kept(path, len(samples))
+    frames = _kept(path, count)
     if frames is None:
         say("computing features")
-        frames = [sound.features(x, r, wanted) for x, r in zip(samples, rates, strict=True)]
+        frames, told = [], time.monotonic()
+        for i in range(count):
+            frames.append(sound.features(*load(i), wanted))
+            if time.monotonic() - told > _EVERY:
+                told = time.monotonic()
+                say(f"computing features: {i + 1:,} of {count:,} recordings")
         _keep(path, frames)
-    return frames
+    return frames, digest.hexdigest()
 
 
 def _kept(path: Path, count: int) -> list[np.ndarray] | None:

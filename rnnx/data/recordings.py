@@ -4,10 +4,11 @@
 
 Paths are relative to the folder; a first line of these names may stand above. part is train, valid
 or test. Without it, each tenth speaker is for the test and each tenth for validation; with fewer
-than ten speakers, each tenth recording.
+than ten speakers, each tenth recording. A folder may instead have the folders train, valid (or dev)
+and test, each of them Kaldi's. Kaldi's words in angle brackets, such as <NOISE>, are left out.
 """
 
-import hashlib
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from rnnx.data import sound
 from rnnx.errors import UserError
 
 RATE = 16_000  # samples a second that all are brought to
+_NOISE = re.compile(r"<[^<>\s]*>")
 _PARTS = {"train": 0, "valid": 1, "dev": 1, "test": 2}
 
 
@@ -32,16 +34,24 @@ def read(folder: Path) -> tuple[Any, ...]:
     """The fields of `speech.Recordings`.
 
     Raises:
-      UserError: no list of recordings, a line of another form, files that are missing or damaged,
-        parts without a recording.
+      UserError: no list of recordings, a line of another form, files that are missing, parts
+        without a recording.
     """
+    homes = {name: folder / name for name in _PARTS if (folder / name / "wav.scp").is_file()}
     if (folder / "manifest.tsv").is_file():
         lines = _manifest(folder)
     elif (folder / "wav.scp").is_file():
         lines = _kaldi(folder)
+    elif homes:
+        lines = [
+            line._replace(part=_PARTS[name])
+            for name, home in homes.items()
+            for line in _kaldi(home)
+        ]
     else:
         raise UserError(
-            f"{folder} holds neither manifest.tsv (path<TAB>text) nor wav.scp and text of Kaldi"
+            f"{folder} holds neither manifest.tsv (path<TAB>text) nor wav.scp and text of Kaldi, "
+            "nor folders train, valid and test with these"
         )
     if missing := [line.path for line in lines if not line.path.is_file()]:
         raise UserError(f"{len(missing)} recordings are not there, such as {missing[0]}")
@@ -51,15 +61,10 @@ def read(folder: Path) -> tuple[Any, ...]:
     for name, number in (("train", 0), ("valid", 1), ("test", 2)):
         if not (part == number).any():
             raise UserError(f"{folder} has no recordings for {name}: name more, or their parts")
-    digest, sounds = hashlib.sha256(), [sound.read_sound(line.path) for line in lines]
-    for samples, _ in sounds:
-        digest.update(samples.tobytes())
-    sums = {"recordings": digest.hexdigest()}
     ids, texts, speakers = (
         [getattr(line, name) for line in lines] for name in ("name", "text", "speaker")
     )
-    samples, rates = map(list, zip(*sounds, strict=True))
-    return ids, speakers, texts, samples, rates, RATE, part, sums
+    return ids, speakers, texts, lambda i: sound.read_sound(lines[i].path), RATE, part, {}
 
 
 def _manifest(folder: Path) -> list[_Line]:
@@ -83,7 +88,7 @@ def _kaldi(folder: Path) -> list[_Line]:
     said = {}
     for _, line in _lines(folder / "text"):
         name, _, text = line.partition(" ")
-        said[name] = _spaced(text)
+        said[name] = _spaced(_NOISE.sub(" ", text))
     speakers = {}
     if (folder / "utt2spk").is_file():
         speakers = dict(line.split(None, 1) for _, line in _lines(folder / "utt2spk"))

@@ -58,18 +58,32 @@ def log_mel(samples: np.ndarray, rate: int) -> np.ndarray:
     Raises:
       UserError: for less than one window.
     """
-    import kaldi_native_fbank as knf  # of the extra `speech`
-
     if len(samples) < _LEAST * rate:
         raise UserError(f"{1000 * len(samples) / rate:.0f} ms of sound: at least 25 are needed")
-    options = knf.FbankOptions()
-    options.frame_opts.samp_freq = rate
-    options.frame_opts.dither = 0.0
-    options.mel_opts.num_bins = BANDS
-    bank = knf.OnlineFbank(options)
-    bank.accept_waveform(rate, 32768 * samples)
-    bank.input_finished()
-    return np.stack([bank.get_frame(i) for i in range(bank.num_frames_ready)])
+    return Bands(rate).hear(samples)
+
+
+class Bands:
+    """`log_mel` of sound that comes in pieces."""
+
+    def __init__(self, rate: int):
+        import kaldi_native_fbank as knf  # of the extra `speech`
+
+        options = knf.FbankOptions()
+        options.frame_opts.samp_freq = rate
+        options.frame_opts.dither = 0.0
+        options.mel_opts.num_bins = BANDS
+        self._bank, self._rate, self._given = knf.OnlineFbank(options), rate, 0
+
+    def hear(self, samples: np.ndarray) -> np.ndarray:
+        """The frames (T, 40) that are whole with these samples; T may be 0."""
+        self._bank.accept_waveform(self._rate, 32768 * samples)
+        ready = range(self._given, self._bank.num_frames_ready)
+        # Copied: the bank forgets what is popped.
+        frames = np.array([self._bank.get_frame(i) for i in ready], np.float32)
+        self._bank.pop(len(ready))
+        self._given += len(ready)
+        return frames.reshape(-1, BANDS)
 
 
 def features(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from rnnx.data.series import Scaling
 from rnnx.errors import UserError
 
 BLANK = 0  # of CTC; symbols are counted from 1
+KINDS = 3  # of features a band: itself, its slope, and the slope of that
 
 
 class Utterances(NamedTuple):
@@ -48,16 +49,15 @@ class Utterances(NamedTuple):
 
 
 class Recordings(NamedTuple):
-    """N recordings: as `Utterances`, with samples (S_i,) at their rates in place of frames."""
+    """N recordings: as `Utterances`, with the sound in place of frames."""
 
     ids: list[str]
     speakers: list[str]
     texts: list[str]
-    samples: list[np.ndarray]
-    rates: list[int]
+    load: Callable[[int], tuple[np.ndarray, int]]  # samples (S_i,) of the i-th, and their rate
     wanted: int  # samples a second that features are computed from
     part: np.ndarray
-    sums: dict[str, str]
+    sums: dict[str, str]  # {}: the sum of all their sound
 
 
 def read(config: ConfigDict, say: Callable[[str], None]) -> Utterances:
@@ -76,10 +76,10 @@ def read(config: ConfigDict, say: Callable[[str], None]) -> Utterances:
         found = Recordings(*recordings.read(folder))
     else:
         raise UserError(f"no corpus of speech {name!r}: an4, digits, or a folder of recordings")
-    frames = features.of(found.samples, found.rates, found.wanted, say)
-    same = (found.ids, found.speakers, found.texts)
+    frames, digest = features.of(found.load, len(found.ids), found.wanted, say)
+    same, sums = (found.ids, found.speakers, found.texts), found.sums or {"recordings": digest}
     return Utterances(
-        *same, frames, found.part, sound.FRAME_RATE, {}, found.sums, sample_rate=found.wanted
+        *same, frames, found.part, sound.FRAME_RATE, {}, sums, sample_rate=found.wanted
     )
 
 

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,6 +15,7 @@ from rnnx.duration import duration
 from rnnx.errors import UserError
 from rnnx.report import plots
 from rnnx.report.runs import Group, Run, differing, grouped, named
+from rnnx.report.significance import Comparison, Losses, compare
 from rnnx.report.tables import Table, done, where
 
 _IN_COLUMNS = ("epochs", "hidden_size", "param_budget")
@@ -48,6 +50,21 @@ class Gap(NamedTuple):
         mean, spread = statistics.fmean(self.differences), statistics.stdev(self.differences)
         half = float(special.stdtrit(k - 1, 0.975)) * spread / math.sqrt(k)
         return mean - half, mean + half
+
+    @property
+    def relative(self) -> Comparison | None:
+        """The relative gap, its interval over seeds and blocks of the test part together
+        (`significance.compare`); None where the runs do not have the same blocks."""
+        sides = [[np.array(run.blocks) for run in runs] for runs in zip(*self.pairs, strict=True)]
+        if not sides or any(len(b) != 2 for side in sides for b in side):
+            return None
+        count = sides[0][0][1]
+        if any(not np.array_equal(b[1], count) for side in sides for b in side):
+            return None
+        losses = [
+            Losses(np.stack([b[0] for b in side]), count, np.arange(len(count))) for side in sides
+        ]
+        return compare(*losses)
 
 
 def gaps(runs: Sequence[Run], against: str) -> list[Gap]:
@@ -94,8 +111,10 @@ def gaps_table(found: Sequence[Gap], against: str) -> Table:
     tuned = [name for name in differing(groups) if name not in (*names, *_IN_COLUMNS)]
     unit = groups[0].unit
     digits = max(unit.digits - 1, 1)
+    relative = [gap.relative for gap in found]
+    blocks = any(relative)
     rows = []
-    for gap in found:
+    for gap, by_block in zip(found, relative, strict=True):
         config = gap.group.config
         mean = f"{statistics.fmean(gap.differences):+.{digits}f}" if gap.pairs else "-"
         if gap.interval:
@@ -109,6 +128,7 @@ def gaps_table(found: Sequence[Gap], against: str) -> Table:
             gap.baseline.show("test", digits),
             gap.group.show("test", digits),
             mean,
+            *([_relative(by_block)] if blocks else []),
             _when(gap.pairs),
             _when([(base, run) for run, base in gap.pairs]),
             _training(gap.group),
@@ -116,7 +136,8 @@ def gaps_table(found: Sequence[Gap], against: str) -> Table:
         ))  # fmt: skip
     headings = (
         "network", "parameters", "epochs", "seeds", "baseline", "test", "gap (95 %)",
-        "as good as baseline after", "baseline as good after", "training", *tuned,
+        *(["relative (95 %, test blocks too)"] if blocks else []), "as good as baseline after",
+        "baseline as good after", "training", *tuned,
     )  # fmt: skip
     return Table(
         f"{unit.name} against {against}",
@@ -186,6 +207,12 @@ def _when(pairs: Sequence[tuple[Run, Run]]) -> str:
         return "never" if pairs else "-"
     some = f" ({len(found)} of {len(pairs)} seeds)" if len(found) < len(pairs) else ""
     return f"{statistics.fmean(found):.1f}{some}"
+
+
+def _relative(found: Comparison | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found.difference:+.0%} ({found.low:+.0%} to {found.high:+.0%})"
 
 
 def _telling(found: Sequence[Gap]) -> list[str]:

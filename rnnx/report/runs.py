@@ -13,7 +13,7 @@ from rnnx import tasks, workdir
 from rnnx.cells import CELLS
 from rnnx.config import show
 from rnnx.errors import UserError
-from rnnx.tasks.task import Task, Unit
+from rnnx.tasks.task import BLOCKS, Task, Unit
 
 FORMAT = 1  # of a data file
 # Fields that do not distinguish experiments: seeds, places, and how a run was computed.
@@ -41,6 +41,7 @@ class Run:
     seconds: list[float] = field(default_factory=list)  # of training so far
     tokens_per_second: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)  # full protocol: valid, test
+    blocks: list[list[float]] = field(default_factory=list)  # of the test score: sums and counts
 
     @property
     def task(self) -> Task:
@@ -120,6 +121,7 @@ def read_run(folder: Path) -> Run:
     if (folder / "result.json").exists():
         result = workdir.read_json(folder / "result.json", workdir.FORMAT)
         run.scores = {s: result[s][primary] for s in ("valid", "test") if s in result}
+        run.blocks = result.get("test", {}).get(BLOCKS, [])
         run.tokens_per_second = result["tokens_per_second"]
         run.git = result["git"]
     return run
@@ -141,6 +143,8 @@ def to_file(runs: Sequence[Run], path: Path) -> None:
             for word in run.command.split(" ")
             if not word.startswith("--config.data_dir=")
         )
+        if not run.blocks:
+            del record["blocks"]
         for name in ("train", "valid", "seconds"):
             record[name] = [float(f"{value:.5g}") for value in record[name]]
         records.append(record)

@@ -17,18 +17,19 @@ from rnnx.data.batches import Batches
 from rnnx.data.sequences import Sequences
 from rnnx.dropout import Masks
 from rnnx.model import VectorModel
-from rnnx.tasks import decoding, transcripts
+from rnnx.tasks import augment, decoding, transcripts
 from rnnx.tasks.forecast import PARTS
 from rnnx.tasks.labelled import batches_of
 from rnnx.tasks.network import cell_of, stack_options
-from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit
+from rnnx.tasks.task import BLOCKS, Dataset, Function, Sums, Task, Unit
 
 
 class Speech(Task):
     """p(symbol or blank at t) = softmax(y_t S + b), y the stack's outputs; costs by `heads.ctc`.
 
     Scores: cer, errors of the most probable path's symbols (insertions, deletions, substitutions)
-    a symbol said; nll, nats a symbol. With labels=phone the first is a phone error rate.
+    a symbol said; nll, nats a symbol. With labels=phone the first is a phone error rate. Errors of
+    the test part are summed by speaker too.
     """
 
     primary = "cer"
@@ -57,8 +58,9 @@ class Speech(Task):
         splits, notes = {}, []
         for name, part in PARTS.items():
             chosen = np.flatnonzero(utterances.part == part)
+            speakers = [utterances.speakers[i] for i in chosen] if name == "test" else None
             splits[name] = self.sequences(spec, [frames[i] for i in chosen],
-                                          [spelled[i] for i in chosen])  # fmt: skip
+                                          [spelled[i] for i in chosen], speakers)  # fmt: skip
         lost = [utterances.ids[i] for i in np.flatnonzero(steps < _least_steps(spelled))]
         if lost:
             notes = [f"warning: {len(lost)} utterances are too short for what is said in them and "
@@ -73,10 +75,14 @@ class Speech(Task):
         return Dataset(config.corpus, splits, spec, utterances.sums, sizes, about)
 
     def sequences(
-        self, spec: dict, frames: list[np.ndarray], spelled: list[tuple[str, ...]]
+        self,
+        spec: dict,
+        frames: list[np.ndarray],
+        spelled: list[tuple[str, ...]],
+        speakers: list[str] | None = None,
     ) -> Sequences:
-        """Utterances with their labels; a symbol that training does not have is -1, which no
-        network emits."""
+        """Utterances with their labels, and which speaker's block each belongs to; a symbol that
+        training does not have is -1, which no network emits."""
         number = {symbol: i for i, symbol in enumerate(spec["symbols"], start=speech.BLANK + 1)}
         lengths = np.array([len(own) for own in spelled], np.int32)
         labels = np.zeros((len(spelled), max(lengths.max(), 1)), np.int32)
@@ -84,6 +90,9 @@ class Speech(Task):
             row[: len(own)] = [number.get(symbol, -1) for symbol in own]
         index = np.arange(len(spelled), dtype=np.int32)
         whole = {"labels": labels, "label_lengths": lengths, "index": index}
+        if speakers:
+            who = np.array(speakers)
+            whole[BLOCKS] = (who[:, None] == np.unique(who)).astype(np.uint8)
         return Sequences({"inputs": frames}, whole)
 
     def model(self, config: ConfigDict, spec: dict, rngs: nnx.Rngs) -> VectorModel:
@@ -102,6 +111,20 @@ class Speech(Task):
     ) -> Batches:
         return batches_of(config, dataset.splits[split], protocol, rows)
 
+    def masks(
+        self, config: ConfigDict, net: VectorModel, key: Array, rows: Array, batch: dict[str, Array]
+    ) -> Masks:
+        """Dropout, and in the first layer's input the bands and steps that are hidden."""
+        masks = super().masks(config, net, key, rows, batch)
+        most = config.mask_bands, config.mask_steps
+        if not any(most):
+            return masks
+        steps, width = batch["inputs"].shape[1:]
+        bands = width // (speech.KINDS * config.frame_stack)
+        seen = augment.hidden(key, rows, batch["lengths"], (steps, width), bands=bands, most=most)
+        first, *others = masks.i or (1.0,) + (None,) * (config.num_layers - 1)
+        return masks._replace(i=(jnp.swapaxes(seen, 0, 1) * first, *others))
+
     def cost(
         self, net: VectorModel, batch: dict[str, Array], carries: Any, masks: Masks | None
     ) -> tuple[Array, Any, Sums]:
@@ -116,6 +139,9 @@ class Speech(Task):
             "cer": (jnp.sum(wrong).astype(jnp.float32), jnp.sum(symbols)),
             "nll": (jnp.sum(nats), jnp.sum(jnp.where(learned, symbols, 0.0))),
         }
+        if BLOCKS in batch:
+            of = batch[BLOCKS].astype(jnp.float32)  # (B, G)
+            sums[BLOCKS] = wrong @ of, symbols @ of
         return nats, carries, sums
 
     def predict(self, net: VectorModel, batch: dict[str, Array], carries: Any) -> tuple[dict, Any]:

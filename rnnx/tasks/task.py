@@ -21,10 +21,13 @@ from rnnx.data.batches import Batches
 from rnnx.dropout import Masks, Rates
 from rnnx.errors import UserError
 
-# Name -> (sum, count): added over batches and devices, divided once.
+# Name -> (sum, count): added over batches and devices, divided once. Those of `BLOCKS`, of the
+# primary score, are arrays (G,): of G blocks of the test part, such as its speakers, which a
+# bootstrap draws together. Only a scored test part has them.
 Sums = dict[str, tuple[Any, Any]]
-# Name -> mean, as results hold them; with what they are means over.
-Scores = dict[str, float | int]
+BLOCKS = "blocks"
+# Name -> mean, as results hold them; with what they are means over. `BLOCKS`: sums and counts.
+Scores = dict[str, Any]
 
 
 class Unit(NamedTuple):
@@ -189,9 +192,10 @@ class Task:
         raise NotImplementedError
 
     def scores(self, sums: Sums) -> Scores:
-        """What results and logs hold of sums: their means, and the primary's count."""
-        means = {name: float(total) / float(count) for name, (total, count) in sums.items()}
-        return means | {self.counted: round(float(sums[self.primary][1]))}
+        """What results and logs hold of sums: their means, the primary's count, and blocks."""
+        blocks = {BLOCKS: [a.tolist() for a in sums[BLOCKS]]} if BLOCKS in sums else {}
+        means = {n: float(sum_) / float(count) for n, (sum_, count) in sums.items() if n != BLOCKS}
+        return means | {self.counted: round(float(sums[self.primary][1]))} | blocks
 
     def unit(self, config: ConfigDict) -> Unit:
         """How the primary score is shown."""

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rnnx.compare import statistics
-from rnnx.compare.statistics import Losses, compare
+from rnnx.report import significance
+from rnnx.report.significance import Losses, compare
 
 
 def world(
@@ -46,9 +46,9 @@ def covered(repetitions: int, gain: float = 0.0, **options) -> float:
 def test_score_is_a_ratio_of_sums_or_its_root():
     total = np.array([[1.0, 8.0], [3.0, 33.0], [np.nan, 1.0], [np.inf, 1.0]])
     losses = Losses(total, np.array([1.0, 3.0]), np.arange(2))
-    np.testing.assert_array_equal(statistics.scores(losses), [2.25, 9.0, np.nan, np.nan])
+    np.testing.assert_array_equal(significance.scores(losses), [2.25, 9.0, np.nan, np.nan])
     np.testing.assert_array_equal(
-        statistics.scores(losses._replace(root=True)), [1.5, 3.0, np.nan, np.nan]
+        significance.scores(losses._replace(root=True)), [1.5, 3.0, np.nan, np.nan]
     )
 
 
@@ -72,12 +72,12 @@ def test_interval_of_a_score():
     rng = np.random.default_rng(0)
     items, level = rng.normal(10, 2, 400), rng.normal(0, 0.5, 20)
     losses = Losses(items + level[:, None], np.ones(400), np.arange(400))
-    low, high = statistics.interval(losses)
+    low, high = significance.interval(losses)
     error = np.hypot(items.std(ddof=1) / 20, level.std(ddof=1) / np.sqrt(20))
     half = error * stats.t.ppf(0.975, 19)
-    assert (low + high) / 2 == pytest.approx(statistics.scores(losses).mean(), abs=0.02)
+    assert (low + high) / 2 == pytest.approx(significance.scores(losses).mean(), abs=0.02)
     assert (high - low) / 2 == pytest.approx(half, rel=0.05)
-    one = statistics.interval(losses._replace(total=losses.total[:1]))
+    one = significance.interval(losses._replace(total=losses.total[:1]))
     assert one[1] - one[0] == pytest.approx(2 * 1.966 * items.std(ddof=1) / 20, rel=0.05)
 
 
@@ -86,8 +86,8 @@ def test_equal_runs_are_equal_and_pairs_are_sharp():
     assert compare(model, reference) == compare(model, reference)
     assert compare(model, reference, seed=1) != compare(model, reference)
     alike = compare(model, reference)
-    low, high = statistics.interval(reference)
-    assert (high - low) / statistics.scores(reference).mean() > 5 * (alike.high - alike.low)
+    low, high = significance.interval(reference)
+    assert (high - low) / significance.scores(reference).mean() > 5 * (alike.high - alike.low)
 
 
 def test_items_of_a_block_go_together():
@@ -122,9 +122,9 @@ def test_many_blocks_are_merged_and_a_million_items_take_seconds():
 
 def half_width(model: Losses, reference: Losses) -> float:
     """Student's interval of the seeds' differences: enough where items share no noise."""
-    gaps = statistics.scores(model) - statistics.scores(reference)
+    gaps = significance.scores(model) - significance.scores(reference)
     error = gaps.std(ddof=1) / np.sqrt(len(gaps))
-    return stats.t.ppf(0.975, len(gaps) - 1) * error / statistics.scores(reference).mean()
+    return stats.t.ppf(0.975, len(gaps) - 1) * error / significance.scores(reference).mean()
 
 
 def test_p_agrees_with_the_interval():
@@ -159,7 +159,7 @@ def test_diverged_seeds_are_left_out_in_pairs():
     assert c == compare(
         model._replace(total=model.total[keep]), reference._replace(total=reference.total[keep])
     )
-    assert statistics.interval(model._replace(total=total)) == statistics.interval(
+    assert significance.interval(model._replace(total=total)) == significance.interval(
         model._replace(total=model.total[keep])
     )
     nothing = compare(model._replace(total=total * np.nan), reference)
@@ -179,31 +179,33 @@ def test_only_equal_items_are_compared(field):
     with pytest.raises(ValueError, match="same seeds and test items"):
         compare(model._replace(**{field: other}), reference)
     with pytest.raises(ValueError, match="same seeds and test items"):
-        statistics.diebold_mariano(model._replace(**{field: other}), reference, 1)
+        significance.diebold_mariano(model._replace(**{field: other}), reference, 1)
 
 
 def test_sign_flip_is_exact():
-    assert statistics.sign_flip(np.array([1.0, 2.0, 3.0])) == 2 / 8
-    assert statistics.sign_flip(-np.arange(1.0, 6.0)) == 2 / 32
-    assert statistics.sign_flip(np.arange(1.0, 7.0)) == 2 / 64
-    assert statistics.sign_flip(np.array([0.1, 0.2, -0.3])) == 1  # the sum is 0 but for rounding
-    assert statistics.sign_flip(np.zeros(6)) == 1
+    assert significance.sign_flip(np.array([1.0, 2.0, 3.0])) == 2 / 8
+    assert significance.sign_flip(-np.arange(1.0, 6.0)) == 2 / 32
+    assert significance.sign_flip(np.arange(1.0, 7.0)) == 2 / 64
+    assert significance.sign_flip(np.array([0.1, 0.2, -0.3])) == 1  # the sum is 0 but for rounding
+    assert significance.sign_flip(np.zeros(6)) == 1
     for seed in range(40):  # equal sums count, though rounding may tell them apart
         whole = np.random.default_rng(seed).integers(-9, 10, 6)
-        assert statistics.sign_flip(whole * 0.1) == statistics.sign_flip(whole.astype(float))
+        assert significance.sign_flip(whole * 0.1) == significance.sign_flip(whole.astype(float))
     d = np.random.default_rng(0).normal(0.5, 1, 9)
     sums = [abs(np.dot(signs, d)) for signs in itertools.product([-1, 1], repeat=9)]
-    assert statistics.sign_flip(d) == pytest.approx(np.mean(np.array(sums) >= abs(d.sum()) - 1e-9))
+    assert significance.sign_flip(d) == pytest.approx(
+        np.mean(np.array(sums) >= abs(d.sum()) - 1e-9)
+    )
     many = np.random.default_rng(1).normal(0.3, 1, 40)
     normal = 2 * stats.norm.sf(abs(many.sum()) / np.sqrt((many**2).sum()))
-    assert statistics.sign_flip(many) == pytest.approx(normal, abs=0.02)
-    assert statistics.sign_flip(np.arange(1.0, 41.0)) == pytest.approx(1 / 10_000)
+    assert significance.sign_flip(many) == pytest.approx(normal, abs=0.02)
+    assert significance.sign_flip(np.arange(1.0, 41.0)) == pytest.approx(1 / 10_000)
 
 
 def test_holm():
-    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
-    assert statistics.holm([]) == []
+    assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert significance.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert significance.holm([]) == []
 
 
 def pair(d: np.ndarray) -> tuple[Losses, Losses]:
@@ -215,7 +217,7 @@ def pair(d: np.ndarray) -> tuple[Losses, Losses]:
 
 def test_diebold_mariano_one_step_ahead_is_students_test():
     d = np.random.default_rng(0).normal(0.2, 1, 50)
-    got = statistics.diebold_mariano(*pair(d), 1)
+    got = significance.diebold_mariano(*pair(d), 1)
     assert got == pytest.approx(stats.ttest_1samp(d, 0))
 
 
@@ -226,17 +228,17 @@ def test_diebold_mariano_by_its_definition():
     c = [sum(gap[i] * gap[i - k] for i in range(k, n)) / n for k in range(h)]
     modified = d.mean() / np.sqrt((c[0] + 2 * c[1] + 2 * c[2]) / n)
     modified *= np.sqrt((n + 1 - 2 * h + h * (h - 1) / n) / n)
-    got = statistics.diebold_mariano(*pair(d), h)
+    got = significance.diebold_mariano(*pair(d), h)
     assert got.statistic == pytest.approx(modified)
     assert got.p == pytest.approx(2 * stats.t.sf(abs(modified), n - 1))
 
 
 def test_diebold_mariano_at_its_edges():
     swing = np.tile([1.0, -1.0], 20) + 0.05  # c_0 + 2 c_1 < 0
-    assert 0 < statistics.diebold_mariano(*pair(swing), 2).p < 1
+    assert 0 < significance.diebold_mariano(*pair(swing), 2).p < 1
     model, reference = pair(np.random.default_rng(0).normal(size=10))
-    assert np.isnan(statistics.diebold_mariano(model, reference, 10)).all()
-    assert np.isnan(statistics.diebold_mariano(reference, reference, 2)).all()
+    assert np.isnan(significance.diebold_mariano(model, reference, 10)).all()
+    assert np.isnan(significance.diebold_mariano(reference, reference, 2)).all()
     # an item that isn't scored isn't there
     count = np.r_[reference.count[:-1], 0.0]
     shorter = [
@@ -244,4 +246,4 @@ def test_diebold_mariano_at_its_edges():
         for each in (model, reference)
     ]
     both = [each._replace(count=count) for each in (model, reference)]
-    assert statistics.diebold_mariano(*both, 2) == statistics.diebold_mariano(*shorter, 2)
+    assert significance.diebold_mariano(*both, 2) == significance.diebold_mariano(*shorter, 2)
