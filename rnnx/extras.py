@@ -18,6 +18,7 @@ EXTRAS = {
     "report": ("matplotlib",),
     "data": ("pandas", "pyarrow", "sklearn"),
     "speech": ("soundfile", "kaldi_native_fbank", "jiwer"),
+    "sentences": ("sentencex", "sklearn"),
     "export": ("onnx", "onnxruntime", "safetensors"),
 }  # fmt: skip
 

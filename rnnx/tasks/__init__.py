@@ -37,6 +37,7 @@ TASKS: dict[str, Row] = {
     "classify": Row("rnnx.tasks.classify:Classify"),
     "regress": Row("rnnx.tasks.regress:Regress"),
     "speech": Row("rnnx.tasks.speech:Speech", corpora=("an4",)),
+    "sentences": Row("rnnx.tasks.sentences:Sentences", corpora=("novels",)),
 }
 
 
