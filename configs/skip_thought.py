@@ -46,6 +46,8 @@ def novels(config: ConfigDict) -> None:
         vocab_size=10_000,
         init_scale=0.1,
         input_scale=0.0,
+        softmax_sample=500,
+        epochs=4,
         learning_rate=1e-3,
     )
 

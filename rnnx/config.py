@@ -95,6 +95,9 @@ FIELDS: dict[str, Field] = {
                   ("last", "mean"), tasks=_SEQUENCES),
     "bidirectional": Field(False, "every layer also reads backward",
                            tasks=(*_SEQUENCES, *_SPEECH, *_SENTENCES)),
+    "softmax_sample": Field(0, "0: the whole softmax; k: in training alone the k most frequent "
+                            "words, and k others drawn for each update, stand for all", low=0,
+                            tasks=_SENTENCES),
     "cell": Field("rhn", "recurrent cell", tuple(CELLS)),
     "integration": Field("additive", "how input and state meet", INTEGRATIONS),
     "mi_gates": Field("", "gates that have MI, like h of rhn; the others are additive; empty: all"),

@@ -1,5 +1,6 @@
 """Sentences with those around them: split, parted, trained on; the network against NumPy."""
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -249,6 +250,29 @@ def test_an_empty_row_of_a_batch_costs_nothing() -> None:
     assert costs[0] > 0 and costs[1] == 0 and float(sums["nll"][1]) == 5
 
 
+def test_drawn_words_stand_for_all_on_average() -> None:
+    """All rare words drawn: the whole softmax. Fewer: its sum on average, in the cost of each
+    word, frequent or not."""
+    net, batch = network(dtype="float32"), batch_of((BEFORE, SOURCE, AFTER), (AFTER, AFTER, BEFORE))
+    ys = jax.random.normal(jax.random.key(0), (5, N))
+    words, few = jnp.array([0, 1, 2, 5, 6]), 2
+    log_p = jax.nn.log_softmax(net.logits(ys))[jnp.arange(5), words]
+    pairs = [net.sampled(ys, words, jnp.array(pair)) for pair in itertools.combinations(
+        range(few, V), few)]  # fmt: skip
+    own = net.logits(ys)[jnp.arange(5), words]
+    sums = jnp.mean(jnp.exp(jnp.stack(pairs) + own), axis=0)
+    np.testing.assert_allclose(jnp.log(sums) - own, -log_p, rtol=1e-5)
+    half = SkipThought(Cell("gru"), 6, M, N, rngs=nnx.Rngs(1))
+    batch["before"], batch["after"] = batch["before"] % 6, batch["after"] % 6
+    whole, drawn = (
+        jax.jit(nnx.value_and_grad(lambda net, d=d: net.nll(batch, d).sum()))(half)
+        for d in (None, jnp.array([5, 3, 4]))
+    )
+    np.testing.assert_allclose(drawn[0], whole[0], rtol=1e-5)
+    for a, b in zip(*map(jax.tree.leaves, (drawn[1], whole[1])), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 # ---------------------------------------------------------------------------- runs
 
 
@@ -284,7 +308,7 @@ def test_training_learns_what_comes_before_and_after(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_ends_with_the_same_numbers(tmp_path: Path, every_epoch_saved: None) -> None:
-    config = small(write_books(tmp_path / "books"))
+    config = small(write_books(tmp_path / "books"), softmax_sample=4)
     whole = train(config, tmp_path / "whole")
     killed_after(config, tmp_path / "killed", 9)
     again = train(config, tmp_path / "killed")

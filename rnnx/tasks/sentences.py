@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -15,7 +16,6 @@ from rnnx.data.batches import Batches
 from rnnx.data.sentences import MAX_WORDS
 from rnnx.data.sequences import Sequences
 from rnnx.data.vocabulary import Vocabulary
-from rnnx.dropout import Masks
 from rnnx.errors import UserError
 from rnnx.tasks.labelled import batches_of
 from rnnx.tasks.measures import perplexity
@@ -83,14 +83,19 @@ class Sentences(Task):
 
     def masks(
         self, config: ConfigDict, net: Any, key: Array, rows: Array, batch: dict[str, Array]
-    ) -> Masks:
-        """None: the authors have no dropout."""
-        return Masks()
+    ) -> Array | None:
+        """The words that stand for all rare ones in an update, (K,): see `SkipThought.sampled`.
+        There is no dropout."""
+        few, size = config.softmax_sample, net.softmax_bias.shape[0]
+        if not few or 2 * few >= size:
+            return None
+        return few + jax.random.choice(key, size - few, (few,), replace=False)
 
     def cost(
-        self, net: SkipThought, batch: dict[str, Array], carries: Any, masks: Masks | None
+        self, net: SkipThought, batch: dict[str, Array], carries: Any, masks: Array | None
     ) -> tuple[Array, Any, Sums]:
-        before, after = jnp.split(jnp.sum(net.nll(batch), axis=0), 2)
+        """The whole softmax where masks is None, as in every score."""
+        before, after = jnp.split(jnp.sum(net.nll(batch, masks), axis=0), 2)
         costs = batch["weight"] * (before + after)
         words = sum(batch[f"{side}_lengths"] for side in SIDES)
         count = jnp.sum(words).astype(jnp.float32)

@@ -1,6 +1,7 @@
 """The network of the task `sentences`: one encoder, and decoders of the sentences around."""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any
 
@@ -83,21 +84,46 @@ class SkipThought(nnx.Module):
         stack = getattr(self, side)
         return stack(xs, lengths=lengths, time_major=True, remat=self.remat)[0]
 
-    def nll(self, batch: dict[str, Array]) -> Array:
-        """Nats of each word of both sides, (T, 2 B), zero after the end of a sentence."""
+    def nll(self, batch: dict[str, Array], drawn: Array | None = None) -> Array:
+        """Nats of each word of both sides, (T, 2 B), zero after the end of a sentence.
+
+        drawn (K,): words that stand for all rare ones, see `sampled`; None is the whole softmax.
+        """
         xs = self.embedding[...][batch["inputs"].T]
         h = self.encode(xs, batch["inputs_lengths"])
         ys = [self.written(side, batch[side].T, h, batch[f"{side}_lengths"]) for side in SIDES]
         ys = jnp.concatenate(ys, axis=1)
         words = jnp.concatenate([batch[side].T for side in SIDES], axis=1)
 
-        def costs(_: None, steps: tuple[Array, Array]) -> tuple[None, Array]:
-            return None, heads.softmax(self.logits(steps[0]), steps[1])
+        def costs(steps: tuple[Array, Array], _: None) -> tuple[None, Array]:
+            if drawn is None:
+                return None, heads.softmax(self.logits(steps[0]), steps[1])
+            return None, self.sampled(*steps, drawn)
 
         # By segments, where memory counts: logits (T, 2 B, V) are the largest array of all.
-        _, nats = scan.in_segments(lambda steps, _: costs(_, steps), self.remat, (ys, words), None)
+        _, nats = scan.in_segments(costs, self.remat, (ys, words), None)
         lengths = jnp.concatenate([batch[f"{side}_lengths"] for side in SIDES])
         return jnp.where(jnp.arange(len(nats))[:, None] < lengths, nats, 0)
+
+    def sampled(self, ys: Array, words: Array, drawn: Array) -> Array:
+        """An estimate of the nats of words (...) after ys (..., E), at 2 K / V of the cost.
+
+            log(sum of e^s over the K most frequent words, the word itself,
+                and R / K times those drawn) - s_word
+
+        drawn (K,) are drawn without replacement from the R = V - K other words; ids go by
+        frequency. The sum is that of the whole softmax on average, so that its logarithm is a
+        little low. Importance sampling of the normalization: Jean et al. 2015, arXiv:1412.2007.
+        """
+        weights, bias, few = self.softmax_weights[...], self.softmax_bias[...], len(drawn)
+        own = jnp.sum(ys * weights.T[words], axis=-1) + bias[words]
+        frequent = heads.logits(ys, weights[:, :few], bias[:few], self.dtype)
+        rare = heads.logits(ys, weights[:, drawn], bias[drawn], self.dtype)
+        rare = jnp.where(drawn == words[..., None], -jnp.inf, rare)
+        rare = rare + math.log((len(bias) - few) / few)
+        alone = jnp.where(words < few, -jnp.inf, own)  # else among the frequent ones already
+        every = jnp.concatenate([frequent, rare, alone[..., None]], axis=-1)
+        return jax.nn.logsumexp(every, axis=-1) - own
 
     def logits(self, ys: Array) -> Array:
         """ys (..., E) to logits (..., V)."""
