@@ -16,13 +16,13 @@ stderr.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from absl import flags
 
 from rnnx import cli
-from rnnx.data import word_vectors
+from rnnx.data import sentence_sets, word_vectors
 from rnnx.data.sentences import MAX_WORDS, words
 from rnnx.display import Display
 from rnnx.errors import UserError, writing
@@ -34,9 +34,9 @@ _TOGETHER = 1024  # sentences sorted by length at a time
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("workdir", None, "the run that reads", required=True)
-    flags.DEFINE_string("beside", "", "a second run, whose vectors are appended")
-    flags.DEFINE_string("word_vectors", "", "a text file of word vectors, for unknown words")
+    """Those of the vectors; `main` has --workdir too."""
+    flags.DEFINE_string("beside", "", "sentences: a second run, whose vectors are appended")
+    flags.DEFINE_string("word_vectors", "", "sentences: a text file of vectors of more words")
 
 
 def opened(folder: str) -> Run:
@@ -60,6 +60,15 @@ def encoder_of(run: Run, sentences: list[list[str]], file: str = "") -> Encoder:
     found = word_vectors.read(path, wanted.__contains__)
     ours = dict(zip(known, np.asarray(run.params["embedding"]), strict=True))
     return Encoder(run.graphdef, run.params, run.spec, word_vectors.mapped(found, ours, path))
+
+
+def for_transfer(run: Run, beside: str, word_vectors: str, data_dir: str) -> dict[str, Any]:
+    """What the protocol `transfer` takes: the labelled sets, and encoders. Raises UserError."""
+    sets = sentence_sets.read(data_dir)
+    texts = [text for own in sets.classes.values() for text in own.texts]
+    sentences = [words(text) for text in (*texts, *sets.sick.first, *sets.sick.second)]
+    runs = [run, *([opened(beside)] if beside else [])]
+    return {"sets": sets, "encoders": [encoder_of(r, sentences, word_vectors) for r in runs]}
 
 
 def read(data: bytes, display: Display) -> list[list[str]]:
@@ -111,5 +120,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "the run that reads", required=True)
     define_flags()
     cli.run(main, __doc__)

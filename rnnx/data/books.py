@@ -19,9 +19,8 @@ import numpy as np
 
 from rnnx import cache
 from rnnx.data import sentences
-from rnnx.data.scratch import scratch
 from rnnx.data.vocabulary import EOS, UNK, Vocabulary
-from rnnx.errors import UserError, writing
+from rnnx.errors import UserError
 
 _RULES = 1  # of `sentences`: another number prepares every text anew
 _SITE = "https://github.com/computationalstylistics/100_english_novels"
@@ -57,7 +56,8 @@ def read(corpus: str, data_dir: str, say: Callable[[str], None]) -> Books:
         home = cache.root() / "books" / f"{sums[name][:16]}-{_version()}.txt"
         if not home.exists():
             say(f"splitting {name} into sentences")
-            _prepare(home, _sentences(name, content))
+            own = _sentences(name, content)
+            cache.keep(home, "".join(f"{sentence}\n" for sentence in own))
         books[name] = home.read_text(encoding="utf-8").splitlines()
         if not books[name]:
             raise UserError(f"{name} has no sentence: leave the file out")
@@ -134,16 +134,6 @@ def _sentences(name: str, content: bytes) -> Book:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     found = (" ".join(sentences.words(sentence)) for sentence in sentences.split(text))
     return [sentence for sentence in found if sentence]
-
-
-def _prepare(home: Path, book: Book) -> None:
-    """Writes a prepared book, a line a sentence; whole or not at all."""
-    with writing(home.parent):
-        cache.make_private(home.parent)
-        with scratch(home.parent, ".preparing-") as place:
-            text = "".join(f"{sentence}\n" for sentence in book)
-            (place / home.name).write_text(text, encoding="utf-8")
-            (place / home.name).replace(home)
 
 
 def _version() -> str:

@@ -17,6 +17,7 @@ from rnnx.data.sentences import MAX_WORDS
 from rnnx.data.sequences import Sequences
 from rnnx.data.vocabulary import Vocabulary
 from rnnx.errors import UserError
+from rnnx.tasks import transfer
 from rnnx.tasks.labelled import batches_of
 from rnnx.tasks.measures import perplexity
 from rnnx.tasks.network import cell_of, stack_options
@@ -35,6 +36,7 @@ class Sentences(Task):
 
     counted = "words"
     spec_file = "vocabulary.json"
+    protocols = {"transfer": transfer.score}  # noqa: RUF012
 
     def check(self, config: ConfigDict) -> None:
         """Refuses what the network does not have."""
@@ -111,8 +113,11 @@ class Sentences(Task):
         return found
 
     def scores(self, sums: Sums) -> Scores:
-        known = super().scores(sums)
-        return {"nll": known["nll"], "ppl": perplexity(known["nll"]), "words": known["words"]}
+        known = {name: float(total) / float(count) for name, (total, count) in sums.items()}
+        if "nll" not in known:  # of `transfer`
+            return known
+        words = round(float(sums["nll"][1]))
+        return {"nll": known["nll"], "ppl": perplexity(known["nll"]), "words": words}
 
     def unit(self, config: ConfigDict) -> Unit:
         return Unit("perplexity", "ppl", 2, perplexity, logarithmic=True)
