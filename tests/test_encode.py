@@ -1,16 +1,18 @@
 """Vectors of sentences: a line each, whatever else is encoded; words that are not known."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUIET, ROOT, one_device, train
+from conftest import QUIET, ROOT, call_module, one_device, train
 from test_sentences import small, write_books
 
 from rnnx import encode
+from rnnx.analysis import nearest
 from rnnx.data import word_vectors
 from rnnx.data.sentences import words
 from rnnx.errors import UserError
@@ -132,3 +134,25 @@ def test_bad_calls_are_told_in_one_line(run: Path, tmp_path: Path) -> None:
         done = encoded(b"", f"--workdir={folder}")
         assert done.returncode == 2 and told in done.stderr.decode(), done.stderr
         assert done.stderr.count(b"\n") == 1 and not done.stdout
+
+
+def test_the_page_shows_the_nearest_sentences(run: Path, tmp_path: Path) -> None:
+    query = "on friday came <snow> ."
+    done = call_module("analyze", f"--workdir={run}", f"--out={tmp_path}", "--split=train",
+                       f"--query={query}", "--query=on monday came rain .")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "numbers.json").read_text())["nearest"]
+    assert [entry["query"] for entry in found] == [query, "on monday came rain ."]
+    opened = encode.opened(str(run))
+    encoder = Encoder(opened.graphdef, opened.params, opened.spec)
+    for entry in found:
+        sentences = [near["sentence"] for near in entry["nearest"]]
+        assert len(set(sentences)) == 5 and entry["query"] not in sentences
+        own, *others = encoder.vectors([words(text) for text in (entry["query"], *sentences)])
+        np.testing.assert_allclose([n["cosine"] for n in entry["nearest"]], others @ own, atol=1e-5)
+        assert sorted(others @ own, reverse=True) == pytest.approx(others @ own)
+    page = (tmp_path / "index.html").read_text()
+    assert "&lt;snow&gt;" in page and "<snow>" not in page and page.count("<tr>") == 10
+    plain = nearest.numbers(encoder, [], ["one day .", "a night .", "a night ."])
+    assert [entry["query"] for entry in plain] == ["one day .", "a night ."]
+    assert [len(entry["nearest"]) for entry in plain] == [1, 1]

@@ -9,4 +9,5 @@ interaction.py  how far the effect of an input depends on the state
 numbers.py      all numbers about one run, as JSON
 pictures.py     figures drawn from the numbers, with pictures_of_mi.py on canvas.py
 page.py         one HTML page of the pictures
+nearest.py      of networks that read sentences: the nearest sentences
 """
