@@ -294,6 +294,7 @@ def test_training_learns_what_comes_before_and_after(tmp_path: Path) -> None:
     result = train(small(folder, epochs=12, learning_rate=0.05), tmp_path / "run")
     task = tasks.get("sentences")
     dataset = task.load(small(folder), QUIET.print)
+    assert dataset.sizes == (3 * 58, 58, 58)  # of 60 in a book: none looks into another
     known = task.baselines(small(folder), dataset, "test")
     assert isinstance(dataset.spec, Vocabulary) and set(dataset.sums) == {
         f"{k}.txt" for k in range(5)

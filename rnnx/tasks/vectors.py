@@ -29,10 +29,9 @@ class Encoder:
         known: Vocabulary,
         more: dict[str, np.ndarray] | None = None,
     ):
-        """more: word vectors (m,) of words that are not in the vocabulary."""
-        more = {word: v for word, v in (more or {}).items() if word not in known.symbols}
-        symbols = (*known.symbols, *more)
-        self._ids = {word: i for i, word in enumerate(symbols)}
+        """more: word vectors (m,) of words, none of which is in the vocabulary."""
+        more = more or {}
+        self._ids = {word: i for i, word in enumerate((*known.symbols, *more))}
         self.words = np.asarray(params["embedding"])
         if more:
             self.words = np.concatenate([self.words, np.stack(list(more.values()))])
