@@ -7,6 +7,9 @@ index.html, one page with all of it that opens without a network. --beside puts 
 activations and memory of another run on the same corpus next to this one's; the MI paper compares
 RNN and MI-RNN in this way. A line of text says which pictures a cell has none of. Pictures over
 training show the epochs that the run kept: train with --config.snapshot_every=1.
+
+Of a run of the task sentences the page shows the nearest sentences of the split: of --query, which
+may come several times, or of eight of its own.
 """
 
 import json
@@ -18,13 +21,16 @@ from pathlib import Path
 from absl import flags
 
 from rnnx import cli, tasks, workdir
-from rnnx.analysis import attention, numbers, pictures
+from rnnx.analysis import attention, nearest, numbers, pictures
 from rnnx.analysis.page import page, png
 from rnnx.cells import CELLS
+from rnnx.data import books
 from rnnx.display import Display
 from rnnx.errors import UserError, writing
 from rnnx.tasks.language import Language
 from rnnx.tasks.reading import Reading
+from rnnx.tasks.sentences import Sentences
+from rnnx.tasks.vectors import Encoder
 from rnnx.trained import Run, load_data, open_run
 
 FLAGS = flags.FLAGS
@@ -34,6 +40,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "the run to analyze", required=True)
     flags.DEFINE_string("beside", "", "a second run on the same corpus, to compare")
     flags.DEFINE_enum("split", "valid", ["train", "valid", "test"], "the text to read")
+    flags.DEFINE_multi_string("query", [], "sentences: one whose nearest are shown")
     flags.DEFINE_string("out", "", "the folder for the pictures; empty: WORKDIR/analysis")
     flags.DEFINE_string("data_dir", "", "raw corpus files, if not where training read them")
 
@@ -134,17 +141,49 @@ def _write(
     return written
 
 
+def analyze_sentences(
+    folder: Path, out: Path, split: str, data_dir: str, queries: list[str], display: Display
+) -> list[str]:
+    """Writes the nearest sentences of a split to out; returns the names of the files.
+
+    Raises:
+      UserError: when the run or its books can't be read, or are others.
+      Outage: when out can't be written.
+    """
+    run = open_run(folder)
+    config = run.config
+    _try(out)
+    read = books.read(config.corpus, data_dir or config.data_dir, display.print)
+    workdir.check_data(folder, config.corpus, read.sums)
+    texts = [sentence for book in books.parts(read)[split] for sentence in book]
+    found = nearest.numbers(Encoder(run.graphdef, run.params, run.spec), queries, texts)
+    about = (
+        f"{config.corpus}, {split} split, {len(texts):,} sentences; {config.cell}, "
+        f"{config.hidden_size:,} units, {config.integration}; best parameters, of epoch "
+        f"{run.info['epoch'] + 1}. The number is the cosine."
+    )
+    with writing(out):
+        text = json.dumps({"format": 1, "nearest": found}) + "\n"
+        (out / "numbers.json").write_text(text, encoding="utf-8")
+        whole = nearest.page(f"Nearest sentences by {folder.name}", about, found)
+        (out / "index.html").write_text(whole, encoding="utf-8")
+    return ["numbers.json", "index.html"]
+
+
 def main() -> None:
     folder = Path(FLAGS.workdir).expanduser()
     beside = Path(FLAGS.beside).expanduser() if FLAGS.beside else None
     out = Path(FLAGS.out).expanduser() if FLAGS.out else folder / "analysis"
-    asked = FLAGS.split, FLAGS.data_dir, Display(sys.stderr)
-    if isinstance(tasks.of(workdir.read_config(folder)), Reading):
-        if beside:
-            raise UserError("--beside compares language models: leave it out")
-        written = analyze_reader(folder, out, *asked)
+    asked = FLAGS.split, FLAGS.data_dir
+    task, display = tasks.of(workdir.read_config(folder)), Display(sys.stderr)
+    if beside and isinstance(task, (Reading, Sentences)):
+        raise UserError("--beside compares language models: leave it out")
+    if isinstance(task, Reading):
+        written = analyze_reader(folder, out, *asked, display)
+    elif isinstance(task, Sentences):
+        written = analyze_sentences(folder, out, *asked, FLAGS.query, display)
     else:
-        written = analyze(folder, beside, out, *asked)
+        written = analyze(folder, beside, out, *asked, display)
     print(f"written to {out}: {', '.join(written)}")
 
 

@@ -10,10 +10,13 @@ import platform
 import re
 import stat
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
 import jax
+
+from rnnx.errors import writing
 
 
 def root() -> Path:
@@ -62,6 +65,21 @@ def make_private(folder: Path) -> None:
     if not folder.is_dir():
         make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def keep(path: Path, text: str) -> None:
+    """Writes a file of the cache, whole or not at all, whatever other processes do.
+
+    Raises:
+      Outage: when it can't be written.
+    """
+    with writing(path.parent):
+        make_private(path.parent)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=".incoming-", delete=False
+        ) as file:
+            file.write(text)
+        os.replace(file.name, path)
 
 
 def _open_to_others(folder: Path) -> str:

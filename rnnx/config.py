@@ -35,12 +35,14 @@ _SEQUENCES = ("classify", "regress")
 _TABLES = (*_SERIES, *_SEQUENCES)
 _SPEECH = ("speech",)
 _READING = ("reading",)
+_SENTENCES = ("sentences",)
 
 # fmt: off
 FIELDS: dict[str, Field] = {
     # data
     "task": Field("", "what is learned: language, rolls, forecast, classify, regress, "
-                  "speech, reading, or a task of your own (RNNX_TASKS); empty: that of the corpus"),
+                  "speech, sentences, reading, or a task of your own (RNNX_TASKS); empty: that of "
+                  "the corpus"),
     "corpus": Field("ptb_word", "ptb_word, ptb_char, text8, enwik8, python (the standard library's "
                     "own sources), jsb (piano rolls), or a path to a UTF-8 file"),
     "data_dir": Field("", "where raw corpus files are or go; empty: $RNNX_DATA, or the cache"),
@@ -93,11 +95,17 @@ FIELDS: dict[str, Field] = {
     # data of passages with questions
     "answers": Field("training", "what is chosen from: the answers of training, or the whole "
                      "vocabulary", ("training", "vocabulary"), tasks=_READING),
+    # data of books
+    "vocab_size": Field(20_000, "most frequent words that are known, <eos> and <unk> among them",
+                        low=3, tasks=_SENTENCES),
     # network
     "pool": Field("last", "what of the outputs is read: the last, or the mean of all",
                   ("last", "mean"), tasks=_SEQUENCES),
     "bidirectional": Field(False, "every layer also reads backward",
-                           tasks=(*_SEQUENCES, *_SPEECH, *_READING)),
+                           tasks=(*_SEQUENCES, *_SPEECH, *_SENTENCES, *_READING)),
+    "softmax_sample": Field(0, "0: the whole softmax; k: in training alone the k most frequent "
+                            "words, and k others drawn for each update, stand for all", low=0,
+                            tasks=_SENTENCES),
     "cell": Field("rhn", "recurrent cell", tuple(CELLS)),
     "integration": Field("additive", "how input and state meet", INTEGRATIONS),
     "mi_gates": Field("", "gates that have MI, like h of rhn; the others are additive; empty: all"),

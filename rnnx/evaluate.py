@@ -13,6 +13,9 @@
               parameters keep learning over the text, each segment scored before it is learned from
     beam      speech: the transcription that is most probable over all its alignments, weighed by a
               character model and bound to a list of words if they are given; words' errors too
+    transfer  sentences: linear classifiers and a regression learned from the vectors of labelled
+              sentences, beside TF-IDF and the mean of word vectors; needs the sets' files, not the
+              books. --beside appends a second run's vectors, --word_vectors adds words
 
     python -m rnnx.evaluate --workdir=DIR --split=test --protocol=full
 
@@ -28,12 +31,13 @@ from typing import Any
 
 from absl import flags
 
-from rnnx import cli, decoders, workdir
+from rnnx import cli, decoders, encode, workdir
 from rnnx.config import nearest
 from rnnx.display import Display
 from rnnx.duration import duration
 from rnnx.errors import UserError
 from rnnx.score import local_mesh, make_scorer
+from rnnx.tasks import transfer
 from rnnx.tasks.task import BLOCKS, Dataset, Scores
 from rnnx.trained import Run, load_data, open_run
 
@@ -42,15 +46,22 @@ SETTINGS = {
     "mc": ("samples", "seed"),
     "dynamic": ("rate", "decay", "segment", "statistics"),
     "beam": decoders.NAMES,
+    "transfer": ("beside", "word_vectors"),
 }
 
 
 def evaluate(
-    run: Run, dataset: Dataset, split: str, protocol: str, settings: dict[str, Any], display: Any
+    run: Run,
+    dataset: Dataset | None,
+    split: str,
+    protocol: str,
+    settings: dict[str, Any],
+    display: Any,
 ) -> Scores:
     """The scores of a run on a split.
 
     Args:
+      dataset: None for a protocol that has data of its own.
       settings: of the protocol, where it is one of the task's own.
 
     Raises:
@@ -70,10 +81,9 @@ def evaluate(
         sums = score(run.params, batches, display)
     display.finish()
     scores = task.scores(sums)
-    if not math.isfinite(scores[task.primary]):
+    if not math.isfinite(primary := scores.get(task.primary, 0.0)):
         raise UserError(
-            f"{split} {protocol} gives {task.primary} = {scores[task.primary]}: with dynamic, "
-            "lower --rate"
+            f"{split} {protocol} gives {task.primary} = {primary}: with dynamic, lower --rate"
         )
     return scores
 
@@ -84,7 +94,7 @@ def evaluate(
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "the run to evaluate", required=True)
     flags.DEFINE_enum("split", "test", ["train", "valid", "test"], "which split")
-    flags.DEFINE_string("protocol", "full", "how to score: full, batched, mc, dynamic; see above")
+    flags.DEFINE_string("protocol", "full", "how to score, see above")
     flags.DEFINE_integer("samples", 10, "mc: passes K", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "mc: of the masks", lower_bound=0, upper_bound=2**32 - 1)
     flags.DEFINE_float("rate", 5e-5, "dynamic: learning rate", lower_bound=0)
@@ -94,6 +104,7 @@ def define_flags() -> None:
         "statistics", 500, "dynamic: training windows the RMS is taken over", lower_bound=1
     )
     decoders.define_flags()
+    encode.define_flags()
     flags.DEFINE_integer("max_tokens", 0, "0, or score so many targets only", lower_bound=0)
     flags.DEFINE_string("data_dir", "", "raw data files, if elsewhere than in training")
     flags.DEFINE_string("corpus", "", "the file of your own trained on, if it was moved since")
@@ -107,10 +118,15 @@ def main() -> None:
     config.data_dir = values.data_dir or config.data_dir
     config.corpus = values.corpus or config.corpus
     config.eval_tokens = values.max_tokens
-    dataset = load_data(folder, config, display.print)
+    own = protocol == "transfer" and protocol in run.task.protocols
+    dataset = None if own else load_data(folder, config, display.print)
     settings = {name: values[name].value for name in SETTINGS.get(protocol, ())}
     began = time.perf_counter()
-    given = {"decode": decoders.decoder_of(settings, run.spec)} if protocol == "beam" else settings
+    given = settings
+    if protocol == "beam":
+        given = {"decode": decoders.decoder_of(settings, run.spec)}
+    elif own:
+        given = encode.for_transfer(run, **settings, data_dir=config.data_dir)
     scores = evaluate(run, dataset, split, protocol, given, display)
     seconds = time.perf_counter() - began
     if protocol == "batched":
@@ -130,6 +146,9 @@ def main() -> None:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
         print(f"rnnx.evaluate: not kept in {folder}: {error.strerror}", file=sys.stderr)
+    if own:
+        print(f"{split} {protocol}, {duration(seconds)}\n{transfer.table(scores)}")
+        return
     shown = run.task.unit(config).show(scores[run.task.primary])
     rest = ", ".join(
         f"{name} {value:.5g}" if isinstance(value, float) else f"{value:,} {name}"

@@ -10,4 +10,5 @@ attention.py    where a reader looks, with its pictures
 numbers.py      all numbers about one run, as JSON
 pictures.py     figures drawn from the numbers, with pictures_of_mi.py on canvas.py
 page.py         one HTML page of the pictures
+nearest.py      of networks that read sentences: the nearest sentences
 """

@@ -38,6 +38,7 @@ TASKS: dict[str, Row] = {
     "regress": Row("rnnx.tasks.regress:Regress"),
     "speech": Row("rnnx.tasks.speech:Speech", corpora=("an4",)),
     "reading": Row("rnnx.tasks.reading:Reading", corpora=("cnn", "dailymail")),
+    "sentences": Row("rnnx.tasks.sentences:Sentences", corpora=("novels",)),
 }
 
 

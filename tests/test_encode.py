@@ -1,0 +1,163 @@
+"""Vectors of sentences: a line each, whatever else is encoded; words that are not known."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUIET, ROOT, call_module, one_device, train
+from test_sentences import small, write_books
+
+from rnnx import encode
+from rnnx.analysis import nearest
+from rnnx.data import word_vectors
+from rnnx.data.sentences import words
+from rnnx.errors import UserError
+from rnnx.tasks.vectors import Encoder
+
+LINES = [
+    "On monday came rain.",
+    "",
+    "snow " * 30 + "monday " * 10,
+    "wind",
+    "on sunday came a whale",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("sentences")
+    train(small(write_books(home / "books"), epochs=1), home / "run")
+    return home / "run"
+
+
+def encoded(data: bytes, *flags: str) -> subprocess.CompletedProcess:
+    """What the command writes, as bytes: a shell's `< sentences.txt > vectors.npy`."""
+    return subprocess.run(
+        [sys.executable, "-m", "rnnx.encode", *flags],
+        cwd=ROOT, env=one_device(), input=data, capture_output=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_a_vector_does_not_depend_on_its_batch(run: Path) -> None:
+    opened = encode.opened(str(run))
+    encoder = Encoder(opened.graphdef, opened.params, opened.spec)
+    sentences = [words(line) for line in LINES]
+    together = encoder.vectors(sentences * 30)
+    for row, sentence in zip(together, sentences, strict=False):
+        np.testing.assert_allclose(encoder.vectors([sentence])[0], row, atol=1e-6)
+    assert together.dtype == np.float32 and together.shape == (150, 12)
+    np.testing.assert_allclose(np.linalg.norm(together[:5], axis=1), [1, 0, 1, 1, 1], rtol=1e-5)
+    # The first 30 words count.
+    np.testing.assert_allclose(encoder.vectors([["snow"] * 30])[0], together[2], atol=1e-6)
+    assert abs(together[0] - together[3]).max() > 0.01
+
+
+def test_the_command_writes_a_vector_a_line(run: Path, tmp_path: Path) -> None:
+    """Two encoders side by side; word vectors of a file; lines empty, too long, not UTF-8."""
+    lines = b"\n".join(line.encode() for line in LINES) + b"\r\n\xff wind\n"
+    opened = encode.opened(str(run))
+    rng = np.random.default_rng(0)
+    table = {word: rng.normal(size=3) for word in (*opened.spec.symbols, "whale")}
+    file = tmp_path / "vectors.txt"
+    text = "".join(f"{word} {' '.join(map(repr, map(float, v)))}\n" for word, v in table.items())
+    file.write_text(f"{len(table)} 3\n{text}")
+    flags = [f"--beside={run}", f"--word_vectors={file}"]
+    done = encoded(lines, f"--workdir={run}", *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.decode().splitlines() == [
+        "line 2 has no words: its vector is zero",
+        "line 3 has 40 words: the first 30 count",
+        "line 6 is not UTF-8: what can't be read is an unknown word",
+    ]
+    found = np.load(io.BytesIO(done.stdout), allow_pickle=False)
+    assert found.shape == (6, 12 + 12) and found.dtype == np.float32
+    plain = Encoder(opened.graphdef, opened.params, opened.spec)
+    expected = plain.vectors([words(line) for line in LINES])
+    for part in (found[:, :12], found[:, 12:]):
+        np.testing.assert_allclose(part[:4], expected[:4], atol=1e-6)
+        assert abs(part[4] - expected[4]).max() > 1e-4  # the whale
+
+
+def test_a_planted_linear_map_is_found(run: Path, tmp_path: Path) -> None:
+    """e = v A + b of the words in both; those of one only follow; the network's own stay."""
+    opened = encode.opened(str(run))
+    symbols, ours = opened.spec.symbols, np.asarray(opened.params["embedding"], np.float64)
+    rng = np.random.default_rng(1)
+    inverse = np.linalg.inv(map_ := rng.normal(size=(6, 6)))
+    shift, whale = rng.normal(size=6), rng.normal(size=6)
+    vectors = {w: (e - shift) @ inverse for w, e in zip(symbols, ours, strict=True)}
+    file = tmp_path / "glove.txt"
+    rows = vectors | {"whale": whale, "unasked": whale, "whale2": whale}
+    file.write_text("".join(f"{w} {' '.join(map(str, v.tolist()))}\n" for w, v in rows.items()))
+    encoder = encode.encoder_of(opened, [["whale", "rain"]], str(file))
+    np.testing.assert_allclose(encoder.words[:-1], ours, rtol=1e-6)
+    np.testing.assert_allclose(encoder.words[-1], whale @ map_ + shift, atol=1e-5)
+    assert encoder.ids(["whale", "no"]) == [len(symbols), symbols.index("<unk>"), 0]
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (b"a 1 2\nb 1\n", "line 2 has 1 numbers, those before it 2"),
+        (b"2 2\na 1 x\n", "line 2 has something that is not a number"),
+        (b"a nan 1\n", "line 1 has something that is not a number"),
+        (b"\x80\x81 1\n", "is not UTF-8 text"),
+        (b"a 1 2\n", "has 0 of the network's words"),
+        (None, "cannot read"),
+    ],
+)
+def test_broken_word_vectors_are_told_in_one_line(
+    content: bytes | None, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "vectors.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=told) as error:
+        word_vectors.mapped(word_vectors.read(path, lambda word: True), {"rain": None}, path)
+    assert "\n" not in str(error.value)
+
+
+def test_long_inputs_are_encoded_in_parts(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "_TOGETHER", 3)
+    opened = encode.opened(str(run))
+    encoder = Encoder(opened.graphdef, opened.params, opened.spec)
+    sentences, file = [words(line) for line in LINES * 2], io.BytesIO()
+    encode.write(encode.vectors([encoder], sentences, QUIET), len(sentences), file)
+    file.seek(0)
+    np.testing.assert_allclose(np.load(file), encoder.vectors(sentences), atol=1e-6)
+
+
+def test_bad_calls_are_told_in_one_line(run: Path, tmp_path: Path) -> None:
+    for folder, told in (
+        (str(tmp_path), "is not a workdir"),
+        (str(run), "there are no sentences"),
+    ):
+        done = encoded(b"", f"--workdir={folder}")
+        assert done.returncode == 2 and told in done.stderr.decode(), done.stderr
+        assert done.stderr.count(b"\n") == 1 and not done.stdout
+
+
+def test_the_page_shows_the_nearest_sentences(run: Path, tmp_path: Path) -> None:
+    query = "on friday came <snow> ."
+    done = call_module("analyze", f"--workdir={run}", f"--out={tmp_path}", "--split=train",
+                       f"--query={query}", "--query=on monday came rain .")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "numbers.json").read_text())["nearest"]
+    assert [entry["query"] for entry in found] == [query, "on monday came rain ."]
+    opened = encode.opened(str(run))
+    encoder = Encoder(opened.graphdef, opened.params, opened.spec)
+    for entry in found:
+        sentences = [near["sentence"] for near in entry["nearest"]]
+        assert len(set(sentences)) == 5 and entry["query"] not in sentences
+        own, *others = encoder.vectors([words(text) for text in (entry["query"], *sentences)])
+        np.testing.assert_allclose([n["cosine"] for n in entry["nearest"]], others @ own, atol=1e-5)
+        assert sorted(others @ own, reverse=True) == pytest.approx(others @ own)
+    page = (tmp_path / "index.html").read_text()
+    assert "&lt;snow&gt;" in page and "<snow>" not in page and page.count("<tr>") == 10
+    plain = nearest.numbers(encoder, [], ["one day .", "a night .", "a night ."])
+    assert [entry["query"] for entry in plain] == ["one day .", "a night ."]
+    assert [len(entry["nearest"]) for entry in plain] == [1, 1]

@@ -1,0 +1,156 @@
+"""Vectors judged by classifiers: what is planted is found, what is not there is not."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, call_module, train
+from test_sentences import small, write_books
+
+from rnnx.data import sentence_sets
+from rnnx.data.sentence_sets import Pairs
+from rnnx.errors import UserError
+from rnnx.tasks import transfer
+
+DATA = Path(os.environ.get("RNNX_DATA", ROOT.parent / "shared" / "data"))
+real = pytest.mark.skipif(
+    not (DATA / "sentences").is_dir(), reason="the sets are not there: set RNNX_DATA"
+)
+
+
+def features_of(x: np.ndarray):
+    return lambda texts, train: x
+
+
+@pytest.fixture
+def few_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 910 fits a set, 21."""
+    monkeypatch.setattr(transfer, "COSTS", [1.0, 64.0])
+    monkeypatch.setattr(transfer, "FOLDS", 3)
+
+
+def test_separable_classes_are_told_and_shuffled_ones_are_not(few_fits: None) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4)).astype(np.float32)
+    labels = (x[:, 0] + 0.5 * x[:, 1] > 0).astype(int)
+    texts = [""] * len(x)
+    assert np.mean(list(transfer._nested(features_of(x), texts, labels))) > 0.97
+    shuffled = rng.permutation(labels)
+    assert 0.3 < np.mean(list(transfer._nested(features_of(x), texts, shuffled))) < 0.65
+    third = np.where(x[:, 2] > 0.5, 2, labels)
+    rows = np.arange(len(x))
+    assert transfer._tested(x, third, rows[:150], rows[150:]) > 0.9
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_each_cost_has_its_own_minimum(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm starts change nothing: as scikit-learn alone, C by C, by either solver."""
+    from sklearn.linear_model import LogisticRegression
+
+    monkeypatch.setattr(transfer, "_DENSE", 3 if wide else 1000)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(90, 5)) / 5**0.5
+    labels = (x @ rng.normal(size=5) + 0.4 * rng.normal(size=90) > 0).astype(int)
+    found = transfer.predicted(x[:60], labels[:60], x[60:], transfer.COSTS)
+    for cost, own in zip(transfer.COSTS, found, strict=True):
+        alone = LogisticRegression(C=cost, tol=1e-8, max_iter=10_000).fit(x[:60], labels[:60])
+        assert (alone.predict(x[60:]) == own).all()
+    assert len({tuple(own) for own in found}) > 1
+
+
+def test_labels_of_pairs_have_the_score_as_their_mean() -> None:
+    scores = np.array([1.0, 2.3, 4.95, 5.0])
+    found = transfer.soft(scores)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    np.testing.assert_allclose(found @ np.arange(1, 6), scores)
+    np.testing.assert_allclose(found[1], [0, 0.7, 0.3, 0, 0])
+
+
+def pairs(count: int, score: np.ndarray) -> Pairs:
+    part = np.repeat([0, 1, 2], [count - 2 * (count // 4), count // 4, count // 4])
+    return Pairs([""] * count, [""] * count, score, part)
+
+
+def test_relatedness_that_the_vectors_hold_is_found() -> None:
+    rng = np.random.default_rng(2)
+    u, v = (rng.normal(size=(400, 3)) for _ in range(2))
+    score = 5 - np.minimum(abs(u - v).sum(axis=1), 4)
+    both = np.concatenate([u, v]).astype(np.float32)
+    found = transfer.related(features_of(both), pairs(400, score))
+    assert found["Pearson"] > 0.85 and found["Spearman"] > 0.8 and found["MSE"] < 0.5
+    found = transfer.related(features_of(both), pairs(400, rng.permutation(score)))
+    assert abs(found["Pearson"]) < 0.3
+
+
+def write_sets(home: Path) -> Path:
+    """Small sets of that form: the class is a day of the books."""
+    folder = home / "sentences"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+
+    def lines(day: str, count: int = 15) -> list[str]:
+        return [f"on {day} came {rng.choice(['rain', 'wind', 'snow'])} ." for _ in range(count)]
+
+    for _, true, false in sentence_sets._CLASSES.values():
+        (folder / true).write_text("\n".join(lines("monday")) + "\n\n")
+        # \x85 is a character of Latin-1 that ends a line elsewhere.
+        (folder / false).write_bytes(
+            "\n".join([*lines("friday"), "friday \x85 came"]).encode("latin-1")
+        )
+    for name in ("TREC.train", "TREC.test"):
+        asked = [f"A:x {s}" for s in lines("monday")] + [f"B:y {s}" for s in lines("sunday")]
+        (folder / name).write_text("\n".join(asked))
+    for name in sentence_sets._SICK[1:]:
+        rows = ["pair_ID\tsentence_A\tsentence_B\trelatedness_score\tjudgment"]
+        for i, (a, b) in enumerate(zip(lines("monday", 20), lines("friday", 20), strict=True)):
+            rows.append(
+                f"{i}\t{a}\t{a if i % 2 else b}\t{rng.normal(4 if i % 2 else 2, 0.4):.2f}\tNEUTRAL"
+            )
+        (folder / name).write_text("\n".join(rows))
+    return home
+
+
+def test_the_command_prints_a_table_and_keeps_it(few_fits: None, tmp_path: Path) -> None:
+    home = write_sets(tmp_path / "data")
+    run = tmp_path / "run"
+    train(small(write_books(tmp_path / "books"), epochs=1), run)
+    done = call_module("evaluate", f"--workdir={run}", "--protocol=transfer",
+                       f"--data_dir={home}", f"--beside={run}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("test transfer, ") and lines[1].split() == [
+        "set", "this", "run", "tf-idf", "word", "mean",
+    ]  # fmt: skip
+    assert [line.split("  ")[0] for line in lines[2:]] == [
+        "MR", "CR", "SUBJ", "MPQA", "TREC", "SICK Pearson", "SICK Spearman", "SICK MSE",
+    ]  # fmt: skip
+    (kept,) = map(json.loads, (run / "evaluations.jsonl").read_text().splitlines())
+    assert kept["protocol"] == "transfer" and kept["beside"] == str(run)
+    # The words say it all: every classifier of words is right.
+    assert kept["MR tf-idf"] == kept["TREC word mean"] == kept["TREC tf-idf"] == 1.0
+    assert kept["SICK Pearson tf-idf"] > 0.8 and 0 <= kept["MR"] <= 1
+
+
+def test_sets_that_are_not_there_are_told_with_their_place(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"rt-polarity.pos is not there.*MR, https://www.cs.corn"):
+        sentence_sets.read(str(tmp_path))
+    home = write_sets(tmp_path)
+    (home / "sentences" / "SICK_trial.txt").write_text("head\n1\ta\tb\tx\n")
+    with pytest.raises(UserError, match=r"SICK_trial\.txt.* is no pair with a score"):
+        sentence_sets.read(str(home))
+    (home / "sentences" / "TREC.test").write_text("what ?\n")
+    with pytest.raises(UserError, match=r"'what \?' is not CLASS:kind"):
+        sentence_sets.read(str(home))
+
+
+@real
+def test_the_sets_have_their_published_sizes() -> None:
+    found = sentence_sets.read(str(DATA))
+    sizes = {name: np.bincount(own.labels).tolist() for name, own in found.classes.items()}
+    assert sizes["MR"] == [5331, 5331] and sizes["CR"] == [1366, 2405]  # and 4 empty lines
+    assert sizes["SUBJ"] == [5000, 5000] and sizes["MPQA"] == [7292, 3311]  # and 3
+    assert sum(sizes["TREC"]) == 5952 and found.classes["TREC"].test == 500
+    assert len(sizes["TREC"]) == 6
+    assert np.bincount(found.sick.part).tolist() == [4500, 500, 4927]
