@@ -42,7 +42,7 @@ def test_blocks_of_the_test_part_count_beside_the_seeds() -> None:
     errors = np.arange(10.0, 20.0)
 
     def speech(seed: int, total: np.ndarray, **fields) -> Run:
-        one = run("a", task="speech", corpus="an4", cell="lstm", seed=seed, **fields)
+        one = run("a", task="speech", labels="char", corpus="an4", seed=seed, **fields)
         one.scores, one.valid = {"valid": 0.2, "test": total.sum() / 1000}, [0.2]
         one.blocks = [total.tolist(), [100.0] * 10]
         return one

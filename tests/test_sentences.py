@@ -108,7 +108,8 @@ def write_books(folder: Path, count: int = 4) -> Path:
     return folder
 
 
-def test_a_folder_is_read_once_and_kept(tmp_path: Path) -> None:
+def test_a_folder_is_read_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNX_CACHE", str(tmp_path / "cache"))
     told: list[str] = []
     found = books.read(str(write_books(tmp_path / "books")), "", told.append)
     assert list(found.books) == ["0.txt", "1.txt", "2.txt", "3.txt"] == list(found.sums)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rnnx import cache
+from rnnx.data.sentences import split
 from rnnx.data.stories import GAP, Question, Questions, kept, numbered, sums_of
 from rnnx.errors import UserError
 
@@ -26,9 +27,8 @@ WORDS = range(5, 51)  # of a question
 PASSAGE = 200  # most words of a passage
 NAMED = 10  # most names of a passage with its question
 _LEAST = 5  # times that a word is in training, and a name in its book
-_RULE = 1  # of what is kept in the cache: to be raised where questions change
+_RULE = 2  # of what is kept in the cache: to be raised where questions change
 _EVERY, _VALID = 9, 0.1
-_LONG = 120  # characters beyond which a line is a paragraph
 # fmt: off
 _TITLES = frozenset((
     "Mr", "Mrs", "Miss", "Ms", "Dr", "St", "Messrs", "Sir", "Lady", "Lord", "Madam", "Madame",
@@ -80,18 +80,11 @@ def sentences(path: Path) -> tuple[list[list[str]], set[str]]:
     Raises:
       UserError: a file that is not UTF-8.
     """
-    from sentencex import segment  # of the extra `sentences`
-
     try:
         text = path.read_text("utf-8-sig").replace("\u2019", "'")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8: convert it, or take it out of the folder") from None
-    # Quotation marks hide the ends of sentences between them, and not all are closed.
-    lines = re.sub('["\u201c\u201d]', " ", text).splitlines()
-    if max(map(len, lines), default=0) <= _LONG:
-        lines = [" ".join(lines)]
-    found = (s for line in lines for s in segment("en", " ".join(line.split())))
-    words = [_TOKEN.findall(sentence) for sentence in found]
+    words = [_TOKEN.findall(sentence) for sentence in split(text)]
     return [w for w in words if w], names(text)
 
 

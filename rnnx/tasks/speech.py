@@ -168,7 +168,7 @@ class Speech(Task):
         return Function(inputs, "log probabilities of each symbol, the blank first", call, score)
 
     def unit(self, config: ConfigDict) -> Unit:
-        what, label = ("phone", "PER") if config.labels == "phone" else ("character", "CER")
+        what, label = ("phone", "PER") if config["labels"] == "phone" else ("character", "CER")
         return Unit(f"{what} error rate, %", label, 2, of=_percent)
 
     def uninformed(self, spec: dict) -> float:
