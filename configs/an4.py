@@ -2,9 +2,9 @@
 
 Paper     Wu et al. 2016, arXiv:1606.06630, has MI-LSTM with CTC on WSJ; this is a small corpus in
           its place
-Expected  ESPnet's BLSTM with CTC alone has 12.6 % CER on these 130 test utterances, its
-          transformer with CTC 3.6 %
-Cost      848 utterances, 0.63 hours of sound
+Expected  measured: 5.5 % CER, 12.9 % WER on the 130 test utterances (seed 0, likeliest path).
+          ESPnet's BLSTM with CTC alone has 12.6 % CER, its transformer with CTC 3.6 %
+Cost      848 utterances, 0.63 hours of sound; 5 to 15 minutes on one CPU core
 Command   python -m rnnx.train --config=an4 --workdir=runs/an4
 Variants  `lstm`: additive; `phones`; `streaming`: one-directional
 """

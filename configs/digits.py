@@ -1,8 +1,9 @@
 """Bidirectional MI-LSTM with CTC on strings of spoken digits.
 
 Paper     none; strings of 3 to 7 digits, joined from the Free Spoken Digit Dataset
-Expected  not measured yet; to be reached: below 2 % digit errors on unseen takes
-Cost      1,800 strings, 1.5 hours of sound
+Expected  measured: 0.7 % of digits wrong on unseen takes (seed 0; 1.5 % on valid, by which the
+          recipe was chosen)
+Cost      1,800 strings, 1.5 hours of sound; 12 minutes on one CPU core beside other work
 Command   python -m rnnx.train --config=digits --workdir=runs/digits
 Variants  `unseen`: one speaker is held out for the test; `lstm`: additive; `streaming`:
           one-directional

@@ -7,7 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
+from rnnx import workdir
 from rnnx.checkpoint import Checkpoints
 from rnnx.errors import UserError
 from rnnx.tasks.task import Sums, Task
@@ -158,3 +160,10 @@ def agree_on_best(checkpoints: Checkpoints, task: Task, progress: Progress, like
         # The best is damaged: an older one takes its place, or the next epoch's.
         progress.best = info["valid"][task.primary] if info else None
         progress.best_step = info["step"] if info else 0
+
+
+def result(folder: Path, config: ConfigDict) -> dict | None:
+    """What `result.json` of a run holds; None where it lacks a score that the config asks for."""
+    path = folder / "result.json"
+    found = workdir.read_json(path, workdir.FORMAT) if path.exists() else {}
+    return found if "test" in found or (found and not config.score_test) else None

@@ -55,10 +55,10 @@ def run(experiment: Experiment) -> dict:
         state, progress = found or (experiment.state, Progress())
         if found:
             say(f"resuming from step {progress.step:,}, in epoch {progress.epoch + 1}")
-        finished = folder / "result.json"
-        if progress.step >= experiment.last_step and finished.exists():
-            say(f"this run is complete: {finished}")
-            return workdir.read_json(finished, workdir.FORMAT)
+        over = progress.step >= experiment.last_step
+        if over and (result := recovery.result(folder, experiment.config)):
+            say(f"this run is complete: {folder / 'result.json'}")
+            return result
         recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
         trainer = Trainer(experiment, checkpoints, stop, state, progress, begun)
         closing.callback(lambda: trainer.log.close())

@@ -150,6 +150,18 @@ def test_a_complete_run_is_not_run_again(text: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_complete_run_reads_the_test_split_when_it_is_asked_to(
+    text: Path, tmp_path: Path
+) -> None:
+    whole = train(small(text, epochs=1), tmp_path / "whole")
+    unread = train(small(text, epochs=1, score_test=False), tmp_path / "run")
+    assert "test" not in unread
+    log = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    asked = train(small(text, epochs=1), tmp_path / "run")
+    assert asked["test"] == whole["test"] and asked["valid"] == unread["valid"]
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
+
+
 def test_result_is_what_the_design_fixes(text: Path, tmp_path: Path) -> None:
     experiment = Experiment(small(text), tmp_path / "run", QUIET)
     trainer.run(experiment)
