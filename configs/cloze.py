@@ -2,7 +2,7 @@
 
 Paper     Wu et al. 2016, arXiv:1606.06630, reads four sentences of CNN's news with this network;
           novels take the news' place, which few have (`cnn`)
-Expected  not measured yet; the name that the passage has most often is wrong in 53.5 % (valid)
+Expected  not measured yet; the name that the passage has most often is wrong in 51.2 % (valid)
 Cost      13,121 questions for training, about 25 minutes on one CPU core (estimated)
 Command   python -m rnnx.train --config=cloze --workdir=runs/cloze
 Variants  `lstm`: additive; `ln`: an additive LSTM with layer normalization

@@ -9,6 +9,7 @@ mean of the passage. The term is read off that paper's code: an inner product, o
 word of the passage.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from rnnx import heads, scan
 from rnnx.cells import Cell
 from rnnx.dropout import Masks
 from rnnx.layers import Stack
+from rnnx.model import uniform
 
 
 def weights(
@@ -107,8 +109,7 @@ class AttentiveReader(nnx.Module):
         self.dtype, self.remat = jnp.dtype(dtype), remat
         scale = init_scale if input_scale is None else input_scale
 
-        def uniform(*shape: int, scale: float = scale) -> nnx.Param:
-            return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -scale, scale))
+        drawn = partial(uniform, rngs, scale)
 
         def stack_of() -> Stack:
             scales = {"init_scale": init_scale, "input_scale": input_scale}
@@ -116,18 +117,18 @@ class AttentiveReader(nnx.Module):
                 cell, embed_size, hidden_size, dtype=self.dtype, rngs=rngs, **scales, **stack
             )
 
-        self.embedding = uniform(vocab_size, embed_size)
+        self.embedding = drawn(vocab_size, embed_size)
         self.passage, self.question = stack_of(), stack_of()
         self.passage_start, self.question_start = (_start(s) for s in (self.passage, self.question))
         n, w = hidden_size, self.passage.out_features
         self.attention = nnx.Dict(
-            W_d=uniform(w, n), b_d=nnx.Param(jnp.zeros(n)), W_q=uniform(w, n), M=uniform(w, w),
-            v=uniform(n, scale=n**-0.5),
+            W_d=drawn(w, n), b_d=nnx.Param(jnp.zeros(n)), W_q=drawn(w, n), M=drawn(w, w),
+            v=uniform(rngs, n**-0.5, n),
         )  # fmt: skip
         self.summary = nnx.Dict(
-            W_c=uniform(w, n), W_q=uniform(w, n), W_m=uniform(w, n), b=nnx.Param(jnp.zeros(n))
+            W_c=drawn(w, n), W_q=drawn(w, n), W_m=drawn(w, n), b=nnx.Param(jnp.zeros(n))
         )
-        self.output_weights = uniform(n, num_answers)
+        self.output_weights = drawn(n, num_answers)
         self.output_bias = nnx.Param(jnp.zeros(num_answers))
 
     def __call__(

@@ -112,13 +112,13 @@ class LanguageModel(SequenceModel):
         **options: Any,
     ):
         """Draws E, the stack, S and b, in this order; options are those of `SequenceModel`."""
-        uniform = partial(_uniform, rngs, init_scale)
+        drawn = partial(uniform, rngs, init_scale)
         self.vocab_size = vocab_size
-        self.embedding = uniform(vocab_size, embed_size) if embed_size else None
+        self.embedding = drawn(vocab_size, embed_size) if embed_size else None
         width = embed_size or vocab_size
         super().__init__(cell, width, hidden_size, init_scale=init_scale, rngs=rngs, **options)
-        self.softmax_weights = None if tied else uniform(hidden_size, vocab_size)
-        self.softmax_bias = uniform(vocab_size)
+        self.softmax_weights = None if tied else drawn(hidden_size, vocab_size)
+        self.softmax_bias = drawn(vocab_size)
 
     def __call__(
         self, tokens: Array, carries: tuple[Carry, ...], masks: Masks | None = None
@@ -175,8 +175,8 @@ class VectorModel(SequenceModel):
             cell, in_features, hidden_size, init_scale=init_scale, rngs=rngs, **options
         )
         width = self.stack.out_features
-        self.output_weights = _uniform(rngs, init_scale, width, num_outputs)
-        self.output_bias = _uniform(rngs, init_scale, num_outputs)
+        self.output_weights = uniform(rngs, init_scale, width, num_outputs)
+        self.output_bias = uniform(rngs, init_scale, num_outputs)
 
     def read(self, inputs: Array) -> Array:
         """Vectors (T, B, m) are taken as they are."""
@@ -193,7 +193,8 @@ def restarted(carries: Any, fresh: Array) -> Any:
     return jax.tree.map(lambda h: jnp.where(fresh[:, None] > 0, 0, h), carries)
 
 
-def _uniform(rngs: nnx.Rngs, scale: float, *shape: int) -> nnx.Param:
+def uniform(rngs: nnx.Rngs, scale: float, *shape: int) -> nnx.Param:
+    """A variable drawn from U(-scale, scale)."""
     return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -scale, scale))
 
 

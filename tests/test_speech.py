@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rnnx import config as configs
 from rnnx import tasks
 from rnnx.data import an4, speech
+from rnnx.data.sequences import SequenceBatches
 from rnnx.data.speech import BLANK, Utterances, joined, labels_of, scaled, with_deltas
 from rnnx.errors import UserError
 from rnnx.report.runs import from_file, read, to_file
@@ -187,6 +188,27 @@ def test_what_cannot_be_learned_is_told_and_left_out(monkeypatch: pytest.MonkeyP
     (batch,) = task.batches(config, dataset, "valid", "full", slice(None))
     costs, _, sums = task.cost(net, batch, (), None)
     assert not costs.any() and float(sums["cer"][0]) >= 1 and np.isfinite(sums["cer"][0])
+
+
+def test_errors_of_the_test_part_are_summed_by_speaker() -> None:
+    config, rng = configs.default("speech"), np.random.default_rng(0)
+    config.update(corpus="an4", hidden_size=4, frame_stack=1)
+    task, spec = tasks.of(config), {"symbols": ["a", "b"], "scaling": {"mean": [0.0] * 6}}
+    net = task.model(config, spec, nnx.Rngs(0))
+    net.output_bias[...] = jnp.array([-1.0, 0.0, 0.0])  # it says something
+    net.output_weights[...] = 9.0 * net.output_weights[...]
+    frames = [rng.normal(size=(9 + i, 6)).astype(np.float32) for i in range(5)]
+    spelled, who = [("a",) * (1 + i % 3) for i in range(5)], ["cy", "al", "cy", "di", "al"]
+    (batch,) = SequenceBatches(task.sequences(spec, frames, spelled, who), 8, shuffle=False)
+    sums = task.cost(net, batch, (), None)[2]
+    wrong, count = map(np.asarray, sums["blocks"])
+    assert count.tolist() == [4.0, 4.0, 1.0] and not np.array_equal(wrong, count)
+    for g, speaker in enumerate(("al", "cy", "di")):
+        own = [i for i in range(5) if who[i] == speaker]
+        alone = task.sequences(spec, [frames[i] for i in own], [spelled[i] for i in own])
+        (alone,) = SequenceBatches(alone, 8, shuffle=False)
+        errors, symbols = task.cost(net, alone, (), None)[2]["cer"]
+        assert wrong[g] == errors and count[g] == symbols
 
 
 def write_an4(home: Path) -> Path:

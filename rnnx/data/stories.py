@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnx import cache
-from rnnx.data.scratch import scratch
-from rnnx.errors import Outage
+from rnnx.data.download import sha256
+from rnnx.errors import writing
 
 ENTITY, GAP = "@entity", "@placeholder"
 
@@ -70,26 +70,16 @@ def kept(
     """
     key = hashlib.sha256("\n".join(sums.values()).encode()).hexdigest()
     home = cache.root() / "stories" / f"{name}-{key[:16]}.jsonl"
-    try:
+    with writing(home.parent):
         if not home.is_file():
             say(f"preparing {name} in {home}")
-            rows = make()
-            with scratch(home.parent, "making-") as folder:
-                made = folder / home.name
-                made.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-                made.replace(home)
+            cache.keep(home, "".join(json.dumps(row) + "\n" for row in make()))
         return [Question(*json.loads(line)) for line in home.read_text("utf-8").splitlines()]
-    except OSError as error:
-        place = error.filename or home
-        raise Outage(
-            f"cannot read or write {place} ({error.strerror or error}): make that possible, or "
-            "name another place with RNNX_CACHE"
-        ) from error
 
 
 def sums_of(paths: Iterable[Path]) -> dict[str, str]:
     """sha256 by file name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {path.name: sha256(path) for path in paths}
 
 
 def held_out(count: int, share: float) -> np.ndarray:

@@ -13,6 +13,7 @@ from jax import Array
 from rnnx import heads, scan
 from rnnx.cells import Cell
 from rnnx.layers import Stack
+from rnnx.model import uniform
 
 SIDES = ("before", "after")
 
@@ -55,20 +56,17 @@ class SkipThought(nnx.Module):
           **options: as of `Stack`, of all three.
         """
 
-        def uniform(*shape: int) -> nnx.Param:
-            key = rngs.params()
-            return nnx.Param(jax.random.uniform(key, shape, jnp.float32, -init_scale, init_scale))
-
+        drawn = partial(uniform, rngs, init_scale)
         self.dtype, self.remat = jnp.dtype(dtype), remat
         layer = partial(Stack, init_scale=init_scale, dtype=self.dtype, rngs=rngs, **options)
-        self.embedding = uniform(vocab_size, embed_size)
+        self.embedding = drawn(vocab_size, embed_size)
         self.stack = layer(
             cell, embed_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional
         )
         width = self.stack.out_features
         additive = dataclasses.replace(cell, integration="additive", mi_gates="")
         self.before, self.after = (layer(additive, embed_size + width, width) for _ in SIDES)
-        self.softmax_weights = uniform(width, vocab_size)
+        self.softmax_weights = drawn(width, vocab_size)
         self.softmax_bias = nnx.Param(jnp.zeros(vocab_size))
 
     def encode(self, xs: Array, lengths: Array) -> Array:
