@@ -29,6 +29,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax import Array
 from jax.experimental import multihost_utils
@@ -373,22 +374,23 @@ def fingerprint(tree: Any) -> str:
 
     Any single changed bit changes it.
     """
-    return "".join(f"{int(part):08x}" for part in _fingerprint(jax.tree.leaves(tree)))
+    sums = [
+        _sums(array, np.uint32(i * 0x9E3779B1 % 2**32))
+        for i, array in enumerate(jax.tree.leaves(tree))
+    ]
+    return "".join(f"{part:08x}" for part in np.sum(jax.device_get(sums), axis=0, dtype=np.uint32))
 
 
-@jax.jit
-def _fingerprint(arrays: list[Array]) -> tuple[Array, Array]:
+@jax.jit  # of one array: arrays of one shape share a program, and one of all takes long to compile
+def _sums(array: Array, start: Array) -> Array:
     """Two sums modulo 2^32. The first adds up words times odd numbers given by their places, so
     that any single changed bit changes it. The second adds up hashes of word and place, for all
     other damage."""
-    first = second = jnp.uint32(0)
-    for i, array in enumerate(arrays):
-        kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
-        words = jax.lax.bitcast_convert_type(array, kind).astype(jnp.uint32).ravel()
-        place = jnp.arange(words.size, dtype=jnp.uint32) + jnp.uint32(i * 0x9E3779B1 % 2**32)
-        first += jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
-        second += jnp.sum(_mixed(words ^ _mixed(place)), dtype=jnp.uint32)
-    return first, second
+    kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
+    words = jax.lax.bitcast_convert_type(array, kind).astype(jnp.uint32).ravel()
+    place = jnp.arange(words.size, dtype=jnp.uint32) + start
+    first = jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
+    return jnp.stack([first, jnp.sum(_mixed(words ^ _mixed(place)), dtype=jnp.uint32)])
 
 
 def _mixed(x: Array) -> Array:
