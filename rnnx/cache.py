@@ -33,27 +33,44 @@ def raw(data_dir: str = "") -> Path:
 def keep_compiled() -> None:
     """Makes JAX keep compiled programs in the cache and look for them there.
 
-    There is a folder for each kind of processor and each jaxlib, because machines of different
-    instruction sets may share a home directory. Compiled programs are run unchecked, so a folder
-    that another user owns or can write to is not used; one line on stderr says so. JAX's own
-    variable JAX_COMPILATION_CACHE_DIR names another place, and JAX_ENABLE_COMPILATION_CACHE=0 turns
-    caching off.
+    JAX's own variable JAX_COMPILATION_CACHE_DIR names another place, and
+    JAX_ENABLE_COMPILATION_CACHE=0 turns caching off. One line on stderr says why programs can't be
+    kept where others could change them.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    folder = root() / "compiled" / _machine()
     try:
-        make_private(folder)
-        folder = folder.resolve()
-        risk = _open_to_others(folder)
-    except OSError:
-        return  # no place to write: compile anew
-    if risk:
+        folder = compiled()
+    except Risk as risk:
         print(f"compiling without a cache: {risk}; set RNNX_CACHE to a folder of your own",
               file=sys.stderr)  # fmt: skip
         return
+    except OSError:
+        return  # no place to write: compile anew
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+class Risk(Exception):
+    """Another user could replace what a folder holds."""
+
+
+def compiled() -> Path:
+    """The folder of compiled programs, made if need be.
+
+    There is one for each kind of processor and each jaxlib, because machines of different
+    instruction sets may share a home directory.
+
+    Raises:
+      Risk: compiled programs are run unchecked, and another user could write there.
+      OSError: when it can't be made.
+    """
+    folder = root() / "compiled" / _machine()
+    make_private(folder)
+    folder = folder.resolve()
+    if risk := _open_to_others(folder):
+        raise Risk(risk)
+    return folder
 
 
 def make_private(folder: Path) -> None:

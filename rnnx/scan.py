@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from rnnx import cells, linear
+from rnnx import cells, linear, native
 from rnnx.cells import Carry, Cell, Params
 
 
@@ -283,7 +283,7 @@ _recur = jax.custom_vjp(_scan, nondiff_argnums=(0, 1))
 
 
 def _recur_fwd(cell, dtype, params, wx, rows, carry, mask):
-    cast = cast_matrices(params, dtype)
+    matrices = _laid_out(params, dtype, carry)
 
     def body(state, step):
         wx, now = step
@@ -293,7 +293,7 @@ def _recur_fwd(cell, dtype, params, wx, rows, carry, mask):
 
         def product(k, z):
             taken.append(k)
-            products[k] = cells.matmul(z, cast[k]["U"])
+            products[k] = native.times(z, matrices[k])
             return products[k]
 
         pre = cells.make_pre(cell, params, wx, mask, product)
@@ -314,10 +314,7 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
     params, wx, rows, carry, mask, states, uzs = residuals
     ys_bar, last_bar = cotangents
     blocks = range(len(params))
-    # Behind the barrier, or XLA would transpose inside the loop again.
-    transposed = lax.optimization_barrier(
-        tuple(block["U"].T for block in cast_matrices(params, dtype))
-    )
+    transposed = _laid_out(params, dtype, carry, transposed=True)
     before = tuple(jnp.concatenate([c[None], s[:-1]]) for c, s in zip(carry, states, strict=True))
 
     def body(after_bar, step):
@@ -367,15 +364,21 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
 _recur.defvjp(_recur_fwd, _recur_bwd)
 
 
+def _laid_out(params: Params, dtype: Any, carry: Carry, transposed: bool = False) -> tuple:
+    """Every block's recurrent matrix, or its transpose, as `native.times` takes it."""
+    rows = carry[0].shape[0]
+    return tuple(native.lay_out(block["U"].astype(dtype), rows, transposed) for block in params)
+
+
 @jax.custom_vjp
-def _recorded_product(z: Array, uz: Array, transposed: Array) -> Array:
+def _recorded_product(z: Array, uz: Array, transposed: Array | native.Packed) -> Array:
     """`z @ U` whose value uz is known: only its cotangent costs a product."""
     return uz
 
 
 _recorded_product.defvjp(
     lambda z, uz, transposed: (uz, transposed),
-    lambda transposed, uz_bar: (cells.matmul(uz_bar, transposed), None, None),
+    lambda transposed, uz_bar: (native.times(uz_bar, transposed), None, None),
 )
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 from rich.table import Table
 
-from rnnx import cli, workdir
+from rnnx import cli, native, workdir
 from rnnx.bench import cases, latency
 from rnnx.bench.cases import CASES, LONG, QUICK, Case
 from rnnx.bench.rivals import Rival, in_turns
@@ -103,6 +103,11 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
         yield Rival("rnnx", name, case, windows=windows, units=windows)
         if windows > 1:
             yield Rival("rnnx, 1 window a call", name, case)
+        if native.tile_width():
+            off = {"RNNX_NATIVE": "0"}
+            yield Rival(
+                "rnnx, XLA alone", name, case, windows=windows, units=windows, environment=off
+            )
         yield Rival("plain scan", "rnnx.bench.plain.train", case)
     name = f"rnnx.bench.in_torch.{case.kind}"
     fields = dict(case.fields)
