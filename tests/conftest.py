@@ -13,11 +13,10 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-# Before anything imports jax: the collectives of forced devices need two threads each.
+# Before anything imports jax: the collectives of forced devices need two threads each. Most of the
+# suite's time is compiling, which takes half as long without the fusion emitters.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
     " --xla_force_host_platform_device_count=2"
-    # Most of the suite's time is compiling, which takes half as long without the fusion emitters;
-    # commands in processes of their own run as users' do.
     " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -135,7 +134,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def one_device(**env: str) -> dict[str, str]:
     """The environment of a process with one plain CPU device."""
-    return {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")} | env
+    rest = {k: v for k, v in os.environ.items() if k != "NPROC"}
+    flags_here = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=2", "")
+    return rest | {"XLA_FLAGS": flags_here} | env
 
 
 def call_module(module: str, *args: str) -> subprocess.CompletedProcess:

@@ -1,6 +1,7 @@
 """The bench counts work rightly, compares like with like, and runs."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -167,6 +168,32 @@ def test_the_processor_is_named_by_family_and_model(
 def test_bench_refuses_an_unknown_case() -> None:
     told = run_module("bench", "--cases=lstn")
     assert told.returncode == 2 and "unknown case 'lstn': one of rhn" in told.stderr
+
+
+def test_the_readme_has_the_updates_of_the_data_file() -> None:
+    result = json.loads((ROOT / "notebooks/results/bench_avx2.json").read_text())
+    assert not result["git"].endswith("-dirty")
+    readme = (ROOT / "scripts" / "README.md").read_text()
+    table = re.findall(r"^\| (.+) \|$", readme.partition("| of bound |")[2], re.M)[:7]
+    cases = {}
+    for row in result["rows"]:
+        cases.setdefault(row["case"], {})[row["rival"]] = row
+    assert len(cases) == len(table) == 7
+    for rivals, line in zip(cases.values(), table, strict=True):
+        ours = rivals["rnnx"]
+
+        def times(*names, rivals=rivals, ours=ours):
+            seconds = [rivals[name]["seconds"] for name in names if name in rivals]
+            return f"{min(seconds) / ours['seconds']:.2f}x" if seconds else "-"
+
+        assert line.replace(" (1)", "").split(" | ")[1:] == [
+            f"{ours['tokens_per_second']:,.0f}",
+            times("rnnx, XLA alone"),
+            times("plain scan"),
+            times("torch, addmm", "torch, linear"),
+            times("torch nn.LSTM", "torch nn.GRU"),
+            f"{ours['of_bound']:.2f}",
+        ]
 
 
 def test_the_readme_has_the_steps_of_the_data_file() -> None:
