@@ -14,7 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 # Before anything imports jax: the collectives of forced devices need two threads each. Most of the
-# suite's time is compiling, which takes half as long without the fusion emitters.
+# suite's time is compiling, which takes half as long without the fusion emitters; commands in
+# processes of their own run as users' do.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
     " --xla_force_host_platform_device_count=2"
     " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
@@ -134,9 +135,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def one_device(**env: str) -> dict[str, str]:
     """The environment of a process with one plain CPU device."""
-    rest = {k: v for k, v in os.environ.items() if k != "NPROC"}
-    flags_here = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=2", "")
-    return rest | {"XLA_FLAGS": flags_here} | env
+    return {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")} | env
 
 
 def call_module(module: str, *args: str) -> subprocess.CompletedProcess:

@@ -32,11 +32,11 @@ _TARGETS = ("rnnx_pack", "rnnx_multiply")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Packed:
-    """A matrix laid out for `times`.
+    """A matrix M (K, N) laid out for `times`.
 
     Attributes:
-      matrix: as it was given, for derivatives.
-      tiles: (tiles, K, W) of it, or of its transpose; see product.cpp.
+      matrix: M as it is, for derivatives.
+      tiles: (tiles, K, W), M as product.cpp lays it out.
     """
 
     matrix: Array
