@@ -1,6 +1,7 @@
 """All that a run is made of before it starts: data, network, compiled updates and scores."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from jax import Array
@@ -8,9 +9,10 @@ from ml_collections import ConfigDict
 
 from rnnx import cli, model, optim, parallel, tasks, workdir
 from rnnx import config as configs
+from rnnx.data.batches import Batches
 from rnnx.display import Display, Watched, banner
 from rnnx.parallel import EVERYWHERE
-from rnnx.score import local_mesh, make_scorer, zero_carries
+from rnnx.score import make_scorer, make_splits_scorer, side_by_side, zero_carries
 from rnnx.tasks import network
 from rnnx.tasks.task import Scores
 from rnnx.update import State, make_updates
@@ -71,7 +73,7 @@ class Experiment:
         self.updates = make_updates(task, config, self.graphdef, self.mesh, highest=highest)
         self.scorers = {
             "batched": make_scorer(task, self.graphdef, self.mesh),
-            "full": make_scorer(task, self.graphdef, local_mesh()),
+            "full": make_splits_scorer(task, self.graphdef),
         }
         bytes_each = sum(a.nbytes for a in self.batches[0].values())
         room = max(_MOST_BYTES // max(bytes_each, 1), 1)
@@ -90,20 +92,32 @@ class Experiment:
             self.folder,
         )
 
-    def evaluate(
-        self, params: dict[str, Array], split: str, protocol: str, watched: Watched
-    ) -> Scores:
-        """The scores of parameters by `batched` or `full`; raises Stopped on a signal."""
-        # By `full` each process scores all rows by itself.
-        rows = slice(None) if protocol == "full" else self.rows
-        batches = self.task.batches(self.config, self.dataset, split, protocol, rows)
-        name = "validation" if protocol == "batched" else f"{split} {protocol}"
-        self.display.start(name, len(batches))
-        if protocol == "full":
-            params = parallel.local_copy(params)
-        sums = self.scorers[protocol](params, batches, watched)
+    def validate(self, params: dict[str, Array], watched: Watched) -> Scores:
+        """The valid scores of parameters by `batched`; raises Stopped on a signal."""
+        batches = self._batches("valid", "batched", self.rows)
+        self.display.start("validation", len(batches))
+        sums = self.scorers["batched"](params, batches, watched)
         self.display.finish()
         return self.task.scores(sums)
+
+    def evaluate(
+        self, params: dict[str, Array], splits: Sequence[str], watched: Watched
+    ) -> dict[str, Scores]:
+        """The scores of parameters on splits by `full`; raises Stopped on a signal.
+
+        Each process scores all rows by itself.
+        """
+        batches = {split: self._batches(split, "full", slice(None)) for split in splits}
+        params, scores = parallel.local_copy(params), {}
+        for group in side_by_side(batches):
+            self.display.start(f"{' and '.join(group)} full", max(map(len, group.values())))
+            sums = self.scorers["full"](params, list(group.values()), watched)
+            scores |= zip(group, map(self.task.scores, sums), strict=True)
+            self.display.finish()
+        return scores
+
+    def _batches(self, split: str, protocol: str, rows: slice) -> Batches:
+        return self.task.batches(self.config, self.dataset, split, protocol, rows)
 
     def targets(self, batches: int) -> int:
         """How many targets so many batches hold, in all processes; on average, where they

@@ -111,8 +111,10 @@ def unroll_plain(
     """`unroll` as JAX differentiates it by itself: slower, but in forward mode too."""
     dtype, params, xs, carry, mask = widen(dtype, params, xs, carry, mask)
     rows = select_rows(xs, lengths, reset)
-    wx = cells.project(cast_matrices(params, dtype), clean(xs, rows.valid))
-    return _scan(cell, dtype, params, wx, rows, carry, mask)
+    params = cast_matrices(params, dtype)
+    wx = cells.project(params, clean(xs, rows.valid))
+    matrices = tuple(block.get("U") for block in params)
+    return _scan(cell, params, matrices, wx, rows, carry, mask)
 
 
 def widen(dtype: Any, *trees: Any) -> tuple[Any, ...]:
@@ -226,20 +228,20 @@ def cast_matrices(params: Params, dtype: Any) -> Params:
 
 def _scan(
     cell: Cell,
-    dtype: Any,
     params: Params,
+    matrices: tuple[Array | native.Packed, ...],
     wx: tuple[Array | None, ...],
     rows: Rows,
     carry: Carry,
     mask: Array | None,
 ) -> tuple[Array, Carry]:
-    """The recurrence on input terms wx, each (T, B, G n) or None."""
-    params = cast_matrices(params, dtype)
+    """The recurrence on input terms wx, each (T, B, G n) or None; matrices: each block's U."""
 
     def body(carry: Carry, step: tuple[Any, Rows]) -> tuple[Carry, Array]:
         wx, now = step
         carry = _restart(now, carry)
-        carry = _freeze(now, cells.step(cell, params, carry, wx, mask), carry)
+        pre = cells.make_pre(cell, params, wx, mask, lambda k, z: native.times(z, matrices[k]))
+        carry = _freeze(now, cells.CELLS[cell.kind].transition(pre, carry, cell), carry)
         return carry, carry[0]
 
     carry, ys = lax.scan(body, carry, (wx, rows))
@@ -279,11 +281,14 @@ def _freeze(now: Rows, after: Carry, before: Carry) -> Carry:
     return tuple(_select(now.valid, a, b) for a, b in zip(after, before, strict=True))
 
 
-_recur = jax.custom_vjp(_scan, nondiff_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _recur(cell, dtype, params, wx, rows, carry, mask):
+    matrices = _laid_out(params, dtype, wx)
+    return _scan(cell, params, matrices, wx, rows, carry, mask)
 
 
 def _recur_fwd(cell, dtype, params, wx, rows, carry, mask):
-    matrices = _laid_out(params, dtype, carry)
+    matrices = _laid_out(params, dtype, wx)
 
     def body(state, step):
         wx, now = step
@@ -314,7 +319,7 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
     params, wx, rows, carry, mask, states, uzs = residuals
     ys_bar, last_bar = cotangents
     blocks = range(len(params))
-    transposed = _laid_out(params, dtype, carry, transposed=True)
+    transposed = _laid_out(params, dtype, wx, transposed=True)
     before = tuple(jnp.concatenate([c[None], s[:-1]]) for c, s in zip(carry, states, strict=True))
 
     def body(after_bar, step):
@@ -364,10 +369,14 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
 _recur.defvjp(_recur_fwd, _recur_bwd)
 
 
-def _laid_out(params: Params, dtype: Any, carry: Carry, transposed: bool = False) -> tuple:
+def _laid_out(
+    params: Params, dtype: Any, wx: tuple[Array | None, ...], transposed: bool = False
+) -> tuple[Array | native.Packed, ...]:
     """Every block's recurrent matrix, or its transpose, as `native.times` takes it."""
-    rows = carry[0].shape[0]
-    return tuple(native.lay_out(block["U"].astype(dtype), rows, transposed) for block in params)
+    steps, rows = jax.tree.leaves(wx)[0].shape[:2]
+    return tuple(
+        native.lay_out(block["U"].astype(dtype), steps, rows, transposed) for block in params
+    )
 
 
 @jax.custom_vjp

@@ -1,15 +1,17 @@
 """Scores a model on batches that hold every target exactly once: the protocols `full` and
 `batched` of every task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from rnnx import model, parallel
+from rnnx import model, native, parallel
 from rnnx.data.batches import Batches
 from rnnx.parallel import EVERYWHERE, ROWS
 from rnnx.tasks.task import Sums, Task
@@ -31,20 +33,75 @@ def make_scorer(task: Task, graphdef: Any, mesh: Mesh) -> Callable[..., Sums]:
     step = parallel.pmapped(step, mesh, (EVERYWHERE, ROWS, ROWS), (EVERYWHERE, ROWS), donate=(1,))
 
     def score(params: dict[str, Array], batches: Batches, display: Any = None) -> Sums:
-        ahead = 1 if mesh.devices.flat[0].platform == "cpu" else _AHEAD
+        placed = ({k: parallel.shard_rows(a, mesh) for k, a in b.items()} for b in batches)
         carries = zero_carries(task, graphdef, params, batches.batch_size, mesh)
-        parts: list[Sums] = []
-        for i, batch in enumerate(batches):
-            batch = {name: parallel.shard_rows(a, mesh) for name, a in batch.items()}
-            sums, carries = step(params, carries, batch)
-            parts.append(sums)
-            if i % ahead == 0:
-                jax.block_until_ready(sums)
-                if display:
-                    display.update(i + 1)
-        return total(jax.device_get(parts))
+        return total(_read(step, params, carries, placed, display))
 
     return score
+
+
+def make_splits_scorer(task: Task, graphdef: Any) -> Callable[..., list[Sums]]:
+    """Compiles the scoring by `full` of splits that lie `side_by_side`, or of one.
+
+    Returns:
+      score(params, splits, display=None): the sums of each split's batches, in float64. params
+      are on this process's first device, which does it all.
+    """
+
+    def step(params, carries, batch):
+        _, carries, sums = task.cost(model.merge(graphdef, params), batch, carries, None)
+        return sums, carries
+
+    beside = jax.jit(jax.vmap(step, (None, 0, 0)), donate_argnums=1)
+    alone = make_scorer(task, graphdef, local_mesh())
+
+    def score(params: dict[str, Array], splits: Sequence[Batches], display: Any = None):
+        if len(splits) == 1:
+            return [alone(params, splits[0], display)]
+        zeros = zero_carries(task, graphdef, params, 1, local_mesh())
+        carries = jax.tree.map(lambda a: jnp.zeros((len(splits), *a.shape), a.dtype), zeros)
+        batches = (_stacked(splits, i) for i in range(max(map(len, splits))))
+        parts = _read(beside, params, carries, batches, display)
+        return [
+            total([jax.tree.map(itemgetter(k), part) for part in parts[: len(split)]])
+            for k, split in enumerate(splits)
+        ]
+
+    return score
+
+
+def side_by_side(splits: dict[str, Batches]) -> list[dict[str, Batches]]:
+    """The splits in groups that are read at once.
+
+    A step of one row costs what reading the weights costs, and several rows need that once. So
+    splits of one row each are a group, if their batches have one shape; others are alone. All are
+    on a CPU whose products XLA alone forms: it packs the weights anew as soon as rows are two.
+    """
+    shapes = [{k: a.shape for k, a in batches[0].items()} for batches in splits.values()]
+    narrow = all(batches.batch_size == 1 for batches in splits.values())
+    gains = jax.default_backend() != "cpu" or native.tile_width() > 0
+    if gains and narrow and all(shape == shapes[0] for shape in shapes):
+        return [splits]
+    return [{name: batches} for name, batches in splits.items()]
+
+
+def _read(step: Callable, params: Any, carries: Any, batches: Iterable, display: Any) -> list[Sums]:
+    """The sums of each batch, read in order."""
+    ahead, parts = 1 if jax.default_backend() == "cpu" else _AHEAD, []
+    for i, batch in enumerate(batches):
+        sums, carries = step(params, carries, batch)
+        parts.append(sums)
+        if i % ahead == 0:
+            jax.block_until_ready(sums)
+            if display:
+                display.update(i + 1)
+    return jax.device_get(parts)
+
+
+def _stacked(splits: Sequence[Batches], i: int) -> dict[str, np.ndarray]:
+    """Batch i of each split, and of one that has ended its first again, on a new axis."""
+    rows = [split[i if i < len(split) else 0] for split in splits]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def total(parts: list[Sums]) -> Sums:

@@ -303,7 +303,7 @@ class Trainer:
         Raises:
           Diverged: when the primary score is not finite.
         """
-        scores = self.experiment.evaluate(self.state.params, "valid", "batched", self.watched)
+        scores = self.experiment.validate(self.state.params, self.watched)
         if not math.isfinite(scores[self.task.primary]):
             self._diverged(f"valid score {scores[self.task.primary]}", self.progress.step)
         return scores
@@ -346,10 +346,8 @@ class Trainer:
                     self.save_best(valid)
                     self.saver.write_best()
             params, info = self.checkpoints.restore_best(self.state.params)
-            scores = {
-                split: experiment.evaluate(params, split, "full", self.watched)
-                for split in ("valid", "test")[: 1 + self.config.score_test]
-            }
+            splits = ("valid", "test")[: 1 + self.config.score_test]
+            scores = experiment.evaluate(params, splits, self.watched)
         except Stopped:
             self.leave()
         result = {

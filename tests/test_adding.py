@@ -108,7 +108,7 @@ def test_each_of_several_processes_scores_every_sequence_by_full(tmp_path: Path)
     one = experiment(tmp_path / "run")
     one.rows = slice(0, 1)
     watched = Watched(QUIET, cli.Stop())
-    assert one.evaluate(one.state.params, "test", "full", watched)["sequences"] == 100
+    assert one.evaluate(one.state.params, ["test"], watched)["test"]["sequences"] == 100
 
 
 def test_it_is_swept_and_reported(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -41,7 +42,7 @@ def test_products_of_odd_sizes(rows: int, k: int, n: int, transposed: bool, seed
         rng = np.random.default_rng(seed)
         x, matrix = (rng.normal(size=s).astype(np.float32) for s in ((rows, k), (k, n)))
         stored = matrix.T.copy() if transposed else matrix
-        packed = native.lay_out(jnp.asarray(stored), rows, transposed)
+        packed = native.lay_out(jnp.asarray(stored), 1, rows, transposed)
         assert isinstance(packed, native.Packed)
         close(native.times(jnp.asarray(x), packed), x.astype(np.float64) @ matrix, 1e-5)
 
@@ -49,7 +50,7 @@ def test_products_of_odd_sizes(rows: int, k: int, n: int, transposed: bool, seed
 def test_products_large_enough_for_several_threads() -> None:
     rng = np.random.default_rng(0)
     x, matrix = (rng.normal(size=s).astype(np.float32) for s in ((150, 300), (300, 1001)))
-    packed = native.lay_out(jnp.asarray(matrix), 150)
+    packed = native.lay_out(jnp.asarray(matrix), 1, 150)
     first = native.times(jnp.asarray(x), packed)
     close(first, x.astype(np.float64) @ matrix, 1e-5)
     for _ in range(30):  # the threads claim other tiles each time
@@ -63,9 +64,9 @@ def run(kind: str, native_too: bool, **options):
     cell = Cell(kind, integration="mi", depth=3 if kind in ("rhn", "dtrnn", "dtsrnn") else 1)
     params = cells.init(cell, jax.random.key(0), 20, 65, init_scale=0.1)
     rng = np.random.default_rng(0)
-    xs = jnp.asarray(rng.normal(size=(6, 5, 20)), jnp.float32)
-    carry = cells.zero_carry(cell, 5, 65)
-    weights = jnp.asarray(rng.normal(size=(6, 5, 65)), jnp.float32)
+    xs = jnp.asarray(rng.normal(size=(6, 9, 20)), jnp.float32)
+    carry = cells.zero_carry(cell, 9, 65)
+    weights = jnp.asarray(rng.normal(size=(6, 9, 65)), jnp.float32)
 
     def cost(params, xs, carry):
         ys, last = scan.unroll(cell, params, xs, carry, **options)
@@ -87,18 +88,18 @@ def test_every_cell_has_the_same_values_and_gradients(kind: str) -> None:
 def test_with_remat_lengths_and_mask() -> None:
     options = {
         "remat": 2,
-        "lengths": jnp.asarray([6, 0, 3, 1, 5]),
-        "mask": jnp.asarray(np.random.default_rng(1).integers(0, 2, (5, 65)) * 2.0),
+        "lengths": jnp.asarray([6, 0, 3, 1, 5, 6, 6, 2, 4]),
+        "mask": jnp.asarray(np.random.default_rng(1).integers(0, 2, (9, 65)) * 2.0),
     }
     close(run("rhn", True, **options), run("rhn", False, **options), 1e-5)
 
 
 def test_vmap_over_rows_and_over_matrices() -> None:
     rng = np.random.default_rng(0)
-    xs, matrices = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 4, 70), (3, 70, 90)))
+    xs, matrices = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 9, 70), (3, 70, 90)))
 
     def times(x, matrix):
-        return native.times(x, native.lay_out(matrix, 4))
+        return native.times(x, native.lay_out(matrix, 1, 9))
 
     close(jax.vmap(times)(xs, matrices), xs @ matrices, 1e-5)
     close(jax.vmap(times, (0, None))(xs, matrices[0]), xs @ matrices[0], 1e-5)
@@ -108,7 +109,7 @@ def test_vmap_over_rows_and_over_matrices() -> None:
 def test_second_derivatives() -> None:
     rng = np.random.default_rng(0)
     x, matrix, v = (
-        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((4, 70), (70, 90), (70, 90))
+        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((9, 70), (70, 90), (70, 90))
     )
 
     def slope(times):
@@ -117,19 +118,67 @@ def test_second_derivatives() -> None:
 
         return jax.grad(lambda m: jnp.vdot(jax.grad(cost)(m), v))(matrix)
 
-    packed = slope(lambda x, m: native.times(x, native.lay_out(m, 4)))
+    packed = slope(lambda x, m: native.times(x, native.lay_out(m, 1, 9)))
     close(packed, slope(jnp.matmul), 1e-4)
 
 
-@pytest.mark.parametrize(("rows", "dtype"), [(1, jnp.float32), (4, jnp.bfloat16), (4, jnp.float16)])
-def test_one_row_and_other_types_are_left_to_xla(rows: int, dtype: jnp.dtype) -> None:
-    assert not isinstance(native.lay_out(jnp.ones((70, 90), dtype), rows), native.Packed)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forward_pass_alone_gives_the_same_numbers(kind: str) -> None:
+    cell = Cell(kind, depth=2 if kind in ("rhn", "dtrnn", "dtsrnn") else 1)
+    params = cells.init(cell, jax.random.key(0), 20, 65)
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(6, 9, 20)), jnp.float32)
+    given = params, xs, cells.zero_carry(cell, 9, 65)
+    forward = jax.jit(lambda *given: scan.unroll(cell, *given)[0])
+    assert "rnnx_multiply" in forward.lower(*given).as_text()
+    plain = jax.jit(lambda *given: scan.unroll_plain(cell, *given)[0])
+    assert "rnnx_multiply" not in plain.lower(*given).as_text()
+    close(forward(*given), plain(*given))
+
+
+@pytest.mark.parametrize(
+    ("steps", "rows", "side", "dtype", "packed"),
+    [
+        (1, 8, 70, jnp.float32, True),
+        (1, 8, 70, jnp.bfloat16, False),
+        (1, 8, 70, jnp.float16, False),
+        (1, 8, 60, jnp.float32, False),
+        (64, 7, 1000, jnp.float32, False),  # a core's own cache holds it
+        (64, 1, 1024, jnp.float32, True),
+        (5, 1, 1024, jnp.float32, False),  # too short a loop
+    ],
+)
+def test_what_is_packed(steps: int, rows: int, side: int, dtype: Any, packed: bool) -> None:
+    found = native.lay_out(jnp.ones((side, side), dtype), steps, rows)
+    assert isinstance(found, native.Packed) == packed
+
+
+def test_one_row_beside_another_is_the_row_alone() -> None:
+    """Scoring reads two splits as two rows by vmap."""
+    cell = Cell("rnn")
+    params = cells.init(cell, jax.random.key(0), 3, 1024, init_scale=0.05)
+    xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 40, 1, 3)), jnp.float32)
+    run = jax.jit(lambda xs: scan.unroll(cell, params, xs, cells.zero_carry(cell, 1, 1024))[0])
+    both = jax.jit(jax.vmap(run))
+    assert "rnnx_multiply" in both.lower(xs).as_text()
+    close(both(xs), jnp.stack([run(xs[0]), run(xs[1])]))
+
+
+def test_an_exported_function_with_free_axes_has_no_call() -> None:
+    cell = Cell("gru")
+    params = cells.init(cell, jax.random.key(0), 20, 65)
+
+    def run(xs):
+        return scan.unroll(cell, params, xs, cells.zero_carry(cell, xs.shape[1], 65))[0]
+
+    for axes in ("time, batch, 20", "time, 9, 20", "6, batch, 20"):
+        like = jax.ShapeDtypeStruct(jax.export.symbolic_shape(axes), jnp.float32)
+        assert "rnnx_multiply" not in jax.export.export(jax.jit(run))(like).mlir_module()
 
 
 def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RNNX_NATIVE", "0")
     assert native.tile_width() == 0
-    assert not isinstance(native.lay_out(jnp.ones((70, 90)), 4), native.Packed)
+    assert not isinstance(native.lay_out(jnp.ones((70, 90)), 1, 9), native.Packed)
 
 
 SAY = "from rnnx import native; print(native.tile_width() > 0)"

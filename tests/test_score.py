@@ -10,7 +10,7 @@ import pytest
 from conftest import TOKENS, full, language_model
 
 from rnnx import config as configs
-from rnnx import data, model, parallel, score, tasks
+from rnnx import data, model, native, parallel, score, tasks
 from rnnx.data.batches import ScoringWindows
 from rnnx.display import Display
 from rnnx.tasks.task import Dataset
@@ -90,6 +90,39 @@ def test_the_task_caps_what_is_scored() -> None:
 def test_sums_of_batches_are_added_in_float64() -> None:
     parts = [{"nll": (np.float32(2**24), np.float32(1))}, {"nll": (np.float32(1), np.float32(1))}]
     assert score.total(parts) == {"nll": (2**24 + 1, 2)}
+
+
+@pytest.mark.parametrize("first, second", [(700, 300), (258, 700), (513, 513)])
+def test_splits_side_by_side_score_as_each_alone(first: int, second: int) -> None:
+    _, graphdef, params = language_model()
+    scorer = score.make_splits_scorer(tasks.get("language"), graphdef)
+    splits = {
+        "valid": ScoringWindows(TOKENS[:first], 1, 256),
+        "test": ScoringWindows(TOKENS[-second:], 1, 256),
+    }
+    seen: list[int] = []
+    display = Display(quiet=True)
+    display.update = lambda done: seen.append(done)
+    sums = scorer(params, list(splits.values()), display)
+    assert seen == list(range(1, 1 + max(map(len, splits.values()))))
+    for found, split in zip(sums, splits.values(), strict=True):
+        (alone,) = scorer(params, [split])
+        assert found["nll"][1] == alone["nll"][1] == split.targets
+        np.testing.assert_allclose(found["nll"][0], alone["nll"][0], rtol=3e-7)  # float32 sums
+
+
+def test_only_splits_of_one_row_and_one_shape_are_read_together(monkeypatch) -> None:
+    monkeypatch.setattr(native, "tile_width", lambda: 16)
+    one, other, two = (
+        ScoringWindows(TOKENS, rows, steps) for rows, steps in ((1, 9), (1, 8), (2, 9))
+    )
+    for unlike in (other, two):
+        found = score.side_by_side({"valid": one, "test": unlike})
+        assert found == [{"valid": one}, {"test": unlike}]
+    assert score.side_by_side({"valid": two, "test": two}) == [{"valid": two}, {"test": two}]
+    assert score.side_by_side({"valid": one, "test": one}) == [{"valid": one, "test": one}]
+    monkeypatch.setattr(native, "tile_width", lambda: 0)
+    assert score.side_by_side({"valid": one, "test": one}) == [{"valid": one}, {"test": one}]
 
 
 def test_progress_is_told() -> None:

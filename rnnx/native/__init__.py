@@ -43,15 +43,16 @@ class Packed:
     tiles: Array
 
 
-def lay_out(matrix: Array, rows: int, transposed: bool = False) -> Array | Packed:
+def lay_out(matrix: Array, steps: int, rows: int, transposed: bool = False) -> Array | Packed:
     """What `times` multiplies by: the matrix (K, N), or its transpose, laid out once for a loop.
 
     Args:
       matrix: of any type; float32 can be packed.
+      steps: of the loop, one product each.
       rows: of each product.
       transposed: multiply by the matrix's transpose.
     """
-    if matrix.dtype != jnp.float32 or not _worth(rows, *matrix.shape) or not tile_width():
+    if matrix.dtype != jnp.float32 or not _worth(steps, rows, matrix.size) or not tile_width():
         # Behind the barrier, or XLA would transpose inside the loop again.
         return lax.optimization_barrier(matrix.T) if transposed else matrix
     k, n = matrix.shape[::-1] if transposed else matrix.shape
@@ -103,9 +104,16 @@ def _multiply(columns: int) -> Callable[[Array, Array], Array]:
     return multiply
 
 
-def _worth(rows: int, k: int, n: int) -> bool:
-    """Whether packing gains: a product of one row is bound by reading the matrix."""
-    return rows > 1 and k * n >= 1 << 12
+def _worth(steps: int, rows: int, size: int) -> bool:
+    """Whether packing gains, as measured with AVX2.
+
+    A product of few rows is bound by reading the matrix. XLA reads it as fast from a core's own
+    cache, and a short loop ends before packing has paid. Sizes that an export leaves free are no
+    integers: an exported function holds XLA's products only.
+    """
+    if not isinstance(steps, int) or not isinstance(rows, int):
+        return False
+    return size >= 1 << 12 if rows >= 8 else size >= 1 << 20 and steps >= 32
 
 
 def tile_width() -> int:
