@@ -14,6 +14,7 @@ Q quantile levels, S labels of a transcription.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -90,6 +91,56 @@ def softmax(logits: Array, targets: Array, where: Array | None = None) -> Array:
 
     cost = optax.softmax_cross_entropy_with_integer_labels
     return _only(where, cost, (logits, targets), (1, 0))
+
+
+def tied_softmax(
+    ys: Array, embedding: Array, bias: Array, targets: Array, dtype: Any = jnp.float32
+) -> Array:
+    """`softmax(tied_logits(ys, embedding, bias, dtype), targets)`, faster on CPUs.
+
+    Logits are held as (V, rows): Eigen multiplies E y^T half as fast again as y E^T.
+
+    Args:
+      ys: (..., n).
+      targets: (...), integers in 0..V - 1.
+    """
+    dtype, ys, embedding, bias = scan.widen(dtype, ys, embedding, bias)
+    return _tied_softmax(dtype, ys, embedding, bias, targets)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _tied_softmax(dtype, ys, embedding, bias, targets):
+    return _tied_softmax_fwd(dtype, ys, embedding, bias, targets)[0]
+
+
+def _tied_softmax_fwd(dtype, ys, embedding, bias, targets):
+    at = targets.reshape(1, -1)
+    # Behind the barrier, or XLA would fold the transpose back into the product.
+    columns = jax.lax.optimization_barrier(ys.reshape(-1, ys.shape[-1]).astype(dtype).T)
+    logits = jnp.matmul(embedding.astype(dtype), columns, preferred_element_type=ys.dtype)
+    logits = logits + bias[:, None]
+    log_sum = jax.nn.logsumexp(logits, axis=0)
+    nats = log_sum - jnp.take_along_axis(logits, at, 0)[0]
+    return nats.reshape(targets.shape), (ys, embedding, logits, log_sum, at)
+
+
+def _tied_softmax_bwd(dtype, saved, nats_bar):
+    ys, embedding, logits, log_sum, at = saved
+    one_hot = jnp.arange(len(logits))[:, None] == at
+    logits_bar = (jnp.exp(logits - log_sum) - one_hot) * nats_bar.reshape(-1)
+    # Formed once, not once for each of its three readers.
+    logits_bar = jax.lax.optimization_barrier(logits_bar)
+    cast, rows = logits_bar.astype(dtype), ys.reshape(-1, ys.shape[-1]).astype(dtype)
+    wide = logits.dtype
+    first = (((0,), (0,)), ((), ()))
+    rows_bar = jax.lax.dot_general(
+        cast, embedding.astype(dtype), first, preferred_element_type=wide
+    )
+    embedding_bar = jnp.matmul(cast, rows, preferred_element_type=wide)
+    return rows_bar.reshape(ys.shape), embedding_bar, jnp.sum(logits_bar, 1), None
+
+
+_tied_softmax.defvjp(_tied_softmax_fwd, _tied_softmax_bwd)
 
 
 def keys(logits: Array, targets: Array, where: Array | None = None) -> Array:

@@ -77,12 +77,12 @@ class SequenceModel(nnx.Module):
         carries: tuple[Carry, ...],
         masks: Masks | None = None,
     ) -> tuple[Array, tuple[Carry, ...]]:
-        """cost(outputs, targets) of every step, (T, B), and the state after."""
+        """cost(y, targets) of every step, (T, B), and the state after; y as `outputs` gives it."""
         ys, carries = self.outputs(inputs, carries, masks)
         # By segments too, where memory counts: a language model's logits (T, B, V) are the
         # largest array of all.
         _, costs = scan.in_segments(
-            lambda pair, _: (None, cost(self.project(pair[0]), pair[1])),
+            lambda pair, _: (None, cost(*pair)),
             self.remat,
             (ys, targets),
             None,
@@ -150,7 +150,14 @@ class LanguageModel(SequenceModel):
         masks: Masks | None = None,
     ) -> tuple[Array, tuple[Carry, ...]]:
         """Negative log likelihood of each target (T, B), in nats, and the state after."""
-        return self.step_costs(heads.softmax, tokens, targets, carries, masks)
+
+        def cost(ys: Array, targets: Array) -> Array:
+            if self.softmax_weights is None and jax.default_backend() == "cpu":
+                weights = self.embedding[...], self.softmax_bias[...]
+                return heads.tied_softmax(ys, *weights, targets, self.dtype)
+            return heads.softmax(self.logits(ys), targets)
+
+        return self.step_costs(cost, tokens, targets, carries, masks)
 
 
 class VectorModel(SequenceModel):

@@ -152,5 +152,5 @@ def make_updates(
         in_specs=(spread, BATCHES, EVERYWHERE, EVERYWHERE, EVERYWHERE),
         out_specs=(spread, EVERYWHERE),
         donate=(0,),
-        compiler_options=parallel.compiler_options(recurrent_bytes(config)),
+        compiler_options=parallel.compiler_options(recurrent_bytes(config), config.tied),
     )

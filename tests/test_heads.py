@@ -130,6 +130,44 @@ def test_projections() -> None:
         assert got.dtype == jnp.float32 and not jnp.array_equal(f(*arrays[:1], second, bias), got)
 
 
+def test_tied_softmax_is_the_softmax_of_tied_logits() -> None:
+    rng = np.random.default_rng(0)
+    ys, embedding, bias = (rng.normal(size=s) for s in ((4, 3, 6), (5, 6), (5,)))
+    targets, weights = rng.integers(0, 5, (4, 3)), rng.normal(size=(4, 3))
+
+    def formula(arrays: list[np.ndarray]) -> np.ndarray:
+        return softmax_nats(arrays[0] @ arrays[1].T + arrays[2], targets) * weights
+
+    def ours(arrays: list, dtype: str) -> jax.Array:
+        return jnp.sum(heads.tied_softmax(*arrays, targets, dtype) * weights)
+
+    with jax.enable_x64(True):
+        given = [ys, embedding, bias]
+        value, gradients = jax.jit(jax.value_and_grad(lambda a: ours(a, "float32")))(given)
+        np.testing.assert_allclose(value, formula(given).sum(), rtol=1e-12)
+        for i, gradient in enumerate(gradients):
+            at = [given[:i], given[i + 1 :]]
+            expected = differences(lambda x, at=at: formula([*at[0], x, *at[1]]), given[i])
+            np.testing.assert_allclose(gradient, expected, atol=1e-8)
+
+    # bfloat16 rounds the operands of all three products, in sums as wide as ever.
+    def rounded(*arrays: np.ndarray) -> list[np.ndarray]:
+        return [np.asarray(jnp.asarray(a, jnp.bfloat16), np.float64) for a in arrays]
+
+    given = [jnp.asarray(a, jnp.float32) for a in given]
+    value, gradients = jax.jit(jax.value_and_grad(lambda a: ours(a, "bfloat16")))(given)
+    y, e = rounded(ys, embedding)
+    logits = y @ e.T + bias
+    np.testing.assert_allclose(value, np.sum(softmax_nats(logits, targets) * weights), rtol=1e-5)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    bar = (p - np.eye(5)[targets]) * weights[..., None]
+    (cast,) = rounded(bar)
+    theirs = cast @ e, np.einsum("tbv,tbn->vn", cast, y), bar.sum((0, 1))
+    for gradient, expected in zip(gradients, theirs, strict=True):
+        assert gradient.dtype == jnp.float32
+        np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
 def test_last_and_mean_of_sequences_that_end() -> None:
     lengths = np.array([2, 4, 0, 1])
     ys = RNG.normal(size=(4, 4, 6))

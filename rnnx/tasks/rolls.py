@@ -70,7 +70,11 @@ class Rolls(Task):
         """Binary cross-entropies of the next step's keys, summed over keys and window."""
         carries = restarted(carries, batch["fresh"])
         inputs, targets = (jnp.swapaxes(batch[name], 0, 1) for name in ("inputs", "targets"))
-        nll, carries = net.step_costs(heads.keys, inputs, targets, carries, masks)
+
+        def nats(ys: Array, targets: Array) -> Array:
+            return heads.keys(net.project(ys), targets)
+
+        nll, carries = net.step_costs(nats, inputs, targets, carries, masks)
         costs, sums = over_window("nll", nll, batch["weight"])
         return costs, carries, sums
 
