@@ -156,13 +156,15 @@ class Trainer:
         stacked = {
             name: parallel.shard_rows(a, experiment.mesh, BATCHES) for name, a in stacked.items()
         }
-        numbers = np.int32(progress.step), np.int32(count), np.float32(rate)
+        seed, step = np.uint32(self.config.seed), np.int32(progress.step)
         shapes = tuple(a.shape for a in stacked.values())
         if compiles := shapes not in self.compiled:
             self.settle()  # what came before is over, and counts
             self.clock.lap(0)
             self.compiled.add(shapes)
-        self.state, metrics = experiment.updates(self.state, stacked, *numbers)
+        self.state, metrics = experiment.updates(
+            self.state, stacked, seed, step, np.int32(count), np.float32(rate)
+        )
         begun = time.perf_counter()
         self.settle()  # the call before: the device is not kept waiting for the log
         self.pending = Pending(progress.step, count, rate, begun, metrics)

@@ -36,41 +36,48 @@ def all_finite(params: dict[str, Array]) -> Array:
 
 
 def update_masks(
-    task: Task, config: ConfigDict, net: Any, number: Array, rows: Array, batch: dict[str, Array]
+    task: Task,
+    config: ConfigDict,
+    net: Any,
+    seed: Array,
+    number: Array,
+    rows: Array,
+    batch: dict[str, Array],
 ) -> Masks:
     """The dropout masks of update `number` for these rows of the global batch.
 
     A function of seed, number and row alone: nothing random needs to be checkpointed.
     """
-    key = jax.random.fold_in(jax.random.key(config.seed), _MASKS)
+    key = jax.random.fold_in(jax.random.key(seed), _MASKS)
     return task.masks(config, net, jax.random.fold_in(key, number), rows, batch)
 
 
 def _make_update(task: Task, config: ConfigDict, graphdef: Any, masks_of: Callable) -> Callable:
-    """update(state, batch, number, rate) -> state, metrics: one update, seen by one device."""
+    """update(state, batch, seed, number, rate) -> state, metrics: one update on one device."""
     rule, wd, noise = optim.update_rule(config), optim.l2(config), config.weight_noise
 
-    def noisy(params, number):
+    def noisy(params, seed, number):
         """Parameters with Gaussian noise: where the gradient is taken (Graves 2011)."""
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), _NOISE), number)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _NOISE), number)
         keys = jax.random.split(key, len(params))
         return {
             name: p + noise * jax.random.normal(k, p.shape, p.dtype)
             for (name, p), k in zip(sorted(params.items()), keys, strict=True)
         }
 
-    def loss_fn(params, batch, carries, masks, number):
-        net = model.merge(graphdef, noisy(params, number) if noise else params)
+    def loss_fn(params, batch, carries, masks, seed, number):
+        net = model.merge(graphdef, noisy(params, seed, number) if noise else params)
         costs, carries, sums = task.cost(net, batch, carries, masks)
         squares = sum(jnp.sum(p * p) for p in params.values()) if wd else 0.0
         return jnp.mean(costs) + wd / 2 * squares, (carries, sums)
 
-    def update(state, batch, number, rate):
+    def update(state, batch, seed, number, rate):
         here = jax.tree.leaves(batch)[0].shape[0]
         rows = parallel.first_row(here) + jnp.arange(here)
-        masks = masks_of(task, config, model.merge(graphdef, state.params), number, rows, batch)
+        net = model.merge(graphdef, state.params)
+        masks = masks_of(task, config, net, seed, number, rows, batch)
         (loss, (carries, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, batch, state.carries, masks, number
+            state.params, batch, state.carries, masks, seed, number
         )
         # In one all-reduce: without the barrier XLA makes one of its own for a sum that is ready
         # before the loss, as a count of targets is.
@@ -105,10 +112,11 @@ def make_updates(
     rate refer to.
 
     Returns:
-      updates(state, batches, number, count, rate) -> state, metrics. batches are the task's,
-      stacked (K, B, ...), of which the first count <= K are read; number, the count of updates
-      before, decides the dropout masks. metrics, one value an update, (K,) each: `loss` (with
-      L2), `grad_norm` (before clipping), and `sums`, the task's; NaN after the first count.
+      updates(state, batches, seed, number, count, rate) -> state, metrics. batches are the task's,
+      stacked (K, B, ...), of which the first count <= K are read; the seed and number, the count
+      of updates before, decide dropout masks and noise. They and the rate are arguments, so that
+      seeds and rates share one compiled program. metrics, one value an update, (K,) each: `loss`
+      (with L2), `grad_norm` (before clipping), and `sums`, the task's; NaN after the first count.
 
       The first batch whose loss or gradient is not finite, or whose primary score exceeds
       `highest`, is the last, and its `sums` are NaN; with config.on_nan=skip it is passed over:
@@ -117,13 +125,13 @@ def make_updates(
     update = _make_update(task, config, graphdef, masks_of)
     skip = config.on_nan == "skip"
 
-    def updates(state, batches, number, count, rate):
+    def updates(state, batches, seed, number, count, rate):
         def nth(i):
             return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, keepdims=False), batches)
 
         def body(so_far):
             i, _, state, series = so_far
-            after, metrics = update(state, nth(i), number + i, rate)
+            after, metrics = update(state, nth(i), seed, number + i, rate)
             total, targets = metrics["sums"][task.primary]
             sane = ~(total > highest * targets) & jnp.isfinite(metrics["loss"])
             sane &= jnp.isfinite(metrics["grad_norm"])
@@ -149,7 +157,7 @@ def make_updates(
     return parallel.pmapped(
         updates,
         mesh,
-        in_specs=(spread, BATCHES, EVERYWHERE, EVERYWHERE, EVERYWHERE),
+        in_specs=(spread, BATCHES, *[EVERYWHERE] * 4),
         out_specs=(spread, EVERYWHERE),
         donate=(0,),
         compiler_options=parallel.compiler_options(recurrent_bytes(config), config.tied),

@@ -283,11 +283,11 @@ def poisoned(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, steps: Cal
     """Makes the learning rate NaN at steps for which steps(step, rate) holds."""
     updates, calls = experiment.updates, itertools.count()
 
-    def bad(state, batches, number, count, rate):
+    def bad(state, batches, seed, number, count, rate):
         assert count == 1 and next(calls) < 300, "rolled back forever"
         if steps(int(number), float(rate)):
             rate = np.float32(np.nan)
-        return updates(state, batches, number, count, rate)
+        return updates(state, batches, seed, number, count, rate)
 
     monkeypatch.setattr(experiment, "updates", bad)
     monkeypatch.setattr(Trainer, "_pace", lambda *_: None)
@@ -354,13 +354,13 @@ def test_skip_passes_over_a_window_and_starts_from_the_zero_state(
     experiment = Experiment(config, tmp_path / "run", display := Told())
     updates, seen = experiment.updates, {}
 
-    def bad(state, batches, number, count, rate):
+    def bad(state, batches, seed, number, count, rate):
         step = int(number)
         if step == 4:
             h = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), state.carries)
             state = state._replace(carries=h)
         before = jax.tree.map(np.array, state)
-        state, metrics = updates(state, batches, number, count, rate)
+        state, metrics = updates(state, batches, seed, number, count, rate)
         seen[step] = before, jax.tree.map(np.array, state)
         return state, metrics
 
@@ -385,9 +385,9 @@ def test_skip_gives_up_when_nothing_else_comes(text: Path, tmp_path: Path, monke
     updates = experiment.updates
     assert len(experiment.batches) >= 24
 
-    def bad(state, *rest):
-        params = {k: v * jnp.nan if int(rest[1]) >= 3 else v for k, v in state.params.items()}
-        return updates(state._replace(params=params), *rest)
+    def bad(state, batches, seed, number, *rest):
+        params = {k: v * jnp.nan if int(number) >= 3 else v for k, v in state.params.items()}
+        return updates(state._replace(params=params), batches, seed, number, *rest)
 
     monkeypatch.setattr(experiment, "updates", bad)
     monkeypatch.setattr(Trainer, "_pace", lambda *_: None)

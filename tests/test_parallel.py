@@ -40,7 +40,8 @@ def run_steps(text: Path, devices: int, steps: int = 6):
     windows = task.batches(config, dataset, "train", "train", slice(None))
     history = []
     for i in range(steps):
-        arguments = state, on_devices(windows[i], mesh), np.int32(i), np.int32(1), np.float32(0.2)
+        numbers = np.uint32(0), np.int32(i), np.int32(1), np.float32(0.2)
+        arguments = state, on_devices(windows[i], mesh), *numbers
         if i == 0:
             compiled = step.lower(*arguments).compile().as_text()
         state, values = step(*arguments)

@@ -34,7 +34,7 @@ def test_a_run_keeps_the_epochs_it_is_asked_for(text: Path, tmp_path: Path) -> N
 
 def test_a_run_is_its_steps_with_masks_drawn_and_state_carried(text: Path, tmp_path: Path) -> None:
     """Two epochs of a trainer against make_updates called by hand, window by window."""
-    experiment = Experiment(small(text, epochs=2, reset_prob=0.2), tmp_path / "run", QUIET)
+    experiment = Experiment(small(text, epochs=2, reset_prob=0.2, seed=3), tmp_path / "run", QUIET)
     task, config, mesh = experiment.task, experiment.config, experiment.mesh
     batches, state = experiment.batches, experiment.state
     step = update.make_updates(task, config, experiment.graphdef, mesh)
@@ -50,7 +50,8 @@ def test_a_run_is_its_steps_with_masks_drawn_and_state_carried(text: Path, tmp_p
                 name: parallel.shard_rows(a, mesh, parallel.BATCHES)
                 for name, a in batches.together(i, 1, experiment.width).items()
             }
-            state, values = step(state, batch, number, np.int32(1), np.float32(rate))
+            numbers = np.uint32(config.seed), number, np.int32(1), np.float32(rate)
+            state, values = step(state, batch, *numbers)
             nats, targets = (float(series[0]) for series in values["sums"]["nll"])
             assert targets == 8 * 25
             restarts += int(batches[i]["fresh"].sum())
@@ -204,25 +205,16 @@ def test_the_training_score_of_an_epoch_is_that_of_its_own_updates(
 
 
 def test_the_test_split_is_read_once_at_the_end(text: Path, tmp_path: Path, monkeypatch) -> None:
-    reads, evaluate = [], Experiment.evaluate
-    batches = Language.batches
+    reads, batches = [], Language.batches
 
-    def told(self, params, split, protocol, watched):
+    def told(self, config, dataset, split, protocol, rows):
         reads.append((split, protocol))
-        return evaluate(self, params, split, protocol, watched)
+        return batches(self, config, dataset, split, protocol, rows)
 
-    asked = []
-    monkeypatch.setattr(Experiment, "evaluate", told)
-    monkeypatch.setattr(
-        Language,
-        "batches",
-        lambda self, config, dataset, split, *rest: (
-            asked.append(split) or batches(self, config, dataset, split, *rest)
-        ),
-    )
+    monkeypatch.setattr(Language, "batches", told)
     train(small(text), tmp_path / "run")
-    assert reads == [("valid", "batched")] * 3 + [("valid", "full"), ("test", "full")]
-    assert asked == ["train"] + ["valid"] * 4 + ["test"]
+    watched = [("valid", "batched")] * 3
+    assert reads == [("train", "train"), *watched, ("valid", "full"), ("test", "full")]
 
 
 @pytest.mark.parametrize("checkpoint_every", [0, 3])
@@ -245,9 +237,9 @@ def test_a_score_that_is_not_finite_stops_the_run(text: Path, tmp_path: Path, mo
     experiment = Experiment(small(text, epochs=1), tmp_path / "epoch", QUIET)
     updates, last = experiment.updates, len(experiment.batches)
 
-    def breaking(state, batches, number, count, rate):
+    def breaking(state, batches, seed, number, count, rate):
         rate = np.float32(1e38) if int(number) == last - 1 else rate
-        return updates(state, batches, number, count, rate)
+        return updates(state, batches, seed, number, count, rate)
 
     experiment.updates = breaking
     monkeypatch.setattr(Trainer, "_pace", lambda *_: None)  # one update a call

@@ -69,7 +69,7 @@ def test_six_steps_of_the_authors_rhn(devices: int) -> None:
 
     noise = {name: jnp.asarray(golden[f"noise_{name}"]) for name in "xiho"}
 
-    def recorded_masks(task, config, net, number, rows, batch) -> Masks:
+    def recorded_masks(task, config, net, seed, number, rows, batch) -> Masks:
         return Masks(
             x=noise["x"][number, rows, :, 0].T,
             i=(noise["i"][number, rows, :, 0],),
@@ -85,7 +85,7 @@ def test_six_steps_of_the_authors_rhn(devices: int) -> None:
     for i in range(6):
         batch = on_devices(window(golden["x"][i], golden["y"][i]), mesh)
         rate = np.float32(told["learning_rate"])
-        state, values = step(state, batch, np.int32(i), np.int32(1), rate)
+        state, values = step(state, batch, np.uint32(0), np.int32(i), np.int32(1), rate)
         np.testing.assert_allclose(values["loss"][0], golden["cost"][i], rtol=1e-6, atol=1e-5)
         np.testing.assert_allclose(
             state.carries[0][0], golden["final_state"][i, 0], rtol=0, atol=1e-5
@@ -123,7 +123,7 @@ def test_cost_gradients_and_states_equal_the_float64_reference(fields: dict, tex
     carries = jax.tree.map(lambda c: 0.5 * rng.standard_normal(c.shape).astype("f"), layers)
     x, y = rng.integers(0, size, (2, batch, steps), np.int32)
     read = {"inputs": jnp.asarray(x)}
-    masks = update.update_masks(task, config, net, jnp.int32(7), jnp.arange(batch), read)
+    masks = update.update_masks(task, config, net, 0, jnp.int32(7), jnp.arange(batch), read)
 
     def renamed(ours: dict) -> dict[str, np.ndarray]:
         names = {
@@ -164,7 +164,7 @@ def test_cost_gradients_and_states_equal_the_float64_reference(fields: dict, tex
     state = State(*parallel.shard(arrays, mesh, EVERYWHERE), parallel.shard(carries, mesh, ROWS))
     updates = update.make_updates(task, config, graphdef, mesh)
     rows = on_devices(window(x, y), mesh)
-    state, metrics = updates(state, rows, np.int32(7), np.int32(1), np.float32(1.0))
+    state, metrics = updates(state, rows, np.uint32(0), np.int32(7), np.int32(1), np.float32(1.0))
     assert float(metrics["loss"][0]) == pytest.approx(expected, rel=1e-6)
     ours = renamed({k: params[k] - np.asarray(p) for k, p in state.params.items()})
     assert ours.keys() == gradient.keys()
@@ -179,13 +179,33 @@ def test_masks_differ_between_updates_and_follow_the_seed(text: Path) -> None:
     task, net = tasks.of(config), network.build(config, words(7))
 
     def output_mask(number: int, seed: int = 0) -> np.ndarray:
-        config.seed = seed
         rows = jnp.arange(8)
-        return np.asarray(update.update_masks(task, config, net, number, rows, batch).o)
+        return np.asarray(update.update_masks(task, config, net, seed, number, rows, batch).o)
 
     assert np.array_equal(output_mask(3), output_mask(3))
     assert not np.array_equal(output_mask(3), output_mask(4))
     assert not np.array_equal(output_mask(3), output_mask(3, seed=1))
+
+
+def test_seeds_and_rates_share_a_program(text: Path) -> None:
+    """A sweep over them compiles once, and finds the program in the cache."""
+    texts = set()
+    for seed, rate in ((0, 0.1), (1, 0.2)):
+        config = small(text, seed=seed, learning_rate=rate, init_scale=rate, weight_noise=0.1)
+        task = tasks.of(config)
+        config = network.resolve(config, words(7))
+        graphdef, params = model.split(network.build(config, words(7)))
+        mesh = score.local_mesh()
+        state = State(
+            params,
+            optim.update_rule(config).init(params),
+            score.zero_carries(task, graphdef, params, config.batch_size, mesh),
+        )
+        x = np.zeros((config.batch_size, config.num_steps), np.int32)
+        numbers = np.uint32(seed), np.int32(0), np.int32(1), np.float32(rate)
+        updates = update.make_updates(task, config, graphdef, mesh)
+        texts.add(updates.lower(state, on_devices(window(x, x), mesh), *numbers).as_text())
+    assert len(texts) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
@@ -222,7 +242,7 @@ def test_three_updates_by_hand_with_optax(optimizer: str) -> None:
     state = State(copy, optim.update_rule(config).init(copy), zero)
     for i in range(3):
         batch = on_devices(window(x[i], y[i]), mesh)
-        state, _ = step(state, batch, np.int32(i), np.int32(1), np.float32(0.01))
+        state, _ = step(state, batch, np.uint32(0), np.int32(i), np.int32(1), np.float32(0.01))
     for name in params:
         np.testing.assert_allclose(state.params[name], by_hand[name], atol=2e-5, err_msg=name)
 
@@ -243,10 +263,11 @@ def test_weight_noise_moves_the_place_where_the_gradient_is_taken() -> None:
         copy = parallel.shard(jax.tree.map(np.array, at), mesh, EVERYWHERE)
         zero = score.zero_carries(task, graphdef, at, 4, mesh)
         state = State(copy, optim.update_rule(config).init(copy), zero)
-        state, _ = step(state, batch, np.int32(number), np.int32(1), np.float32(1.0))
+        numbers = np.uint32(0), np.int32(number), np.int32(1), np.float32(1.0)
+        state, _ = step(state, batch, *numbers)
         return {name: at[name] - np.asarray(p) for name, p in state.params.items()}
 
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), update._NOISE), 5)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), update._NOISE), 5)
     keys = jax.random.split(key, len(params))
     moved = {
         name: params[name] + 0.3 * np.asarray(jax.random.normal(k, params[name].shape))
@@ -275,7 +296,7 @@ def test_a_batch_passed_over_leaves_the_zero_state_even_where_its_own_is_finite(
         state = State(copy, optim.update_rule(config).init(copy), zero)
         step = update.make_updates(task, config, graphdef, mesh, highest=highest)
         batch = on_devices(window(tokens[:, :-1], tokens[:, 1:]), mesh)
-        return step(state, batch, np.int32(0), np.int32(1), np.float32(0.1))
+        return step(state, batch, np.uint32(0), np.int32(0), np.int32(1), np.float32(0.1))
 
     kept, _ = after(highest=np.inf)
     assert all(np.any(h) for h in jax.tree.leaves(kept.carries))

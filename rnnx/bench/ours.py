@@ -56,7 +56,7 @@ def train(case: Case, windows: int = 1) -> Callable[[], list[float]]:
         name: parallel.shard_rows(np.stack([a] * windows), mesh, parallel.BATCHES)
         for name, a in batch_of(case).items()
     }
-    arguments = np.int32(0), np.int32(windows), np.float32(RATE)
+    arguments = np.uint32(0), np.int32(0), np.int32(windows), np.float32(RATE)
 
     def call() -> list[float]:
         nonlocal state

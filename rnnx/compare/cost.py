@@ -44,7 +44,7 @@ def speed(config: ConfigDict, display: Display) -> Speed:
     while len(times) < 3 and (len(times) < 2 or time.perf_counter() - began < 3 * _SECONDS):
         start = time.perf_counter()
         # At a rate of 0 it cannot diverge, which would end the call early.
-        numbers = np.int32(0), np.int32(count), np.float32(0)
+        numbers = np.uint32(0), np.int32(0), np.int32(count), np.float32(0)
         state, metrics = experiment.updates(state, stacked, *numbers)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - start)
