@@ -52,6 +52,24 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 
+# Files whose tests run commands whole, for most of the suite's processor time.
+WHOLE = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "adding", "analyze", "cache", "cli", "compare", "encode", "evaluate", "export", "faults",
+        "moving", "packaging", "parallel", "predict", "reading", "recovery", "sentences", "speech",
+        "sweep", "tasks_rolls", "train", "trainer", "transcribe", "workdir",
+    )
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in WHOLE:
+            item.add_marker("whole")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cpu", action="store_true", help="show the tests that cost most")
     parser.addoption("--seed", type=int, default=0, help="of what tests draw at random")

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_module
+from conftest import QUIET, ROOT, run_module
 
 from rnnx.bench import __main__ as bench
-from rnnx.bench import cases, in_onnx, latency, ours, plain
+from rnnx.bench import cases, growth, in_onnx, latency, machine, ours, plain
 from rnnx.bench.cases import CASES, QUICK, Case
 
 
@@ -144,9 +144,28 @@ def test_quick_bench_runs_and_writes_json(tmp_path: Path) -> None:
     assert all(0 < row["seconds"] <= row["seconds_99"] and row["calls"] > 9 for row in steps)
     rest = [row for row in result["rows"] if row["failed"] is None and row not in steps]
     assert all(row["of_bound"] > 0 for row in rest)
-    assert {row["cpu"] for row in result["rows"]} == {bench.processor()}
+    assert {row["cpu"] for row in result["rows"]} == {machine.processor()}
     printed = [line for line in told.stdout.splitlines() if line.startswith("plain scan")]
-    assert len(printed) == 1 and printed[0].split()[-1] == bench.processor()
+    assert len(printed) == 1 and printed[0].split()[-1] == machine.processor()
+
+
+def test_of_a_shape_one_size_varies_or_it_is_a_corner() -> None:
+    shapes = [dict(case.fields) for case in growth.shapes()]
+    sizes = [(s["batch_size"], s["num_steps"], s["hidden_size"], s["depth"]) for s in shapes]
+    assert len(set(sizes)) == len(sizes) and sizes[1] == (80, 35, 256, 3)
+    unlike = [sum(a != b for a, b in zip(size, sizes[1], strict=True)) for size in sizes]
+    assert all(few <= 1 or size[3] == 1 for few, size in zip(unlike, sizes, strict=True))
+    assert (320, 400, 1650, 1) in sizes
+
+
+@pytest.mark.long
+def test_shapes_are_timed_and_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"cell": "rhn", "one_hot": True, "batch_size": 2, "hidden_size": 8, "num_steps": 5}
+    shape = Case("shape", "RHN", 50, tuple(small.items()))
+    monkeypatch.setattr(growth, "shapes", lambda: (shape,))
+    (row,) = growth.measure(1, QUIET)
+    assert row["failed"] is None and row["fields"] == small
+    assert row["seconds"] > 0 and row["peak_bytes"] > 1e7
 
 
 def test_the_processor_is_named_by_family_and_model(
@@ -157,12 +176,12 @@ def test_the_processor_is_named_by_family_and_model(
     info.write_text(
         "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nstepping\t: 1\n"
     )
-    monkeypatch.setattr(bench, "Path", lambda name: {"/proc/cpuinfo": info}[name])
-    assert bench.processor.__wrapped__() == "25/17"
+    monkeypatch.setattr(machine, "Path", lambda name: {"/proc/cpuinfo": info}[name])
+    assert machine.processor.__wrapped__() == "25/17"
     info.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")  # ARM has no such numbers
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert bench.processor.__wrapped__() == "aarch64"
+    assert machine.processor.__wrapped__() == "aarch64"
 
 
 def test_bench_refuses_an_unknown_case() -> None:

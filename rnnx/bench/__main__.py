@@ -1,23 +1,21 @@
 """Measures training and inference on this machine, beside textbook JAX and PyTorch.
 
-    python -m rnnx.bench [--quick] [--cases=rhn,lstm] [--out=bench.json]
+    python -m rnnx.bench [--quick] [--cases=rhn,lstm] [--shapes] [--out=bench.json]
 
 Rivals do the same work from the same parameters, each in its own process; they take turns, and
 medians are shown. `of bound` is the share of what this machine allows: each phase's matrix products
 at the rate of a square float32 product or its weights at the rate of reading memory, whichever
 takes longer, both measured in the same run. Every row names the processor it was measured on:
 machines of one cloud differ in it. PyTorch is used if it is installed. The cases step and step_lstm
-time every call of an exported network by itself.
+time every call of an exported network by itself. --shapes measures, instead of rivals, how time
+and memory grow with batch, window, width and depth.
 """
 
 import contextlib
 import dataclasses
 import datetime
-import functools
 import json
 import os
-import platform
-import re
 import statistics
 from collections.abc import Iterator
 from importlib import metadata
@@ -28,65 +26,15 @@ from absl import flags
 from rich.table import Table
 
 from rnnx import cli, native, workdir
-from rnnx.bench import cases, latency
+from rnnx.bench import cases, growth, latency
 from rnnx.bench.cases import CASES, LONG, QUICK, Case
+from rnnx.bench.machine import Rates, processor, row_of
 from rnnx.bench.rivals import Rival, in_turns
 from rnnx.display import Display
 from rnnx.errors import UserError
 
 FLAGS = flags.FLAGS
 FORMAT = 1  # of the JSON
-
-
-@functools.cache
-def processor() -> str:
-    """The CPU's family and model as `25/17`; where the system has no such numbers, its name."""
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        info = ""
-    family = re.search(r"^cpu family\s*: (\d+)$", info, re.M)
-    model = re.search(r"^model\s*: (\d+)$", info, re.M)
-    if family and model:
-        return f"{family[1]}/{model[1]}"
-    return platform.processor() or platform.machine()
-
-
-class Rates:
-    """The machine's speed, measured again with every case: other work on it changes it."""
-
-    SIZE, FLOATS = 2048, 1 << 26
-
-    def __init__(self) -> None:
-        self._product = Rival("product", "rnnx.bench.ours.sgemm", self.SIZE)
-        self._reading = Rival("reading", "rnnx.bench.ours.read", self.FLOATS)
-        self._both = self._product, self._reading
-        for rival in self._both:
-            rival.await_ready()
-            rival.turn()
-
-    def begin(self) -> None:
-        """Discards the measurements of the case before."""
-        for rival in self._both:
-            rival.seconds.clear()
-
-    def turn(self) -> None:
-        for rival in self._both:
-            rival.turn(0.1)
-
-    @property
-    def flops(self) -> float:
-        """Float operations a second of a square product."""
-        return 2 * self.SIZE**3 / statistics.median(self._product.seconds)
-
-    @property
-    def bytes(self) -> float:
-        """Bytes a second read from memory."""
-        return 4 * self.FLOATS / statistics.median(self._reading.seconds)
-
-    def close(self) -> None:
-        for rival in self._both:
-            rival.close()
 
 
 def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
@@ -165,31 +113,6 @@ def compete(case: Case, rates: Rates, turns: int, display: Display) -> list[dict
         names = ", ".join(row["rival"] for row in rows if row["failed"] == reason)
         display.print(f"without {names}: {reason}")
     return rows
-
-
-def row_of(rival: Rival, case: Case, rates: Rates) -> dict:
-    """A rival's row in the JSON."""
-    bound = cases.bound(case, rates.flops, rates.bytes)
-    row = {"case": case.name, "label": case.label, "rival": rival.name, "cpu": processor()}
-    row["failed"] = rival.failed
-    if rival.failed is None:
-        seconds = statistics.median(rival.seconds)
-        row |= {
-            "seconds": seconds,
-            "fastest": min(rival.seconds),
-            "slowest": max(rival.seconds),
-            "tokens_per_second": case.tokens / seconds,
-            "gflops": cases.flops(case) / seconds / 1e9,
-            "bound_seconds": bound,
-            "machine_flops": rates.flops,
-            "machine_bytes_per_second": rates.bytes,
-            "of_bound": bound / seconds,
-            "windows_a_call": rival.units,
-            "first_seconds": rival.first_seconds,
-            "peak_bytes": rival.peak_bytes,
-            "told": rival.told,
-        }
-    return row
 
 
 def same_work(rows: list[dict], case: Case) -> None:
@@ -291,8 +214,27 @@ def scaling(case: Case, turns: int, display: Display) -> list[dict]:
     return rows
 
 
+def race(chosen: tuple[Case, ...], turns: int, display: Display) -> list[dict]:
+    """All rivals of the cases asked for."""
+    rates, rows = Rates(), []
+    for case in chosen:
+        if not FLAGS.cases or case.name in FLAGS.cases:
+            if case.kind == "step":
+                rows += latency.compete(case, processor(), turns, display)
+            else:
+                rows += compete(case, rates, turns, display)
+            display.print()
+    rates.close()
+    if not FLAGS.quick and not FLAGS.cases:
+        rows.append(long_window(display))
+        small = next(case for case in chosen if case.name == "small")
+        rows += scaling(small, turns, display)
+    return rows
+
+
 def define_flags() -> None:
     flags.DEFINE_bool("quick", False, "tiny sizes in under a minute, to check that it works")
+    flags.DEFINE_bool("shapes", False, "instead of rivals: time and memory of many shapes")
     flags.DEFINE_list("cases", [], f"only some of {', '.join(case.name for case in CASES)}")
     flags.DEFINE_integer("turns", 9, "of each rival; the table shows medians", lower_bound=1)
     flags.DEFINE_string("out", None, "a JSON file to write")
@@ -314,19 +256,7 @@ def main() -> None:
         f"{about['device']}, CPU family/model {processor()}; "
         f"{', '.join(f'{k} {v}' for k, v in about['versions'].items())}"
     )
-    rates, rows = Rates(), []
-    for case in chosen:
-        if not FLAGS.cases or case.name in FLAGS.cases:
-            if case.kind == "step":
-                rows += latency.compete(case, processor(), turns, display)
-            else:
-                rows += compete(case, rates, turns, display)
-            display.print()
-    rates.close()
-    if not FLAGS.quick and not FLAGS.cases:
-        rows.append(long_window(display))
-        small = next(case for case in chosen if case.name == "small")
-        rows += scaling(small, turns, display)
+    rows = growth.measure(turns, display) if FLAGS.shapes else race(chosen, turns, display)
     if FLAGS.out:
         result = {
             "format": FORMAT,
