@@ -61,8 +61,8 @@ class Cell:
       input_every: the input enters a deep cell at every l, each with a W of its own; the papers'
         enter at l = 1 only.
       norm: what W x and U z go through before they meet, see `integrate`: `none`, `layer`, `tanh`.
-      mi_gates: gates whose terms meet by MI, `h` or `t` of an RHN; the others are additive. Empty:
-        all, as in the paper.
+      mi_gates: gates whose terms meet by MI, letters of `blocks` such as `h` or `t` of an RHN; the
+        others are additive. Empty: all, as in the paper.
     """
 
     kind: str = "rhn"
@@ -85,16 +85,24 @@ class Cell:
             raise ValueError(f"depth must be at least 1, not {self.depth}")
         if self.integration != "additive" and self.linear:
             raise ValueError(
-                f"{self.kind} has no product of the state: integration must be additive, "
+                f"cell {self.kind} has no product of the state: integration must be additive, "
                 f"not {self.integration}"
             )
         if self.depth > 1 and not CELLS[self.kind].deep:
-            raise ValueError(f"{self.kind} has transition depth 1, not {self.depth}")
+            deep = ", ".join(kind for kind, family in CELLS.items() if family.deep)
+            raise ValueError(
+                f"cell {self.kind} has no transition depth: depth={self.depth} needs one of {deep} "
+                "(num_layers stacks any cell)"
+            )
         if self.norm not in NORMS:
             raise ValueError(f"unknown norm {self.norm!r}: one of {', '.join(NORMS)}")
         gates = "".join(self.blocks)
         if wrong := [gate for gate in self.mi_gates if gate not in gates]:
-            raise ValueError(f"{self.kind} has no gate {wrong[0]!r}: mi_gates of {gates}")
+            raise ValueError(
+                f"cell {self.kind} has no gate {wrong[0]!r}: mi_gates names some of {gates}"
+            )
+        if self.mi_gates and self.integration == "additive":
+            raise ValueError("mi_gates names gates that have MI: integration=additive has none")
 
     @property
     def linear(self) -> bool:

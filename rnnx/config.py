@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rnnx.cells import CELLS, INTEGRATIONS, NORMS
+from rnnx.cells import CELLS, INTEGRATIONS, NORMS, Cell
 from rnnx.errors import UserError
 
 FORMAT = 1  # of config.json
@@ -195,6 +195,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
 
 
+def cell_of(config: ConfigDict) -> Cell:
+    """The recurrent cell a config describes. Raises ValueError for one that is impossible."""
+    names = (field.name for field in dataclasses.fields(Cell))
+    return Cell(config.cell, **{name: config[name] for name in names if name != "kind"})
+
+
 def validate(config: ConfigDict) -> None:
     """Checks every field by itself and those that depend on each other.
 
@@ -215,24 +221,10 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"config lacks the field(s) {', '.join(missing)}: default({config.task!r}) has all"
         )
-    if config.depth > 1 and not CELLS[config.cell].deep:
-        deep = ", ".join(name for name, family in CELLS.items() if family.deep)
-        raise UserError(
-            f"cell {config.cell} has no transition depth: depth={config.depth} needs one of "
-            f"{deep} (num_layers stacks any cell)"
-        )
-    if config.integration != "additive" and CELLS[config.cell].linear:
-        raise UserError(
-            f"cell {config.cell} has no product of the state: integration must be additive, "
-            f"not {config.integration}"
-        )
-    if config.mi_gates:
-        gates = "".join(CELLS[config.cell].blocks) + "c" * (config.cell == "rhn")
-        if config.integration == "additive" or set(config.mi_gates) - set(gates):
-            raise UserError(
-                f"mi_gates={config.mi_gates} names gates, of {gates}, that have MI: "
-                f"cell={config.cell} integration={config.integration}"
-            )
+    try:
+        cell_of(config)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if len(config.mi_init) != 3:
         raise UserError(f"mi_init holds alpha, beta1, beta2: three numbers, not {config.mi_init}")
     for value in config.mi_init:

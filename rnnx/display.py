@@ -144,7 +144,7 @@ def banner(
         show(f"          sha256 {digest[:16]}...  {name}")
     if known:
         show(f"to beat   {', '.join(f'{name} {score}' for name, score in known.items())} (valid)")
-    show(f"device    {about['device']}")
+    show(f"device    {about['device']}; recurrent products: {about['products']}")
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     show(f"versions  {versions}; git {about['git'] or 'unknown'}")
     show(f"workdir   {folder}\n")

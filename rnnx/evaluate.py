@@ -68,9 +68,7 @@ def evaluate(
       UserError: when the task has no such protocol, or the primary score is not finite.
     """
     config, task = run.config, run.task
-    known = ("full", "batched", *task.protocols)
-    if protocol not in known:
-        raise UserError(f"unknown protocol {protocol!r} of this task; {nearest(protocol, known)}")
+    _check(protocol, run)
     if protocol in task.protocols:
         score = task.protocols[protocol]
         sums = score(run.graphdef, run.params, config, dataset, split, display, **settings)
@@ -86,6 +84,12 @@ def evaluate(
             f"{split} {protocol} gives {task.primary} = {primary}: with dynamic, lower --rate"
         )
     return scores
+
+
+def _check(protocol: str, run: Run) -> None:
+    known = ("full", "batched", *run.task.protocols)
+    if protocol not in known:
+        raise UserError(f"unknown protocol {protocol!r} of this task; {nearest(protocol, known)}")
 
 
 # ---------------------------------------------------------------------------- command line
@@ -115,6 +119,7 @@ def main() -> None:
     folder, display = Path(values.workdir).expanduser(), Display(sys.stderr)
     run = open_run(folder)
     config, split, protocol = run.config, values.split, values.protocol
+    _check(protocol, run)  # before anything is loaded
     config.data_dir = values.data_dir or config.data_dir
     config.corpus = values.corpus or config.corpus
     config.eval_tokens = values.max_tokens

@@ -109,7 +109,8 @@ class Experiment:
         """
         batches = {split: self._batches(split, "full", slice(None)) for split in splits}
         params, scores = parallel.local_copy(params), {}
-        for group in side_by_side(batches):
+        widest = max((p.size for name, p in params.items() if name.endswith(".U")), default=0)
+        for group in side_by_side(batches, widest):
             self.display.start(f"{' and '.join(group)} full", max(map(len, group.values())))
             sums = self.scorers["full"](params, list(group.values()), watched)
             scores |= zip(group, map(self.task.scores, sums), strict=True)

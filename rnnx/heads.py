@@ -96,9 +96,10 @@ def softmax(logits: Array, targets: Array, where: Array | None = None) -> Array:
 def tied_softmax(
     ys: Array, embedding: Array, bias: Array, targets: Array, dtype: Any = jnp.float32
 ) -> Array:
-    """`softmax(tied_logits(ys, embedding, bias, dtype), targets)`, faster on CPUs.
+    """`softmax(tied_logits(ys, embedding, bias, dtype), targets)`, differentiated faster on CPUs.
 
-    Logits are held as (V, rows): Eigen multiplies E y^T half as fast again as y E^T.
+    With its gradient, logits are held as (V, rows): Eigen forms E y^T at 1.5 times the rate of
+    y E^T. Their cotangent is rounded to dtype too, as operands of products are.
 
     Args:
       ys: (..., n).
@@ -110,7 +111,7 @@ def tied_softmax(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _tied_softmax(dtype, ys, embedding, bias, targets):
-    return _tied_softmax_fwd(dtype, ys, embedding, bias, targets)[0]
+    return softmax(tied_logits(ys, embedding, bias, dtype), targets)
 
 
 def _tied_softmax_fwd(dtype, ys, embedding, bias, targets):

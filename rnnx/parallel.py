@@ -125,8 +125,9 @@ def compiler_options(streamed_bytes: int, tied: bool) -> dict[str, str] | None:
 
     JAX 0.10 uses YNNPACK for matrix products on CPUs. With a cache of 32 MiB, whole updates are a
     tenth faster with it than with Eigen for weights of 4 to 16 MB, and a tenth slower for 55 MB;
-    where recurrent products are packed (`native`), both are within 3 %. `heads.tied_softmax` is a
-    quarter faster with Eigen. So Eigen it is for weights larger than the cache, and for tied ones.
+    where recurrent products are packed (`native`), they differ by 3 % at most. `heads.tied_softmax`
+    is a sixth faster with Eigen. Eigen is therefore used for weights larger than the cache, and for
+    tied ones.
     None stands for the default options.
     """
     if jax.default_backend() != "cpu" or not (tied or streamed_bytes > _CACHE_BYTES):

@@ -6,7 +6,6 @@ from operator import itemgetter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -17,6 +16,7 @@ from rnnx.parallel import EVERYWHERE, ROWS
 from rnnx.tasks.task import Sums, Task
 
 _AHEAD = 50  # batches that an accelerator is given before one is awaited
+_WIDE = 1 << 19  # numbers of a matrix above which two rows cost a CPU what one does
 
 
 def make_scorer(task: Task, graphdef: Any, mesh: Mesh) -> Callable[..., Sums]:
@@ -41,7 +41,7 @@ def make_scorer(task: Task, graphdef: Any, mesh: Mesh) -> Callable[..., Sums]:
 
 
 def make_splits_scorer(task: Task, graphdef: Any) -> Callable[..., list[Sums]]:
-    """Compiles the scoring by `full` of splits that lie `side_by_side`, or of one.
+    """Compiles the scoring by `full` of a group of splits from `side_by_side`.
 
     Returns:
       score(params, splits, display=None): the sums of each split's batches, in float64. params
@@ -59,7 +59,8 @@ def make_splits_scorer(task: Task, graphdef: Any) -> Callable[..., list[Sums]]:
         if len(splits) == 1:
             return [alone(params, splits[0], display)]
         zeros = zero_carries(task, graphdef, params, 1, local_mesh())
-        carries = jax.tree.map(lambda a: jnp.zeros((len(splits), *a.shape), a.dtype), zeros)
+        zeros = jax.tree.map(lambda a: np.zeros((len(splits), *a.shape), a.dtype), zeros)
+        carries = parallel.shard(zeros, local_mesh(), EVERYWHERE)
         batches = (_stacked(splits, i) for i in range(max(map(len, splits))))
         parts = _read(beside, params, carries, batches, display)
         return [
@@ -70,19 +71,23 @@ def make_splits_scorer(task: Task, graphdef: Any) -> Callable[..., list[Sums]]:
     return score
 
 
-def side_by_side(splits: dict[str, Batches]) -> list[dict[str, Batches]]:
-    """The splits in groups that are read at once.
+def side_by_side(splits: dict[str, Batches], widest: int) -> list[dict[str, Batches]]:
+    """The splits in groups that are read at once: all of them, or each alone.
 
-    A step of one row costs what reading the weights costs, and several rows need that once. So
-    splits of one row each are a group, if their batches have one shape; others are alone. All are
-    on a CPU whose products XLA alone forms: it packs the weights anew as soon as rows are two.
+    A step of one row costs what reading the weights costs, and several rows read them once. So
+    splits of one row each, whose batches all have one shape, are a group. On a CPU that gains for
+    large matrices only, and with the packed product (`native`).
+
+    Args:
+      widest: numbers of the largest recurrent matrix.
     """
-    shapes = [{k: a.shape for k, a in batches[0].items()} for batches in splits.values()]
-    narrow = all(batches.batch_size == 1 for batches in splits.values())
-    gains = jax.default_backend() != "cpu" or native.tile_width() > 0
-    if gains and narrow and all(shape == shapes[0] for shape in shapes):
-        return [splits]
-    return [{name: batches} for name, batches in splits.items()]
+    gains = jax.default_backend() != "cpu" or (native.tile_width() > 0 and widest >= _WIDE)
+    parts = list(splits.values())
+    if gains and all(len(b) == b.alike(0, len(b)) and b.batch_size == 1 for b in parts):
+        shapes = [{name: a.shape for name, a in b[0].items()} for b in parts]
+        if all(shape == shapes[0] for shape in shapes):
+            return [splits]
+    return [{name: b} for name, b in splits.items()]
 
 
 def _read(step: Callable, params: Any, carries: Any, batches: Iterable, display: Any) -> list[Sums]:
@@ -99,7 +104,7 @@ def _read(step: Callable, params: Any, carries: Any, batches: Iterable, display:
 
 
 def _stacked(splits: Sequence[Batches], i: int) -> dict[str, np.ndarray]:
-    """Batch i of each split, and of one that has ended its first again, on a new axis."""
+    """Batch i of every split, stacked; a split that has ended repeats its first, unscored."""
     rows = [split[i if i < len(split) else 0] for split in splits]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

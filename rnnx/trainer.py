@@ -133,7 +133,7 @@ class Trainer:
                 self.clock.start()
         self.settle()
         self.clock.stop()
-        if not parallel.single():  # whom no signal stops in an evaluation, it may be killed in
+        if not parallel.single():  # no signal can stop the evaluation: it may be killed in it
             self.save()
         try:
             if progress.batch == len(batches):
@@ -371,8 +371,8 @@ class Trainer:
     def _stop_requested(self) -> bool:
         """Whether a signal has come; of several processes, to any, and all have come to know.
 
-        JAX lets them agree on a number, which can be no other than the step, as orbax asks with
-        that too; so they do not ask within an evaluation.
+        JAX lets them agree at a number that has to be the step, as orbax uses it for that too; so
+        they can't ask within an evaluation.
         """
         step = self.progress.step
         if not parallel.single() and multihost_utils.reached_preemption_sync_point(step):

@@ -28,7 +28,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rnnx import __version__, tasks
+from rnnx import __version__, native, tasks
 from rnnx import config as configs
 from rnnx.errors import Outage, UserError, writing
 
@@ -191,6 +191,7 @@ def machine() -> dict:
     return {
         "versions": {"rnnx": __version__} | {name: metadata.version(name) for name in packages},
         "device": device_name(),
+        "products": "packed" if native.tile_width() else "XLA",  # recurrent ones, see native
         "git": git_revision(),
     }
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx import heads, tasks
-from rnnx.config import Field
+from rnnx.config import Field, cell_of
 from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.model import VectorModel
-from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.network import stack_options
 from rnnx.tasks.task import Dataset, Task
 
 

@@ -52,8 +52,8 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 
-# Files whose tests run commands whole, for most of the suite's processor time.
-WHOLE = frozenset(
+# Files of end-to-end tests, 60 % of the suite's processor time.
+END_TO_END = frozenset(
     f"test_{name}.py"
     for name in (
         "adding", "analyze", "cache", "cli", "compare", "encode", "evaluate", "export", "faults",
@@ -66,8 +66,8 @@ WHOLE = frozenset(
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.name in WHOLE:
-            item.add_marker("whole")
+        if item.path.name in END_TO_END:
+            item.add_marker("end_to_end")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

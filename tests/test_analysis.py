@@ -69,7 +69,7 @@ def test_what_is_traced_is_what_happens(fields: dict) -> None:
 def test_gates_are_those_of_the_equations() -> None:
     config, graphdef, params = built(cell="rhn", depth=2)
     tokens = text(150)  # more than two chunks
-    found, (carried,) = gates.over_text(graphdef, params, network.cell_of(config), tokens, V)
+    found, (carried,) = gates.over_text(graphdef, params, configs.cell_of(config), tokens, V)
     assert [(g.layer, g.block, g.name) for g in found] == [
         (0, 0, "transform gate"), (0, 1, "transform gate")
     ]  # fmt: skip
@@ -98,7 +98,7 @@ def test_gates_are_those_of_the_equations() -> None:
 @pytest.mark.parametrize("fields", CELLS, ids=str)
 def test_gates_of_every_cell(fields: dict) -> None:
     config, graphdef, params = built(**fields)
-    cell = network.cell_of(config)
+    cell = configs.cell_of(config)
     found, carried = gates.over_text(graphdef, params, cell, text(70), V)
     letters = {"lstm": 3, "gru": 2, "rhn": cell.depth * (1 if cell.coupled else 2)}
     assert len(found) == letters.get(cell.kind, 0) * config.num_layers
@@ -114,7 +114,7 @@ def test_an_exponential_gate_is_shown_neither_as_a_gate_nor_as_a_candidate() -> 
         net, text(12)[:, None].astype(np.int32), net.stack.zero_carry(1)
     )
     assert inside.gates[0].keys() == {"f", "o", "z"}
-    found, _ = gates.over_text(graphdef, params, network.cell_of(config), text(12), V)
+    found, _ = gates.over_text(graphdef, params, configs.cell_of(config), text(12), V)
     assert [gate.name for gate in found] == ["forget gate", "output gate"]
 
 
@@ -206,7 +206,7 @@ def test_gradients_are_products_of_jacobians(fields: dict) -> None:
     found = memory.gradients(graphdef, params, tokens, windows=1, num_steps=8)
     assert found.mean.shape == (1, 8)
     net = model.merge(graphdef, params)
-    layer, cell = net.stack.layers[0], network.cell_of(config)
+    layer, cell = net.stack.layers[0], configs.cell_of(config)
     x = tokens[:8].astype(np.int32)[:, None]
     ys, _, (inside,) = trace.through(net, x, net.stack.zero_carry(1))
     gradient = jax.grad(lambda y: -jax.nn.log_softmax(net.logits(y))[tokens[8]])(ys[-1, 0])

@@ -287,7 +287,12 @@ def test_blocks_of_different_gates_and_depths_start_different() -> None:
         ({"kind": "lsmt"}, "unknown cell"),
         ({"integration": "im"}, "unknown integration"),
         ({"depth": 0}, "depth must be"),
-        ({"kind": "lstm", "depth": 2}, "transition depth 1"),
+        (
+            {"kind": "lstm", "depth": 2},
+            "lstm has no transition depth: .* one of rhn, dtrnn, dtsrnn",
+        ),
+        ({"integration": "mi", "mi_gates": "c"}, "rhn has no gate 'c'"),
+        ({"mi_gates": "h"}, "integration=additive has none"),
         ({"kind": "mingru", "integration": "mi"}, "mingru has no product of the state.* not mi"),
     ],
 )

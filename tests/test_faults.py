@@ -422,7 +422,8 @@ def test_a_loss_astray_stops_a_call_in_the_window_it_appears_in(
     "where",
     [
         "validation 2",
-        "full 1",
+        "full 2",
+        pytest.param("full 1", marks=pytest.mark.long),
         pytest.param("validation 1", marks=pytest.mark.long),
     ],
 )
@@ -440,7 +441,7 @@ def test_a_signal_during_evaluation_is_not_waited_out(
 
     def signalled(what: str, *rest) -> None:
         start(what, *rest)
-        kind = what.split()[-1]  # `validation`, or `valid and test full`
+        kind = what.split()[-1]  # `validation` or `full`
         begun[kind] += 1
         if f"{kind} {begun[kind]}" == where:
             made[0].stop.number = signal.SIGTERM

@@ -1,5 +1,6 @@
 """What the READMEs promise: code that runs, links and configs that exist."""
 
+import ast
 import re
 import runpy
 from pathlib import Path
@@ -22,6 +23,30 @@ def blocks(path: Path) -> list[str]:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_each_layer_of_the_package_uses_those_above_it() -> None:
+    readme = (ROOT / "rnnx" / "README.md").read_text()
+    depth, layers = -1, {}
+    for first, files in re.findall(r"^\| ([^|]*)\| (`[^|]*) \|", readme, re.M):
+        if first.startswith("---") or "`" in first or not (depth >= 0 or first.strip()):
+            continue
+        depth += bool(first.strip())
+        for name in re.findall(r"`(\w+)(?:\.py|/)`", files):
+            layers[name] = depth
+    package = ROOT / "rnnx"
+    parts = {path.stem for path in package.glob("[a-z]*") if path.suffix in ("", ".py")}
+    assert layers.keys() >= parts - {"__init__"}
+    for path in package.rglob("*.py"):
+        own = path.relative_to(package).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module.startswith("rnnx"):
+                continue
+            used = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+            for name in set(used) - {"cli", "__version__"}:
+                assert layers[name] <= layers[own], f"{path.name} uses {name}"
 
 
 def test_a_layer_in_ten_lines() -> None:

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TOKENS, full, language_model
+from conftest import TOKENS, full, language_model, small, train
 
 from rnnx import config as configs
-from rnnx import data, model, native, parallel, score, tasks
-from rnnx.data.batches import ScoringWindows
+from rnnx import data, experiment, model, native, parallel, score, tasks
+from rnnx.data.batches import Batches, ScoringWindows
+from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.display import Display
 from rnnx.tasks.task import Dataset
 
@@ -108,21 +109,42 @@ def test_splits_side_by_side_score_as_each_alone(first: int, second: int) -> Non
     for found, split in zip(sums, splits.values(), strict=True):
         (alone,) = scorer(params, [split])
         assert found["nll"][1] == alone["nll"][1] == split.targets
-        np.testing.assert_allclose(found["nll"][0], alone["nll"][0], rtol=3e-7)  # float32 sums
+        np.testing.assert_allclose(found["nll"][0], alone["nll"][0], rtol=1e-6)
 
 
 def test_only_splits_of_one_row_and_one_shape_are_read_together(monkeypatch) -> None:
     monkeypatch.setattr(native, "tile_width", lambda: 16)
-    one, other, two = (
-        ScoringWindows(TOKENS, rows, steps) for rows, steps in ((1, 9), (1, 8), (2, 9))
-    )
-    for unlike in (other, two):
-        found = score.side_by_side({"valid": one, "test": unlike})
-        assert found == [{"valid": one}, {"test": unlike}]
-    assert score.side_by_side({"valid": two, "test": two}) == [{"valid": two}, {"test": two}]
-    assert score.side_by_side({"valid": one, "test": one}) == [{"valid": one, "test": one}]
+    shapes = (1, 9), (1, 8), (2, 9)
+    one, other, two = (ScoringWindows(TOKENS, rows, steps) for rows, steps in shapes)
+    ragged = [
+        SequenceBatches(
+            Sequences({"inputs": [np.zeros((n, 1)) for n in lengths]}), 1, shuffle=False
+        )
+        for lengths in ((20, 10), (20, 15, 4))
+    ]
+
+    def together(a: Batches, b: Batches, widest: int = 1 << 20) -> bool:
+        splits = {"valid": a, "test": b}
+        groups = score.side_by_side(splits, widest)
+        assert groups in ([splits], [{"valid": a}, {"test": b}])
+        return len(groups) == 1
+
+    assert together(one, one)
+    assert not together(one, other) and not together(one, two) and not together(two, two)
+    assert not together(*ragged)  # the first batches have one shape, the others have not
+    assert not together(one, one, widest=1000)
     monkeypatch.setattr(native, "tile_width", lambda: 0)
-    assert score.side_by_side({"valid": one, "test": one}) == [{"valid": one}, {"test": one}]
+    assert not together(one, one)
+
+
+def test_a_run_scores_the_same_side_by_side(text: Path, tmp_path: Path, monkeypatch) -> None:
+    alone = train(small(text), tmp_path / "alone")
+    monkeypatch.setattr(score, "side_by_side", lambda splits, widest: [splits])
+    monkeypatch.setattr(experiment, "side_by_side", score.side_by_side)
+    together = train(small(text), tmp_path / "together")
+    for split in ("valid", "test"):
+        assert together[split]["tokens"] == alone[split]["tokens"]
+        assert together[split]["nll"] == pytest.approx(alone[split]["nll"], rel=1e-6)
 
 
 def test_progress_is_told() -> None:

@@ -115,7 +115,7 @@ def test_cost_gradients_and_states_equal_the_float64_reference(fields: dict, tex
         max_grad_norm=0.0, weight_decay=0.1, **fields,
     )  # fmt: skip
     task, config = tasks.of(config), network.resolve(config, words(size))
-    cell, rng = network.cell_of(config), np.random.default_rng(0)
+    cell, rng = configs.cell_of(config), np.random.default_rng(0)
     graphdef, params = model.split(network.build(config, words(size)))
     params = {k: 0.5 * rng.standard_normal(p.shape).astype("f") for k, p in params.items()}
     net = model.merge(graphdef, params)

@@ -11,6 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx import checkpoint, model
+from rnnx import config as configs
 from rnnx.analysis import gates, interaction, jacobian, lesions, memory, trace
 from rnnx.cells import Cell
 from rnnx.display import Display
@@ -37,7 +38,7 @@ class Subject:
         run = open_run(folder)
         self.config, self.vocabulary = run.config, run.spec
         self.graphdef, self.params, self.info = run.graphdef, run.params, run.info
-        self.cell: Cell = network.cell_of(run.config)
+        self.cell: Cell = configs.cell_of(run.config)
 
     @property
     def fresh(self) -> dict[str, Array]:

@@ -245,6 +245,8 @@ def main() -> None:
     if unknown := set(FLAGS.cases) - {case.name for case in chosen}:
         known = ", ".join(case.name for case in chosen)
         raise UserError(f"unknown case {sorted(unknown)[0]!r}: one of {known}")
+    if FLAGS.shapes and (FLAGS.quick or FLAGS.cases):
+        raise UserError("--shapes has cases of its own: leave --quick and --cases out")
     # This process computes nothing: the rivals' processes need the accelerator's memory.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     turns, display = (2 if FLAGS.quick else FLAGS.turns), Display()

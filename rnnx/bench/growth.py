@@ -7,17 +7,17 @@ from rnnx.bench.machine import Rates, row_of
 from rnnx.bench.rivals import Rival
 from rnnx.display import Display
 
-_FIELDS = dict(cell="rhn", one_hot=True)
-
 
 def shapes() -> tuple[Case, ...]:
-    """RHNs of V = 50 of which one size varies; and of depth 1, every corner of few and many rows,
-    short and long windows, narrow and wide."""
+    """RHNs of V = 50: one size varied from B = 80, T = 35, n = 256, L = 3; and, of depth 1, all
+    combinations of two values each of B, T and n."""
 
     def shape(**sizes: int) -> Case:
         rows, steps, n, depth = (sizes[name] for name in ("B", "T", "n", "L"))
         label = " ".join(f"{name}={size:,}" for name, size in sizes.items())
-        fields = _FIELDS | dict(batch_size=rows, num_steps=steps, hidden_size=n, depth=depth)
+        fields = dict(
+            cell="rhn", one_hot=True, batch_size=rows, num_steps=steps, hidden_size=n, depth=depth
+        )  # fmt: skip
         return Case("shape", f"RHN {label}", 50, tuple(fields.items()))
 
     base = dict(B=80, T=35, n=256, L=3)
@@ -39,8 +39,8 @@ def measure(turns: int, display: Display) -> list[dict]:
     for heading in ("", "ms", "us a token", "GFLOP/s", "GB"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     chosen = shapes()
-    for number, case in enumerate(chosen):
-        display.start(f"{case.label}, {number + 1} of {len(chosen)}", turns)
+    for number, case in enumerate(chosen, 1):
+        display.start(f"{case.label}, {number} of {len(chosen)}", turns)
         rival = Rival("rnnx", "rnnx.bench.ours.train", case)
         rival.await_ready()
         rates.begin()

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from rnnx import config as configs
 from rnnx import model
 from rnnx.bench import ours
 from rnnx.bench.cases import TEXT_STEPS, Case
@@ -34,7 +35,7 @@ class Network(nn.Module):
         super().__init__()
         config = case.config
         self.vocab_size, self.form, self.one_hot = case.vocab_size, form, config.one_hot
-        self.cell = network.cell_of(config)
+        self.cell = configs.cell_of(config)
         _, params = model.split(network.build(config, case.spec))
         values = {name: torch.from_numpy(np.array(p)) for name, p in params.items()}
         if not config.one_hot:

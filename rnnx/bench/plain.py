@@ -12,6 +12,7 @@ import optax
 from jax import lax
 
 from rnnx import cells, model, optim
+from rnnx import config as configs
 from rnnx.bench import ours
 from rnnx.bench.cases import Case
 from rnnx.tasks import network
@@ -20,7 +21,7 @@ from rnnx.tasks import network
 def train(case: Case) -> Callable[[], list[float]]:
     """One update; returns a function that makes it and gives the loss before it."""
     config = case.config
-    cell = network.cell_of(config)
+    cell = configs.cell_of(config)
     _, params = model.split(network.build(config, case.spec))
     blocks = [
         {name.rsplit(".", 1)[1]: p for name, p in params.items() if f"blocks.{k}." in name}

@@ -108,8 +108,8 @@ def _worth(steps: int, rows: int, size: int) -> bool:
     """Whether packing gains, as measured with AVX2.
 
     A product of few rows is bound by reading the matrix. XLA reads it as fast from a core's own
-    cache, and a short loop ends before packing has paid. Sizes that an export leaves free are no
-    integers: an exported function holds XLA's products only.
+    cache, and a short loop ends before packing has paid. Sizes that `jax.export` leaves free are no
+    integers: a function exported with them holds XLA's products only.
     """
     if not isinstance(steps, int) or not isinstance(rows, int):
         return False

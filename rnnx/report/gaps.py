@@ -99,7 +99,9 @@ def gaps(runs: Sequence[Run], against: str) -> list[Gap]:
             for base in nearest[0].runs
             if run.config["seed"] == base.config["seed"]
         ]
-        found.append(Gap(group, nearest[0], pairs))
+        # All columns of a row are of the same seeds.
+        both = (Group(list(side)) for side in zip(*pairs, strict=True))
+        found.append(Gap(*both, pairs) if pairs else Gap(group, nearest[0], pairs))
     return found
 
 

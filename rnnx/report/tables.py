@@ -192,7 +192,7 @@ def optimization(runs: Sequence[Run]) -> Table:
               if best else ["-", "-", "-"]),
         ))  # fmt: skip
     headings = (
-        "cell", "units", "parameters", "runs", "diverged", "median train", "best train",
+        "cell", "units", "parameters", "runs", "not complete", "median train", "best train",
         "valid", "test", "learning rate",
     )  # fmt: skip
     return Table(f"{runs[0].unit.name}: what a search found", headings, rows, where(runs))

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 from ml_collections import ConfigDict
 
+from rnnx.config import cell_of
 from rnnx.data import sets, table
 from rnnx.data.ahead import prolonged
 from rnnx.data.batches import Batches
@@ -19,7 +20,7 @@ from rnnx.dropout import Masks
 from rnnx.errors import UserError
 from rnnx.tasks import floors
 from rnnx.tasks.forecaster import Columns, Forecaster, exported, targets_of
-from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.network import stack_options
 from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit, Unseen
 
 COVERAGE = 0.8  # of the interval that a Gaussian head is asked for

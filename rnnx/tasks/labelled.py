@@ -10,6 +10,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx import heads
+from rnnx.config import cell_of
 from rnnx.data import sets
 from rnnx.data.archives import counterpart
 from rnnx.data.batches import Batches
@@ -23,7 +24,7 @@ from rnnx.dropout import Masks
 from rnnx.errors import UserError
 from rnnx.model import VectorModel
 from rnnx.tasks.forecast import PARTS, check_fraction, columns, own_file, places
-from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.network import stack_options
 from rnnx.tasks.task import Dataset, Task, Unseen
 
 

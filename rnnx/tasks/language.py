@@ -12,6 +12,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx import data, dropout, heads
+from rnnx.config import cell_of
 from rnnx.data.batches import Batches, ScoringWindows, Windows, capped
 from rnnx.data.vocabulary import Vocabulary
 from rnnx.dropout import Masks, Rates
@@ -19,7 +20,7 @@ from rnnx.errors import UserError
 from rnnx.model import LanguageModel, restarted
 from rnnx.tasks import dynamic, monte_carlo
 from rnnx.tasks.measures import bits, perplexity
-from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.network import stack_options
 from rnnx.tasks.task import Dataset, Function, Scores, Sums, Task, Unit, over_window
 
 FULL_STEPS = 256  # time steps a call at batch 1; the score does not depend on it

@@ -1,6 +1,5 @@
 """From a config to a network."""
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,14 +8,9 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx import model, tasks
-from rnnx.cells import CELLS, Cell
+from rnnx.cells import CELLS
+from rnnx.config import cell_of
 from rnnx.errors import UserError
-
-
-def cell_of(config: ConfigDict) -> Cell:
-    """The recurrent cell a config describes."""
-    names = (field.name for field in dataclasses.fields(Cell))
-    return Cell(config.cell, **{name: config[name] for name in names if name != "kind"})
 
 
 def stack_options(config: ConfigDict) -> dict[str, Any]:

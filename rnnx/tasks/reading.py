@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from rnnx import dropout, heads
 from rnnx.attention import AttentiveReader, ReaderMasks
+from rnnx.config import cell_of
 from rnnx.data import babi, cloze, cnn
 from rnnx.data.batches import Batches
 from rnnx.data.sequences import Sequences
@@ -24,7 +25,7 @@ from rnnx.dropout import Masks, Rates
 from rnnx.errors import UserError
 from rnnx.tasks import answers
 from rnnx.tasks.forecast import PARTS
-from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.network import stack_options
 from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit, Unseen
 
 _NEWS = ("cnn", "dailymail")

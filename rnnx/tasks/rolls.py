@@ -11,13 +11,14 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx import data, heads
+from rnnx.config import cell_of
 from rnnx.data.batches import Batches, PieceWindows, capped
 from rnnx.data.vocabulary import Vocabulary
 from rnnx.dropout import Masks
 from rnnx.errors import UserError
 from rnnx.model import VectorModel, restarted
 from rnnx.tasks.language import FULL_STEPS
-from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.network import stack_options
 from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit, over_window
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from ml_collections import ConfigDict
 
+from rnnx.config import cell_of
 from rnnx.data import books
 from rnnx.data.batches import Batches
 from rnnx.data.sentences import MAX_WORDS
@@ -20,7 +21,7 @@ from rnnx.errors import UserError
 from rnnx.tasks import transfer
 from rnnx.tasks.labelled import batches_of
 from rnnx.tasks.measures import perplexity
-from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.network import stack_options
 from rnnx.tasks.skip_thought import SIDES, SkipThought
 from rnnx.tasks.task import Dataset, Scores, Sums, Task, Unit
 

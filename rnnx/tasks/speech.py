@@ -12,6 +12,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from rnnx import heads
+from rnnx.config import cell_of
 from rnnx.data import speech
 from rnnx.data.batches import Batches
 from rnnx.data.sequences import Sequences
@@ -20,7 +21,7 @@ from rnnx.model import VectorModel
 from rnnx.tasks import augment, decoding, transcripts
 from rnnx.tasks.forecast import PARTS
 from rnnx.tasks.labelled import batches_of
-from rnnx.tasks.network import cell_of, stack_options
+from rnnx.tasks.network import stack_options
 from rnnx.tasks.task import BLOCKS, Dataset, Function, Sums, Task, Unit
 
 
