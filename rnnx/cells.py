@@ -40,7 +40,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnx.integration import INTEGRATIONS, NORMS, Block, integrate, vectors
+from rnnx.integration import INTEGRATIONS, NORMS, Block, initial_vectors, integrate
 
 Params = tuple[Block, ...]
 Carry = tuple[Array, ...]
@@ -393,7 +393,7 @@ def init(
             block["W"] = uniform(
                 key_w, m, width, scale=scale if input_scale is None else input_scale
             )
-        block |= vectors(cell, k, n, mi_init)
+        block |= initial_vectors(cell, k, n, mi_init)
         bias = uniform(key_b, width) if family.uniform_bias else jnp.zeros((width,), jnp.float32)
         for g, gate in enumerate(gates):
             if gate in fixed:

@@ -290,10 +290,11 @@ def _help(doc: str, has_config: bool) -> str:
         lines += _wrap(f"--{flag.name}: {flag.help}{default}")
     if has_config:
         lines += ["", "config fields, set by --config.FIELD=VALUE after --config=NAME:"]
-        for name, field in configs.FIELDS.items():
+        # Those that every task has first.
+        for name, field in sorted(configs.FIELDS.items(), key=lambda item: bool(item[1].tasks)):
             choices = f" [{'|'.join(field.choices)}]" if field.choices else ""
             choices += f" ({', '.join(field.tasks)} only)" if field.tasks else ""
-            lines += _wrap(f"{name} = {field.default!r}: {field.help}{choices}")
+            lines += _wrap(f"{name} (default {field.default!r}): {field.help}{choices}")
     return "\n".join(lines)
 
 

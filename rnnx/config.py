@@ -44,7 +44,8 @@ FIELDS: dict[str, Field] = {
                   "speech, sentences, reading, or a task of your own (RNNX_TASKS); empty: that of "
                   "the corpus"),
     "corpus": Field("ptb_word", "ptb_word, ptb_char, text8, enwik8, python (the standard library's "
-                    "own sources), jsb (piano rolls), or a path to a UTF-8 file"),
+                    "own sources), jsb (piano rolls), those of other tasks (configs/README.md has "
+                    "all), or a path to a file of your own"),
     "data_dir": Field("", "where raw corpus files are or go; empty: $RNNX_DATA, or the cache"),
     "level": Field("char", "symbols of a file of your own; other corpora have theirs",
                    ("word", "char", "byte", "roll")),

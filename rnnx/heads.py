@@ -105,6 +105,8 @@ def tied_softmax(
       ys: (..., n).
       targets: (...), integers in 0..V - 1.
     """
+    if jax.default_backend() != "cpu":
+        return softmax(tied_logits(ys, embedding, bias, dtype), targets)
     dtype, ys, embedding, bias = scan.widen(dtype, ys, embedding, bias)
     return _tied_softmax(dtype, ys, embedding, bias, targets)
 

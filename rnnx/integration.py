@@ -60,7 +60,9 @@ def integrate(
     return alpha * wx * uz + beta1 * uz + beta2 * wx + block["b"]
 
 
-def vectors(cell: Any, k: int, n: int, mi_init: tuple[float, float, float]) -> dict[str, Array]:
+def initial_vectors(
+    cell: Any, k: int, n: int, mi_init: tuple[float, float, float]
+) -> dict[str, Array]:
     """Initial vectors of block k, beside its bias: alpha, beta1, beta2 of the gates that have MI
     (mi_init), and the gains of layer normalization (1)."""
     found, gates = {}, cell.blocks[k]
@@ -77,7 +79,7 @@ def vectors(cell: Any, k: int, n: int, mi_init: tuple[float, float, float]) -> d
 
 
 def _gates_with_mi(cell: Any, k: int) -> list[str]:
-    """The gates of block k whose terms meet by MI, if it sees the input and the cell has MI."""
+    """The gates of block k that MI is asked for, of a cell that has MI."""
     return [gate for gate in cell.blocks[k] if gate in (cell.mi_gates or cell.blocks[k])]
 
 

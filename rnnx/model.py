@@ -152,7 +152,7 @@ class LanguageModel(SequenceModel):
         """Negative log likelihood of each target (T, B), in nats, and the state after."""
 
         def cost(ys: Array, targets: Array) -> Array:
-            if self.softmax_weights is None and jax.default_backend() == "cpu":
+            if self.softmax_weights is None:
                 weights = self.embedding[...], self.softmax_bias[...]
                 return heads.tied_softmax(ys, *weights, targets, self.dtype)
             return heads.softmax(self.logits(ys), targets)

@@ -296,12 +296,12 @@ def _recur_fwd(cell, dtype, params, wx, rows, carry, mask):
         products: dict[int, Array] = {}
         taken: list[int] = []
 
-        def product(k, z):
+        def recorded(k, z):
             taken.append(k)
             products[k] = native.times(z, matrices[k])
             return products[k]
 
-        pre = cells.make_pre(cell, params, wx, mask, product)
+        pre = cells.make_pre(cell, params, wx, mask, recorded)
         after = cells.CELLS[cell.kind].transition(pre, state, cell)
         if sorted(taken) != list(range(len(params))):
             raise ValueError(
@@ -329,11 +329,11 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
             zs: dict[int, Array] = {}
             scales: dict[int, Array | None] = {}
 
-            def product(k, z):
+            def replayed(k, z):
                 zs[k] = z
                 return _recorded_product(z, uz[k], transposed[k])
 
-            inner = cells.make_pre(cell, params, wx, mask, product, nudge)
+            inner = cells.make_pre(cell, params, wx, mask, replayed, nudge)
 
             def pre(k, z, scale=None):
                 scales[k] = scale

@@ -175,7 +175,7 @@ def test_help(module: str) -> None:
     assert f"python -m rnnx.{module}" in done.stdout
     assert all(len(line) < 120 for line in done.stdout.splitlines())
     if module == "train":
-        assert all(f"\n  {name} = " in done.stdout for name in configs.FIELDS)
+        assert all(f"\n  {name} (default " in done.stdout for name in configs.FIELDS)
 
 
 def test_overrides_reach_a_dry_run_that_leaves_nothing_behind(tmp_path: Path) -> None:
