@@ -215,6 +215,21 @@ def test_the_readme_has_the_updates_of_the_data_file() -> None:
         ]
 
 
+def test_the_readme_has_the_shapes_of_the_data_file() -> None:
+    result = json.loads((ROOT / "notebooks/results/bench_shapes.json").read_text())
+    assert not result["git"].endswith("-dirty") and not any(r["failed"] for r in result["rows"])
+    readme = (ROOT / "scripts" / "README.md").read_text()
+    sizes = "batch_size", "num_steps", "hidden_size", "depth"
+    rows = {tuple(row["fields"][name] for name in sizes): row for row in result["rows"]}
+    for batch, steps in ((80, 35), (80, 400), (320, 35), (320, 400)):
+        cells = [
+            f"{1e6 / row['tokens_per_second']:,.3g} | {row['gflops']:,.0f} | "
+            f"{row['peak_bytes'] / 1e9:.2f}"
+            for row in (rows[batch, steps, n, 1] for n in (256, 1650))
+        ]
+        assert f"| {batch} | {steps} | {' | '.join(cells)} |" in readme
+
+
 def test_the_readme_has_the_steps_of_the_data_file() -> None:
     result = json.loads((ROOT / "notebooks/results/step_cpu.json").read_text())
     assert not result["git"].endswith("-dirty") and not any(r["failed"] for r in result["rows"])
