@@ -96,7 +96,7 @@ class Cell:
             )
         if self.norm not in NORMS:
             raise ValueError(f"unknown norm {self.norm!r}: one of {', '.join(NORMS)}")
-        gates = "".join(self.blocks)
+        gates = "".join(dict.fromkeys("".join(self.blocks)))
         if wrong := [gate for gate in self.mi_gates if gate not in gates]:
             raise ValueError(
                 f"cell {self.kind} has no gate {wrong[0]!r}: mi_gates names some of {gates}"
