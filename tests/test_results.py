@@ -17,6 +17,7 @@ KINDS = {
     "range": "mi_range",
     "optimization": "optimization",
     "mi_trained": "gaps",
+    "speech": "gaps",
     "own_char": "mi_char",
     "own_word": "rhn_depth",
 }
