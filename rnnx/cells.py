@@ -98,9 +98,7 @@ class Cell:
             raise ValueError(f"unknown norm {self.norm!r}: one of {', '.join(NORMS)}")
         gates = "".join(dict.fromkeys("".join(self.blocks)))
         if wrong := [gate for gate in self.mi_gates if gate not in gates]:
-            raise ValueError(
-                f"cell {self.kind} has no gate {wrong[0]!r}: mi_gates names some of {gates}"
-            )
+            raise ValueError(f"cell {self.kind} has no gate {wrong[0]!r}: name some of {gates}")
         if self.mi_gates and self.integration == "additive":
             raise ValueError("mi_gates names gates that have MI: integration=additive has none")
 

@@ -26,8 +26,10 @@ def make_scorer(task: Task, graphdef: Any, mesh: Mesh) -> Callable[..., Sums]:
       score(params, batches, display=None): the sums of all batches, in float64.
     """
 
+    read = _reader(task, graphdef)
+
     def step(params, carries, batch):
-        _, carries, sums = task.cost(model.merge(graphdef, params), batch, carries, None)
+        sums, carries = read(params, carries, batch)
         return jax.lax.psum(sums, parallel.AXIS), carries
 
     step = parallel.pmapped(step, mesh, (EVERYWHERE, ROWS, ROWS), (EVERYWHERE, ROWS), donate=(1,))
@@ -48,11 +50,7 @@ def make_splits_scorer(task: Task, graphdef: Any) -> Callable[..., list[Sums]]:
       are on this process's first device, which does it all.
     """
 
-    def step(params, carries, batch):
-        _, carries, sums = task.cost(model.merge(graphdef, params), batch, carries, None)
-        return sums, carries
-
-    beside = jax.jit(jax.vmap(step, (None, 0, 0)), donate_argnums=1)
+    beside = jax.jit(jax.vmap(_reader(task, graphdef), (None, 0, 0)), donate_argnums=1)
     alone = make_scorer(task, graphdef, local_mesh())
 
     def score(params: dict[str, Array], splits: Sequence[Batches], display: Any = None):
@@ -88,6 +86,16 @@ def side_by_side(splits: dict[str, Batches], widest: int) -> list[dict[str, Batc
         if all(shape == shapes[0] for shape in shapes):
             return [splits]
     return [{name: b} for name, b in splits.items()]
+
+
+def _reader(task: Task, graphdef: Any) -> Callable:
+    """(params, carries, batch) to the batch's sums and the state after."""
+
+    def read(params, carries, batch):
+        _, carries, sums = task.cost(model.merge(graphdef, params), batch, carries, None)
+        return sums, carries
+
+    return read
 
 
 def _read(step: Callable, params: Any, carries: Any, batches: Iterable, display: Any) -> list[Sums]:

@@ -42,6 +42,8 @@ def test_a_changed_corpus_is_noticed_and_a_moved_one_can_be_named(trained: Path)
         done = call_module("evaluate", f"--workdir={trained}")
         assert done.returncode == 2 and "is not the one" in done.stderr
         corpus.unlink()
+        done = call_module("evaluate", f"--workdir={trained}", "--protocol=ful")
+        assert "did you mean full" in done.stderr  # before the corpus is missed
         moved = trained.parent / "moved"
         moved.write_text(content)
         done = call_module("evaluate", f"--workdir={trained}", f"--corpus={moved}")

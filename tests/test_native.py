@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, one_device
 
-from rnnx import cache, cells, native, scan
+from rnnx import cache, cells, native, scan, workdir
 from rnnx.cells import Cell
 
 # Where there is a compiler, a source that does not compile fails the tests.
@@ -177,7 +177,7 @@ def test_an_exported_function_with_free_axes_has_no_call() -> None:
 
 def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RNNX_NATIVE", "0")
-    assert native.tile_width() == 0
+    assert native.tile_width() == 0 and workdir.machine()["products"] == "XLA"
     assert not isinstance(native.lay_out(jnp.ones((70, 90)), 1, 9), native.Packed)
 
 
