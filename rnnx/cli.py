@@ -149,28 +149,34 @@ def run(main: Callable[..., None], doc: str, files: bool = False) -> None:
         cache.keep_compiled()
         main(*([rest] if files else []))
         return
-    except (UserError, flags.Error) as error:
-        told, code = f"error: {error}", getattr(error, "code", UserError.code)
-    except OSError as error:
-        if error.errno is None:  # not from the operating system
+    except (Exception, KeyboardInterrupt) as error:
+        if (expected := ending(error)) is None:
             raise
-        place = f" {error.filename}" if error.filename else ""
-        told = f"error: cannot read or write{place}: {error.strerror or error}"
-        code = Outage.code
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        told, code = f"error: out of memory ({str(error).splitlines()[0]})", UserError.code
-    except KeyboardInterrupt:
-        told, code = "interrupted", 128 + signal.SIGINT
+        told, code = expected
     finally:
         with contextlib.suppress(OSError):  # the output may go to the disk that is full
             sys.stdout.flush()
     with contextlib.suppress(OSError):
-        print(f"{program}: {' '.join(told.split())}", file=sys.stderr, flush=True)
+        print(f"{program}: {told}", file=sys.stderr, flush=True)
     if jax.distributed.is_initialized():
         os._exit(code)  # a normal exit would wait for the other processes, and they for this one
     sys.exit(code)
+
+
+def ending(error: BaseException) -> tuple[str, int] | None:
+    """The line that tells of an expected error, and its exit code; None for a bug."""
+    told, code = f"error: {error}", getattr(error, "code", UserError.code)
+    if isinstance(error, KeyboardInterrupt):
+        told, code = "interrupted", 128 + signal.SIGINT
+    elif isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        told = f"error: out of memory ({str(error).splitlines()[0]})"
+    elif isinstance(error, OSError) and error.errno is not None:  # from the operating system
+        place = f" {error.filename}" if error.filename else ""
+        told = f"error: cannot read or write{place}: {error.strerror or error}"
+        code = Outage.code
+    elif not isinstance(error, (UserError, flags.Error)):
+        return None
+    return " ".join(told.split()), code
 
 
 def _keep_runtime_apart() -> None:

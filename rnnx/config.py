@@ -176,6 +176,11 @@ FIELDS: dict[str, Field] = {
 CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "snapshot_every", "on_nan", "data_dir",
                "score_test")  # fmt: skip
 
+# Runs that differ in these alone share their compiled programs: these decide the initial arrays and
+# the order of data, or are numbers that a program takes as arguments.
+SHARED = ("seed", "learning_rate", "lr_decay", "flat_epochs", "patience", "init_scale",
+          "input_scale", "mi_init", "transform_bias", "forget_bias")  # fmt: skip
+
 
 def default(task: str = "") -> ConfigDict:
     """The configuration of a task with every field at its default; "" is that of the corpus."""

@@ -32,13 +32,24 @@ class Experiment:
       batches: of the training split.
       graphdef, state: the network's structure, and the arrays: of a new run, then of its end.
       updates, scorers: compiled on first use.
+      highest: a primary score above it counts as diverged.
       last_step: updates of the whole run.
       width: batches that a call of `updates` has room for.
       about: what `run.json` will hold.
     """
 
-    def __init__(self, config: ConfigDict, folder: Path, display: Display):
+    def __init__(
+        self,
+        config: ConfigDict,
+        folder: Path,
+        display: Display,
+        beside: "Experiment | None" = None,
+    ):
         """Loads the data, checks the workdir, draws the variables; compiles and writes nothing.
+
+        Args:
+          beside: one whose config differs in `config.SHARED` alone; its data and its compiled
+            scores are used here too.
 
         Raises:
           UserError: on a bad config, bad data, or a workdir of another run.
@@ -48,7 +59,7 @@ class Experiment:
         self.task = task = tasks.of(config)
         task.check(config)
         self.mesh = parallel.batch_mesh(config.batch_size)
-        self.dataset = dataset = task.load(config, display.print)
+        self.dataset = dataset = beside.dataset if beside else task.load(config, display.print)
         config = config.copy_and_resolve_references()
         config.update(dataset.fields)
         self.config = config = network.resolve(config, dataset.spec)
@@ -69,12 +80,18 @@ class Experiment:
         params, opt_state = parallel.shard((params, opt_state), self.mesh, EVERYWHERE)
         carries = zero_carries(task, self.graphdef, params, config.batch_size, self.mesh)
         self.state = State(params, opt_state, carries)
-        highest = _DIVERGED * task.uninformed(dataset.spec)
-        self.updates = make_updates(task, config, self.graphdef, self.mesh, highest=highest)
-        self.scorers = {
-            "batched": make_scorer(task, self.graphdef, self.mesh),
-            "full": make_splits_scorer(task, self.graphdef),
-        }
+        self.highest = _DIVERGED * task.uninformed(dataset.spec)
+        self.updates = make_updates(task, config, self.graphdef, self.mesh, highest=self.highest)
+        if beside and beside.graphdef != self.graphdef:
+            raise ValueError(f"{folder} and {beside.folder} hold different networks")
+        self.scorers = (
+            beside.scorers
+            if beside
+            else {
+                "batched": make_scorer(task, self.graphdef, self.mesh),
+                "full": make_splits_scorer(task, self.graphdef),
+            }
+        )
         bytes_each = sum(a.nbytes for a in self.batches[0].values())
         room = max(_MOST_BYTES // max(bytes_each, 1), 1)
         self.width = min(_MOST_TOGETHER, len(self.batches), room)

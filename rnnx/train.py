@@ -28,9 +28,25 @@ def start(config: ConfigDict, folder: Path, display: Display) -> None:
     """Trains, or resumes, the run in a workdir, and prints its scores."""
     experiment = Experiment(config, folder, display)
     experiment.announce()
-    result = trainer.run(experiment)
+    tell(experiment, trainer.run(experiment))
+
+
+def tell(experiment: Experiment, result: dict) -> None:
+    """Prints the scores of a run that is complete."""
+    display = experiment.display
     summary(display, experiment.task, experiment.config, experiment.dataset, result)
-    display.print(f"result in {folder / 'result.json'}")
+    display.print(f"result in {experiment.folder / 'result.json'}")
+
+
+def explained(error: jax.errors.JaxRuntimeError) -> UserError | None:
+    """What an error of JAX's runtime says of a run, and what to do; None if it tells of a bug."""
+    reason = str(error).splitlines()[0]
+    if "RESOURCE_EXHAUSTED" in reason:
+        return UserError(
+            f"out of memory ({reason}): lower hidden_size, batch_size or num_steps, or set "
+            "remat=50, in a new workdir"
+        )
+    return None if parallel.single() else PeersLost(reason)
 
 
 def dry_run(config: ConfigDict, display: Display) -> None:
@@ -78,15 +94,9 @@ def main() -> None:
         else:
             start(FLAGS.config, Path(FLAGS.workdir).expanduser(), display)
     except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0]
-        if "RESOURCE_EXHAUSTED" in reason:
-            raise UserError(
-                f"out of memory ({reason}): lower hidden_size, batch_size or num_steps, or set "
-                "remat=50, in a new workdir"
-            ) from error
-        if parallel.single():
+        if (told := explained(error)) is None:
             raise
-        raise PeersLost(reason) from error
+        raise told from error
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
-"""The training loop: `run` takes an experiment from where it stands to its result."""
+"""The training loop: `run` takes an experiment from where it stands to its result.
+
+The loop is a generator that yields each call of updates and is sent its results, so that several
+runs can be computed as one program (`sweep/replicas.py`).
+"""
 
 import contextlib
 import math
 import signal
 import time
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,10 +25,24 @@ from rnnx.metrics import Clock, Log, peak_memory
 from rnnx.parallel import BATCHES
 from rnnx.recovery import Progress, Saver
 from rnnx.tasks.task import Scores
-from rnnx.update import all_finite
+from rnnx.update import State, all_finite
 
 _MOST_SKIPPED = 20  # batches passed over in a row
 _MOST_HALVINGS = 8  # of the learning rate, from one checkpoint
+
+
+class Call(NamedTuple):
+    """The arguments of a call of updates."""
+
+    state: State
+    batches: dict[str, Any]
+    seed: np.uint32
+    number: np.int32
+    count: np.int32
+    rate: np.float32
+
+
+Steps = Generator[Call, tuple[State, dict[str, Any]], Any]  # is sent the state and metrics after
 
 
 class Pending(NamedTuple):
@@ -43,11 +62,26 @@ def run(experiment: Experiment) -> dict:
       UserError: when the workdir can't be used, or the numbers are no longer finite.
       SystemExit: 128 + N on signal N (SIGINT, SIGTERM, SIGHUP), with everything saved.
     """
+    stop, after = cli.Stop(several=not parallel.single()), None
+    with stop, contextlib.closing(training(experiment, stop)) as steps:
+        while True:
+            try:
+                call = steps.send(after)
+            except StopIteration as end:
+                return end.value
+            after = experiment.updates(*call)
+
+
+def training(experiment: Experiment, stop: cli.Stop, in_step: bool = False) -> Steps:
+    """What `run` does, call by call; returns and raises what it does.
+
+    Args:
+      in_step: with other runs: calls are as long as there is room for, from the first on.
+    """
     begun, folder, say = time.perf_counter(), experiment.folder, experiment.display.print
     lock = workdir.locked(folder) if parallel.is_main() else contextlib.nullcontext()
-    stop = cli.Stop(several=not parallel.single())
     # Closing the log writes too.
-    with lock, stop, writing(folder), contextlib.ExitStack() as closing:
+    with lock, writing(folder), contextlib.ExitStack() as closing:
         closing.callback(experiment.display.finish)
         checkpoints = Checkpoints(folder, say)
         closing.callback(checkpoints.close)
@@ -61,8 +95,10 @@ def run(experiment: Experiment) -> dict:
             return result
         recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
         trainer = Trainer(experiment, checkpoints, stop, state, progress, begun)
+        if in_step:
+            trainer.together = experiment.width
         closing.callback(lambda: trainer.log.close())
-        result = trainer.run(new=not found)
+        result = yield from trainer.run(new=not found)
         experiment.state = trainer.state  # the arrays it came with are donated
         return result
 
@@ -94,8 +130,8 @@ class Trainer:
         self.saver = Saver(checkpoints, progress.step, always)
         self.last_valid: Scores | None = None
 
-    def run(self, new: bool) -> dict:
-        """All epochs that are left, then the final scores."""
+    def run(self, new: bool) -> Steps:
+        """All epochs that are left; returns the final scores."""
         experiment = self.experiment
         if parallel.is_main():
             spec = self.task.spec_file, self.task.spec_to_json(experiment.dataset.spec)
@@ -107,12 +143,12 @@ class Trainer:
         # A signal may come between an epoch's last update and the end of its validation.
         while self.progress.step < experiment.last_step or self.progress.batch == batches:
             try:
-                self.epoch()
+                yield from self.epoch()
             except Diverged as error:
                 self.roll_back(error)
         return self.finish()
 
-    def epoch(self) -> None:
+    def epoch(self) -> Steps:
         """The rest of an epoch: updates, then validation, schedule and checkpoint."""
         config, progress, batches = self.config, self.progress, self.experiment.batches
         batches.begin(progress.epoch)
@@ -124,7 +160,7 @@ class Trainer:
         while progress.batch < last:
             count = min(self.together, last - progress.batch)
             count = min(count, every - progress.step % every) if every else count
-            self.call(batches.alike(progress.batch, count), rate)
+            yield from self.call(batches.alike(progress.batch, count), rate)
             if self._stop_requested():
                 self.save()
                 self.leave()
@@ -149,20 +185,20 @@ class Trainer:
         if stopped:
             self.leave()
 
-    def call(self, count: int, rate: float) -> None:
-        """So many updates, which the device may still be at when this returns."""
+    def call(self, count: int, rate: float) -> Steps:
+        """So many updates, which the device may still be at when this ends."""
         experiment, progress = self.experiment, self.progress
         stacked = experiment.batches.together(progress.batch, count, experiment.width)
         stacked = {
             name: parallel.shard_rows(a, experiment.mesh, BATCHES) for name, a in stacked.items()
         }
-        seed, step = np.uint32(self.config.seed), np.int32(progress.step)
         shapes = tuple(a.shape for a in stacked.values())
         if compiles := shapes not in self.compiled:
             self.settle()  # what came before is over, and counts
             self.clock.lap(0)
             self.compiled.add(shapes)
-        self.state, metrics = experiment.updates(
+        seed, step = np.uint32(self.config.seed), np.int32(progress.step)
+        self.state, metrics = yield Call(
             self.state, stacked, seed, step, np.int32(count), np.float32(rate)
         )
         begun = time.perf_counter()

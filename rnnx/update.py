@@ -29,6 +29,10 @@ class State(NamedTuple):
     carries: Any  # the recurrent state after the last batch, carried into the next
 
 
+_STATE = State(EVERYWHERE, EVERYWHERE, ROWS)  # where its arrays are
+_ARGUMENTS = _STATE, BATCHES, *[EVERYWHERE] * 4  # of a call of updates
+
+
 @jax.jit
 def all_finite(params: dict[str, Array]) -> Array:
     """Whether no parameter is NaN or Inf."""
@@ -122,6 +126,46 @@ def make_updates(
       `highest`, is the last, and its `sums` are NaN; with config.on_nan=skip it is passed over:
       parameters stay, and reading continues from the zero state.
     """
+    updates = _make_loop(task, config, graphdef, masks_of, highest)
+    return _compiled(updates, config, mesh, _ARGUMENTS, (_STATE, EVERYWHERE))
+
+
+def make_replica_updates(
+    task: Task, config: ConfigDict, graphdef: Any, mesh: Mesh, replicas: int, highest: float
+) -> Callable:
+    """Compiles the updates of several runs at once, by `vmap`: runs of one network, whose arrays,
+    seeds and learning rates differ.
+
+    Where one run's products are too thin to fill an accelerator, several cost little more than one.
+
+    Returns:
+      updates(states, batches, seeds, numbers, counts, rates) -> ((state, metrics), ...): each
+      argument a tuple with one entry a run, each result as `make_updates` gives it for that run.
+      A run that has fewer batches, or ends at one of them, stands still while the others continue.
+    """
+    loop = _make_loop(task, config, graphdef, update_masks, highest)
+
+    def updates(*arguments):
+        stacked = (jax.tree.map(lambda *a: jnp.stack(a), *each) for each in arguments)
+        answers = jax.vmap(loop)(*stacked)
+        return tuple(jax.tree.map(lambda a, k=k: a[k], answers) for k in range(replicas))
+
+    arguments = tuple((spec,) * replicas for spec in _ARGUMENTS)
+    return _compiled(updates, config, mesh, arguments, ((_STATE, EVERYWHERE),) * replicas)
+
+
+def _compiled(
+    updates: Callable, config: ConfigDict, mesh: Mesh, arguments: tuple, results: tuple
+) -> Callable:
+    """Compiles a loop of updates, of one run or of several."""
+    options = parallel.compiler_options(recurrent_bytes(config), config.tied)
+    return parallel.pmapped(updates, mesh, arguments, results, (0,), options)
+
+
+def _make_loop(
+    task: Task, config: ConfigDict, graphdef: Any, masks_of: Callable, highest: float
+) -> Callable:
+    """What `make_updates` compiles: its arguments and results, on one device."""
     update = _make_update(task, config, graphdef, masks_of)
     skip = config.on_nan == "skip"
 
@@ -153,12 +197,4 @@ def make_updates(
         begin = jnp.int32(0), jnp.bool(True), state, series
         return lax.while_loop(lambda s: (s[0] < count) & s[1], body, begin)[2:]
 
-    spread = State(EVERYWHERE, EVERYWHERE, ROWS)
-    return parallel.pmapped(
-        updates,
-        mesh,
-        in_specs=(spread, BATCHES, *[EVERYWHERE] * 4),
-        out_specs=(spread, EVERYWHERE),
-        donate=(0,),
-        compiler_options=parallel.compiler_options(recurrent_bytes(config), config.tied),
-    )
+    return updates

@@ -8,6 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -57,8 +58,8 @@ END_TO_END = frozenset(
     f"test_{name}.py"
     for name in (
         "adding", "analyze", "cache", "cli", "compare", "encode", "evaluate", "export", "faults",
-        "moving", "packaging", "parallel", "predict", "reading", "recovery", "sentences", "speech",
-        "sweep", "tasks_rolls", "train", "trainer", "transcribe", "workdir",
+        "moving", "packaging", "parallel", "predict", "reading", "recovery", "replicas",
+        "sentences", "speech", "sweep", "tasks_rolls", "train", "trainer", "transcribe", "workdir",
     )
 )  # fmt: skip
 
@@ -204,6 +205,26 @@ def run_module(module: str, *args: str, timeout: float = 300, **env: str):
         text=True,
         timeout=timeout,
     )
+
+
+def begun(folder: Path, *command: str) -> subprocess.Popen:
+    """A sweep in folder whose first run has an epoch behind it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rnnx.sweep", *command],
+        cwd=ROOT, env=one_device(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("trials/*/checkpoints/best/*")):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True)
+    pairs = (map(int, line.split()) for line in found.stdout.splitlines())
+    return [child for child, parent in pairs if parent == pid]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from conftest import QUIET
 from ml_collections import ConfigDict
 from optuna.trial import TrialState
 
+from rnnx import config as configs
 from rnnx import trainer
 from rnnx.errors import UserError
 from rnnx.experiment import Experiment
@@ -17,10 +18,7 @@ from rnnx.sweep.runner import Runner
 
 # Fields that compiled updates and scores do not depend on. (On a fraction a little: it moves the
 # score at which a run of numbers has diverged.)
-_FREE = (
-    "seed", "corpus", "learning_rate", "init_scale", "epochs", "flat_epochs", "lr_decay",
-    "fraction",
-)  # fmt: skip
+_FREE = (*configs.SHARED, "corpus", "epochs", "fraction")
 _programs: dict[Any, tuple] = {}
 
 

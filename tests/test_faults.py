@@ -403,9 +403,9 @@ def test_a_loss_astray_stops_a_call_in_the_window_it_appears_in(
     experiment = Experiment(config, tmp_path / "a", QUIET)
     epoch = Trainer.epoch
 
-    def whole_calls(self: Trainer) -> None:
+    def whole_calls(self: Trainer) -> trainer.Steps:
         self.together = experiment.width
-        epoch(self)
+        return epoch(self)
 
     monkeypatch.setattr(Trainer, "epoch", whole_calls)
     with pytest.raises(Diverged, match=r"^loss \d.*on_nan=rollback") as error:

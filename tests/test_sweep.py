@@ -3,16 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
 import pytest
-from conftest import ROOT, call_module, one_device, run_module
+from conftest import begun, call_module, children, run_module
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
@@ -20,7 +17,7 @@ from optuna.trial import TrialState
 from rnnx import config as configs
 from rnnx import tasks, workdir
 from rnnx.errors import UserError
-from rnnx.sweep import runner, space
+from rnnx.sweep import processes, runner, space
 from rnnx.sweep.ledger import Claim, Ledger, Plan
 from rnnx.sweep.runner import Metrics
 from rnnx.trained import open_run
@@ -270,12 +267,12 @@ def test_metrics_are_followed_while_they_are_written(tmp_path: Path) -> None:
 
 def test_workers_share_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8, 9, 11}, raising=False)
-    assert [runner._share(slot, 2) for slot in (0, 1)] == [{3, 8, 11}, {5, 9}]
-    assert runner._share(0, 1) == set()  # one worker keeps them all
-    assert runner._environment(1) == dict(os.environ)
-    assert runner._environment(3)["XLA_CLIENT_MEM_FRACTION"] == "0.300"
+    assert [processes._share(slot, 2) for slot in (0, 1)] == [{3, 8, 11}, {5, 9}]
+    assert processes._share(0, 1) == set()  # one worker keeps them all
+    assert processes._environment(1) == dict(os.environ)
+    assert processes._environment(3)["XLA_CLIENT_MEM_FRACTION"] == "0.300"
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")
-    assert "XLA_CLIENT_MEM_FRACTION" not in runner._environment(3)
+    assert "XLA_CLIENT_MEM_FRACTION" not in processes._environment(3)
 
 
 # ---------------------------------------------------------------------------- whole sweeps
@@ -292,7 +289,7 @@ def test_a_training_starts_on_its_share_of_the_cores(
     stub = tmp_path / "python"
     stub.write_text("#!/bin/sh\nexec cat /proc/self/status\n")
     stub.chmod(0o755)
-    monkeypatch.setattr(runner.sys, "executable", str(stub))
+    monkeypatch.setattr(processes.sys, "executable", str(stub))
     own = os.sched_getaffinity(0)
     quiet = SimpleNamespace(event=lambda *_: None)
     plan = SimpleNamespace(arguments=[], task=tasks.get("language"))
@@ -301,14 +298,14 @@ def test_a_training_starts_on_its_share_of_the_cores(
     for slot in range(2):
         folder = tmp_path / str(slot)
         with open(tmp_path / f"{slot}.log", "w") as log:
-            sweep.launch(Claim(None, {}, folder, log, 0))
+            sweep.launch([Claim(None, {}, folder, log, 0)], slot)
         assert os.sched_getaffinity(0) == own
     for slot, job in enumerate(sweep.jobs):
         assert job.process.wait(30) == 0
         status = (tmp_path / f"{slot}.log").read_text()
         mask = next(line for line in status.splitlines() if line.startswith("Cpus_allowed:"))
         cores = int(mask.split()[1].replace(",", ""), 16)
-        assert {i for i in range(cores.bit_length()) if cores >> i & 1} == runner._share(slot, 2)
+        assert {i for i in range(cores.bit_length()) if cores >> i & 1} == processes._share(slot, 2)
 
 
 def steps_of(folder: Path) -> list[int]:
@@ -384,26 +381,6 @@ def test_a_killed_trial_is_told_and_the_others_go_on(
     trials_that({})
     assert call_module("sweep", *command).returncode == 0
     assert states(tmp_path / "s") == [TrialState.COMPLETE] * 2
-
-
-def begun(folder: Path, *command: str) -> subprocess.Popen:
-    """A sweep in folder whose first run has an epoch behind it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rnnx.sweep", *command],
-        cwd=ROOT, env=one_device(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("trials/*/checkpoints/best/*")):
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    return process
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that still run."""
-    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True)
-    pairs = (map(int, line.split()) for line in found.stdout.splitlines())
-    return [child for child, parent in pairs if parent == pid]
 
 
 @pytest.mark.long

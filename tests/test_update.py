@@ -9,12 +9,13 @@ import numpy as np
 import optax
 import pytest
 import reference
-from conftest import on_devices, small, window, words
+from conftest import QUIET, on_devices, small, window, words
 from test_cells import to_reference
 
 from rnnx import config as configs
 from rnnx import model, optim, parallel, score, tasks, update
 from rnnx.dropout import Masks
+from rnnx.experiment import Experiment
 from rnnx.parallel import EVERYWHERE, ROWS
 from rnnx.tasks import network
 from rnnx.update import State
@@ -187,25 +188,25 @@ def test_masks_differ_between_updates_and_follow_the_seed(text: Path) -> None:
     assert not np.array_equal(output_mask(3), output_mask(3, seed=1))
 
 
-def test_seeds_and_rates_share_a_program(text: Path) -> None:
-    """A sweep over them compiles once, and finds the program in the cache."""
-    texts = set()
-    for seed, rate in ((0, 0.1), (1, 0.2)):
-        config = small(text, seed=seed, learning_rate=rate, init_scale=rate, weight_noise=0.1)
-        task = tasks.of(config)
-        config = network.resolve(config, words(7))
-        graphdef, params = model.split(network.build(config, words(7)))
-        mesh = score.local_mesh()
-        state = State(
-            params,
-            optim.update_rule(config).init(params),
-            score.zero_carries(task, graphdef, params, config.batch_size, mesh),
-        )
-        x = np.zeros((config.batch_size, config.num_steps), np.int32)
-        numbers = np.uint32(seed), np.int32(0), np.int32(1), np.float32(rate)
-        updates = update.make_updates(task, config, graphdef, mesh)
-        texts.add(updates.lower(state, on_devices(window(x, x), mesh), *numbers).as_text())
-    assert len(texts) == 1
+@pytest.mark.parametrize("cell", [{}, {"cell": "lstm", "depth": 1}])
+def test_shared_fields_leave_the_program_as_it_is(text: Path, tmp_path: Path, cell: dict) -> None:
+    """A sweep over them compiles once, and may train its runs together. A dropout rate is not one
+    of them."""
+    values = {"mi_init": (2.0, 0.5, 0.5), "transform_bias": -1.0, "forget_bias": 0.5}
+    values |= {"seed": 7, "learning_rate": 0.3, "lr_decay": 2.0, "flat_epochs": 2, "patience": 2}
+    values |= {"init_scale": 0.3, "input_scale": 0.3}
+    assert values.keys() == set(configs.SHARED)
+
+    def program(**fields) -> str:
+        config = small(text, weight_noise=0.1, **cell | fields)
+        run = Experiment(config, tmp_path / "run", QUIET)
+        batches = run.batches.together(0, 4, 4)
+        numbers = np.uint32(config.seed), np.int32(0), np.int32(4), np.float32(0.1)
+        return run.updates.lower(run.state, batches, *numbers).as_text()
+
+    first = program()
+    assert [name for name, value in values.items() if program(**{name: value}) != first] == []
+    assert program(drop_h=0.3) != first
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])

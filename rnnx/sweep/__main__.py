@@ -15,6 +15,9 @@ With neither, the sweep that the config file itself holds is run: its function
               same --trials points, spread evenly over the space, of --tune_epochs epochs. The best
               on valid is then trained with --seeds seeds, which tuning has not used
 --known       data files of rnnx.report --export: runs that they hold are not done again
+--replicas    how many trials each process trains as one program, each with its own workdir and
+              numbers: those that differ in seed, learning rate and its schedule, and initial
+              values alone. Small networks leave most of a GPU idle; on a CPU this is slower
 --config.X    as in rnnx.train, for all runs
 
 Each trial is the workdir of an ordinary `rnnx.train` in DIR/trials, its output in DIR/logs; the
@@ -78,6 +81,9 @@ def define_flags() -> None:
     flags.DEFINE_list("known", [], "data files of runs that are not done again")
     flags.DEFINE_integer("param_budget", 0, "solve every run's width for it", lower_bound=0)
     flags.DEFINE_integer("workers", 1, "runs side by side; they share the cores", lower_bound=1)
+    flags.DEFINE_integer(
+        "replicas", 1, "trials that a run trains at once, see above", lower_bound=1
+    )
     flags.DEFINE_string("storage", "", "address of a database; empty: SQLite in the workdir")
 
 
@@ -99,6 +105,8 @@ def plan_of(values: flags.FlagValues) -> Plan:
         raise UserError("--search=... or --tune=... and --trials=N go together")
     if values.tune_epochs and not values.tune:
         raise UserError("--tune_epochs is for --tune=...")
+    if values.search and values.replicas > 1:
+        raise UserError("--replicas is for a grid: a search stops its runs one by one")
     if values.search and values.known:
         raise UserError("--known is for a grid: a search proposes its own points")
     if values.search and values.seeds > 1:
@@ -143,8 +151,10 @@ def main() -> None:
 
     def run(folder: Path, plan: Plan, name: str = "") -> Ledger:
         plan.known = known_points(plan, known)
+        if FLAGS.replicas > 1:
+            plan.points = space.side_by_side(plan.points)
         ledger = Ledger(folder, plan, FLAGS.storage, name)
-        Runner(ledger, FLAGS.workers, Screen(ledger, unit)).run()
+        Runner(ledger, FLAGS.workers, Screen(ledger, unit), FLAGS.replicas).run()
         return ledger
 
     with in_reach(folder):

@@ -109,15 +109,22 @@ class Ledger:
                 self._open(url, name or folder.resolve().name)
                 self._enter()
 
-    def claim(self) -> Claim | None:
-        """A trial to run: one that was interrupted here, else a new one; None when none is left."""
+    def claim(self, like: Overrides | None = None) -> Claim | None:
+        """A trial to run: one that was interrupted here, else a new one; None when none is left.
+
+        Args:
+          like: a point of a grid; only trials that share its compiled program, and of the new ones
+            only the next.
+        """
         with self._claiming():
             # Leases first: one that is read before its trial is never newer than that.
             leases = self.leases.read()
             for trial in self._trials(TrialState.RUNNING):
+                if like is not None and not space.alike(self.point(trial), like):
+                    continue
                 if (claim := self._take_over(trial, leases.get(trial._trial_id))) is not None:
                     return claim
-            while self._left():
+            while self._left() and (like is None or self._next_is(like)):
                 if (claim := self._begin()) is not None:
                     return claim
         return None
@@ -257,6 +264,11 @@ class Ledger:
         if self.plan.points:
             return bool(self._trials(TrialState.WAITING))
         return len(self._trials()) < self.plan.trials
+
+    def _next_is(self, like: Overrides) -> bool:
+        """Whether the trial that the study would give next shares a program with that point."""
+        waiting = self.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
+        return bool(waiting) and space.alike(self.point(waiting[0]), like)
 
     def _begin(self) -> Claim | None:
         """Takes a new trial, unless another machine has just taken the last one."""

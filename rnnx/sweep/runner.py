@@ -1,12 +1,10 @@
-"""Trains each trial in a process of its own, and follows the metrics that it writes."""
+"""Trains trials in processes of their own, and follows the metrics that they write."""
 
 import contextlib
 import json
 import os
-import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,11 +14,12 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from rnnx import cli, parallel, workdir
+from rnnx import cli, workdir
 from rnnx.duration import duration
 from rnnx.errors import Outage, UserError
-from rnnx.sweep import space, storage
+from rnnx.sweep import processes, space, storage
 from rnnx.sweep.ledger import Claim, Ledger
+from rnnx.sweep.processes import Part
 from rnnx.sweep.screen import Progress, Screen
 from rnnx.tasks.task import Task
 
@@ -85,7 +84,7 @@ class Job:
     """A trial and the process that trains it."""
 
     claim: Claim
-    process: subprocess.Popen
+    process: subprocess.Popen | Part
     metrics: Metrics
     slot: int
     begun: float
@@ -107,10 +106,11 @@ class Job:
 
 
 class Runner:
-    """Runs a plan's trials, `workers` at a time."""
+    """Runs a plan's trials in `workers` processes at a time, with up to `replicas` in each."""
 
-    def __init__(self, ledger: Ledger, workers: int, screen: Screen):
+    def __init__(self, ledger: Ledger, workers: int, screen: Screen, replicas: int = 1):
         self.ledger, self.workers, self.screen = ledger, workers, screen
+        self.replicas = replicas
         self.jobs: list[Job] = []
         self.cut: list[str] = []
         self.outages = 0  # in a row
@@ -149,14 +149,23 @@ class Runner:
     def _started(self) -> bool:
         """Starts what can be started; whether there is nothing left to do or to wait for."""
         stuck = self.outages >= _OUTAGES  # the next trial would end the same way
-        if stuck or len(self.jobs) >= self.workers or time.monotonic() < self._ask:
+        if stuck or not self._free() or time.monotonic() < self._ask:
             return stuck and not self.jobs
-        while len(self.jobs) < self.workers:
+        while free := self._free():
             if (claim := self.ledger.claim()) is None:
                 self._ask = time.monotonic() + _ASK
                 return not self.jobs and not self.ledger.elsewhere(set())
-            self.launch(claim)
+            alike, others = [claim], []
+            while len(alike) < self.replicas and (found := self.ledger.claim(like=claim.point)):
+                # Another machine may just have taken the one that was to come.
+                (alike if space.alike(found.point, claim.point) else others).append(found)
+            for claims in (alike, *([other] for other in others)):
+                self.launch(claims, free[0])
         return False
+
+    def _free(self) -> list[int]:
+        """The slots in which no process runs."""
+        return sorted(set(range(self.workers)) - {job.slot for job in self.jobs})
 
     def _in_reach(self, act: Callable[[], bool | None]) -> bool:
         """What act returns; False while the study's server is out of reach, for some minutes."""
@@ -203,28 +212,16 @@ class Runner:
             for job in self.jobs:
                 job.process.wait()
 
-    def launch(self, claim: Claim) -> None:
-        """Starts the training of a trial, on its share of the cores."""
-        slot = min(set(range(self.workers)) - {job.slot for job in self.jobs})
-        command = [*self.ledger.plan.arguments]
-        command += [space.flag(name, value) for name, value in claim.point.items()]
-        command += [f"--workdir={claim.folder}"]
-        print("python -m rnnx.train", shlex.join(command), file=claim.log, flush=True)
-        cores = _share(slot, self.workers)
-        metrics = Metrics(claim.folder, self.ledger.plan.task)
-        metrics.read()
-        metrics.first_step = metrics.step
-        with _on(cores):  # a process starts on the cores of the thread that starts it
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rnnx.train", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=claim.log,
-                stderr=subprocess.STDOUT,
-                env=_environment(self.workers),
-                start_new_session=True,  # this process passes Ctrl-C on
-            )
-        self.jobs.append(Job(claim, process, metrics, slot, time.monotonic()))
-        self.screen.event(f"begun    {claim.folder.name}")
+    def launch(self, claims: list[Claim], slot: int) -> None:
+        """Starts the training of trials, as one program if they are several."""
+        plan = self.ledger.plan
+        started = processes.start(claims, plan, slot, self.workers)
+        for claim, process in zip(claims, started, strict=True):
+            metrics = Metrics(claim.folder, plan.task)
+            metrics.read()
+            metrics.first_step = metrics.step
+            self.jobs.append(Job(claim, process, metrics, slot, time.monotonic()))
+            self.screen.event(f"begun    {claim.folder.name}")
 
     def look(self) -> None:
         """Checks on all runs."""
@@ -245,7 +242,7 @@ class Runner:
             claim.reported = epoch + 1
             if self.ledger.plan.space and code is None and claim.trial.should_prune():
                 job.pruned = True
-                job.process.send_signal(signal.SIGTERM)
+                job.process.terminate()
                 break
         if code is not None:
             self._conclude(job, code)
@@ -296,37 +293,6 @@ class Runner:
         while self.jobs:
             self._in_reach(self.look)
             time.sleep(_POLL / 5)
-
-
-def _share(slot: int, workers: int) -> set[int]:
-    """The cores of one of several workers; empty for a single worker, or with too few cores."""
-    if workers == 1 or not hasattr(os, "sched_getaffinity"):
-        return set()
-    return set(sorted(os.sched_getaffinity(0))[slot::workers])
-
-
-@contextlib.contextmanager
-def _on(cores: set[int]) -> Iterator[None]:
-    """Keeps the calling thread on some cores; an empty set changes nothing."""
-    if not cores:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def _environment(workers: int) -> dict[str, str]:
-    """The environment of a run: on a GPU with its share of the memory, of which JAX takes 3/4."""
-    # Each trial is a run of its own, even if a launcher started several sweeps side by side.
-    own = {name: value for name, value in os.environ.items() if name not in parallel.LAUNCHERS}
-    chosen = {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"} & own.keys()
-    if workers == 1 or chosen:
-        return own
-    return own | {"XLA_CLIENT_MEM_FRACTION": f"{0.9 / workers:.3f}"}
 
 
 def _last_line(log: Path) -> str:
