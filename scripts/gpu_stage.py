@@ -92,7 +92,7 @@ TINY = Scale(
     char_epochs=2,
     depth_epochs=(2, 1),
     depths=(1, 2),
-    seeds=1,
+    seeds=2,
     updates=20,
     settings=SETTINGS[:2],
     checks=CHECKS[:1],
@@ -117,7 +117,7 @@ def schedule(epochs: int, whole: int, flat: int = 20, decay: float = 1.02) -> tu
     for 20 too, or a quarter where that is less.
     """
     short = max(1, min(flat, epochs // 4))
-    return short, round(decay ** ((whole - flat) / max(epochs - short, 1)), 4)
+    return short, round(decay ** (max(whole - flat, 0) / max(epochs - short, 1)), 4)
 
 
 # ---------------------------------------------------------------------------- a stage
@@ -183,10 +183,11 @@ class Stage:
         seconds: float,
         *more: str,
         output: Any = None,
+        module: str = "rnnx.train",
     ) -> int:
-        """Trains, or resumes, a run for at most so long."""
+        """Trains, or resumes, a run, or a sweep, for at most so long."""
         dtype = [f"--config.dtype={setting.dtype}"] if setting.dtype != "float32" else []
-        command = ["-m", "rnnx.train", f"--config={config}", f"--workdir={folder}"]
+        command = ["-m", module, f"--config={config}", f"--workdir={folder}"]
         command += [*dtype, *self.more, *more]
         return self.run(*command, seconds=seconds, output=output, XLA_FLAGS=setting.flags)
 
@@ -259,9 +260,10 @@ class Stage:
         return made
 
     def export(self, *runs: Path) -> list[dict]:
-        """Writes the data file of the runs, and returns what it holds."""
+        """Writes the data file of runs, or of a sweep, and returns what it holds."""
         path = self.out / f"gpu_{self.name}.json"
-        runs = [run for run in runs if (run / "config.json").exists()]
+        kinds = ("config.json", "sweep.json")
+        runs = [run for run in runs if any((run / name).exists() for name in kinds)]
         if not runs:
             return []
         command = ["-m", "rnnx.report", f"--workdir={','.join(map(str, runs))}"]

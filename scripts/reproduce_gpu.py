@@ -8,7 +8,7 @@ The stages:
     check   the tests that matter on an accelerator; ms an update with each setting; the bench
     word    RHN L = 10, n = 830 on Penn Treebank words, then `full` and `mc`
     char    MI-RNN and RNN of 2,048 units on its characters, half of the time each
-    depth   L = 1 to 10 at 3M parameters and 20 epochs, seed after seed
+    depth   L = 1 to 10 at 3M parameters and 20 epochs, the seeds of each depth at once
 
 A stage ends by itself within --minutes; what is to be kept is in DIR/out/STAGE: the runs as a data
 file for notebooks/results, what was measured, and the parameters as float16 in pieces of 15 MiB.
@@ -111,19 +111,19 @@ def char(stage: Stage) -> str:
 
 
 def depth(stage: Stage) -> str:
-    """Every depth with seed 0, then with seed 1, as far as the time goes."""
+    """A sweep of the depths, the seeds of each as one program, as far as the time goes."""
     scale, setting = stage.scale, stage.fastest("float32") or SETTINGS[1]
     epochs, flat = scale.depth_epochs
-    runs = []
-    for seed in range(scale.seeds):
-        for layers in scale.depths:
-            runs.append(stage.folder / f"L{layers}_seed{seed}")
-            if (runs[-1] / "result.json").exists() or stage.left() < 1:
-                continue
-            fields = [f"--config.depth={layers}", f"--config.seed={seed}"]
-            fields += [f"--config.epochs={epochs}", f"--config.flat_epochs={flat}"]
-            _check_code(stage.train(scale.small, runs[-1], setting, stage.left(), *fields))
-    return f"({setting.name}) {_tell(stage, *runs, pieces=False)}"
+    fields = [f"--config.epochs={epochs}", f"--config.flat_epochs={flat}"]
+    fields += [f"--grid=depth={','.join(map(str, scale.depths))}"]
+    fields += [f"--seeds={scale.seeds}", f"--replicas={scale.seeds}"]
+    folder = stage.folder / "sweep"
+    if stage.left() >= 1:
+        _check_code(
+            stage.train(scale.small, folder, setting, stage.left(), *fields, module="rnnx.sweep")
+        )
+    total = len(scale.depths) * scale.seeds
+    return f"({setting.name}) {_tell(stage, folder, pieces=False, total=total)}"
 
 
 def _train_planned(
@@ -141,8 +141,8 @@ def _check_code(code: int) -> None:
         raise UserError(f"training ended with exit code {code}: see the lines above")
 
 
-def _tell(stage: Stage, *runs: Path, pieces: bool = True) -> str:
-    """Writes what is to be kept of the runs, and says how far they are."""
+def _tell(stage: Stage, *runs: Path, pieces: bool = True, total: int = 0) -> str:
+    """Writes what is to be kept of runs, or of a sweep of so many, and says how far they are."""
     stage.save()
     told = []
     for record in stage.export(*runs):
@@ -154,16 +154,18 @@ def _tell(stage: Stage, *runs: Path, pieces: bool = True) -> str:
         if scores:
             score = ", ".join(f"{split} {shown(nll):.4g}" for split, nll in scores.items())
         told.append(f"{record['name']} {len(record['epoch'])} of {epochs} epochs, {score}")
-        run = next(run for run in runs if run.name == record["name"])
-        if pieces and (run / "checkpoints" / "best").is_dir():
+        run = next((run for run in runs if run.name == record["name"]), None) if pieces else None
+        if run and (run / "checkpoints" / "best").is_dir():
             seconds = max(BEGUN + stage.seconds - time.monotonic(), GRACE)
             half = stage.folder / f"{run.name}.npz"
             if stage.run(gpu_pack.__file__, str(run), str(half), seconds=seconds,
                          JAX_PLATFORMS="cpu") == 0:  # fmt: skip
                 gpu_pack.split(run, half, stage.out, PIECE)
-    unfinished = sum(not (run / "result.json").exists() for run in runs)
+    total = total or len(runs)
+    results = ("result.json", "trials/*/result.json")
+    unfinished = total - sum(len(list(run.glob(path))) for run in runs for path in results)
     if unfinished:
-        told.append(f"{unfinished} of {len(runs)} runs to do: the same command continues")
+        told.append(f"{unfinished} of {total} runs to do: the same command continues")
     return "; ".join(told)
 
 

@@ -305,3 +305,18 @@ def test_the_word_stage_on_a_cpu(tmp_path: Path) -> None:
     assert plan["epochs"] == 3 and plan["ms"] > 0
     gpu_pack.join([tmp_path / "out/word/rhn.tar.1-of-1"], tmp_path / "joined")
     assert open_run(tmp_path / "joined").info["rounded"] == "float16"
+
+
+@pytest.mark.long
+def test_the_depth_stage_on_a_cpu(tmp_path: Path) -> None:
+    """Two depths, the two seeds of each as one program."""
+    command = [sys.executable, ROOT / "scripts" / "reproduce_gpu.py", "depth", "--tiny"]
+    command += ["--minutes=9", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, env=one_device(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = json.loads((tmp_path / "out" / "depth" / "gpu_depth.json").read_text())["runs"]
+    assert [(run["config"].get("depth", 1), run["config"].get("seed", 0)) for run in runs] == [
+        (1, 0), (1, 1), (2, 0), (2, 1),
+    ]  # fmt: skip
+    for path in (tmp_path / "depth" / "sweep" / "trials").glob("*/run.json"):
+        assert json.loads(path.read_text())["replicas"] == 2
