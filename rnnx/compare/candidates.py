@@ -33,9 +33,11 @@ CANDIDATES = {
         Candidate("rhn-2", "RHN L=2", "rhn", depth=2),
         Candidate("gru", "GRU", "gru"),
         Candidate("mi-gru", "MI-GRU", "gru", "mi"),
+        Candidate("mi-rnn", "MI-RNN", "rnn", "mi"),
         Candidate("mi-rhn-2", "MI-RHN L=2", "rhn", "mi", 2),
         Candidate("mingru", "minGRU", "mingru"),
         Candidate("slstm", "sLSTM", "slstm"),
+        Candidate("rnn", "RNN", "rnn"),
         Candidate("rhn-5", "RHN L=5", "rhn", depth=5),
         Candidate("mi-rhn-5", "MI-RHN L=5", "rhn", "mi", 5),
     )
