@@ -1,5 +1,6 @@
 """The bench counts work rightly, compares like with like, and runs."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -104,6 +105,17 @@ def test_reading_on_and_reading_again() -> None:
     token, text = ours.token(case_of("token", QUICK)), ours.text(case_of("text", QUICK))
     assert token() != token()  # the second from the state behind the first
     assert text() == text() and 0 < text()[0] / cases.TEXT_STEPS < 1.1 * np.log(50)
+
+
+def test_two_texts_cost_what_one_does_and_score_the_same() -> None:
+    """By the bound: the weights, which decide at one row, are read once for both."""
+    text, both = (next(c for c in CASES if c.name == name) for name in ("text", "splits"))
+    assert both.tokens == 2 * text.tokens and cases.flops(both) == 2 * cases.flops(text)
+    slow_memory = 1e15, 1e9
+    assert cases.bound(both, *slow_memory) == pytest.approx(cases.bound(text, *slow_memory))
+    fields = dict(both.fields) | {"hidden_size": 16, "depth": 2}
+    small = dataclasses.replace(both, vocab_size=50, fields=tuple(fields.items()))
+    assert ours.splits(small)() == pytest.approx(ours.splits(small, apart=True)(), rel=1e-6)
 
 
 def test_the_exported_step_does_the_same_work() -> None:

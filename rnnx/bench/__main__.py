@@ -44,6 +44,10 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
         yield Rival("rnnx", name, case)
         yield Rival("torch nn.LSTM", f"rnnx.bench.speech_in_torch.{case.kind}", case)
         return
+    if case.kind == "splits":
+        yield Rival("rnnx", name, case)
+        yield Rival("rnnx, one by one", name, case, apart=True)
+        return
     if case.kind != "train":
         yield Rival("rnnx", name, case)
     else:

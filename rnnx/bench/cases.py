@@ -23,7 +23,8 @@ class Case:
       fields: config fields that differ from the default.
       kind: `train` (updates); at batch 1 `token` (one in, the next one's logits out), `step` (the
         same, exported, each call timed: `latency.py`), `write` (one at a time, each fed back),
-        `text` (the full protocol) or `hear` (an utterance to log probabilities).
+        `text` (the full protocol), `splits` (of two texts as two rows) or `hear` (an utterance to
+        log probabilities).
     """
 
     name: str
@@ -62,7 +63,12 @@ class Case:
             return config.batch_size * (SPEECH_STEPS if self.speech else config.num_steps)
         if self.kind == "hear":
             return SPEECH_STEPS
-        return 1 if self.kind in ("token", "step") else TEXT_STEPS
+        return 1 if self.kind in ("token", "step") else self.rows * TEXT_STEPS
+
+    @property
+    def rows(self) -> int:
+        """How many streams are read side by side."""
+        return self.config.batch_size if self.kind == "train" else 1 + (self.kind == "splits")
 
     @property
     def sound(self) -> float:
@@ -83,6 +89,9 @@ _WORDS = dict(
     weight_decay=1e-7,
 )  # fmt: skip
 _GATED = dict(hidden_size=1000, batch_size=32, num_steps=100, one_hot=True, forget_bias=0.0)
+_MIRNN = dict(
+    cell="rnn", integration="mi", hidden_size=2048, batch_size=50, num_steps=50, one_hot=True
+)
 _SMALL = dict(cell="rhn", depth=5, hidden_size=256, batch_size=128, num_steps=64, one_hot=True)
 _SPEECH = dict(
     task="speech", cell="lstm", hidden_size=128, num_layers=2, bidirectional=True, frame_stack=3,
@@ -97,10 +106,7 @@ CASES = (
     _case(
         "migru", "(c) MI-GRU n=1000", 50, cell="gru", reset_after=True, integration="mi", **_GATED
     ),
-    _case(
-        "mirnn", "(d) MI-RNN n=2048", 50, cell="rnn", integration="mi", hidden_size=2048,
-        batch_size=50, num_steps=50, one_hot=True,
-    ),
+    _case("mirnn", "(d) MI-RNN n=2048", 50, **_MIRNN),
     _case("small", "(e) RHN L=5, n=256, V=50", 50, **_SMALL),
     _case("token", "(f) a token, RHN L=5, n=256", 50, "token", **_SMALL),
     _case("token_rhn", "(f) a token, RHN L=10, n=830", 10_000, "token", **_WORDS),
@@ -108,6 +114,8 @@ CASES = (
     _case("step_lstm", "(g) a step, LSTM n=256", 50, "step", **_SMALL | dict(cell="lstm", depth=1)),
     _case("write", "(f) writing, RHN L=5, n=256", 50, "write", **_SMALL),
     _case("text", "(f) full protocol, RHN L=10, n=830", 10_000, "text", **_WORDS),
+    _case("splits", "(f) two texts, RHN L=10, n=830", 10_000, "splits", **_WORDS),
+    _case("splits_rnn", "(f) two texts, MI-RNN n=2048", 50, "splits", **_MIRNN),
     _case("speech", "(h) CTC, LSTM 2 x 128 both ways", 33, **_SPEECH),
     _case("hear", "(h) an utterance, LSTM 2 x 128 both ways", 33, "hear", **_SPEECH),
 )  # fmt: skip
@@ -148,7 +156,7 @@ def phases(case: Case) -> Iterator[Phase]:
     """The work of a unit, phase by phase. Pointwise work and activations are not counted."""
     config = case.config
     train = case.kind == "train"
-    rows = config.batch_size if train else 1
+    rows = case.rows
     steps = case.tokens // rows
     shapes = network.abstract(config, case.spec)[1]
     sizes = {name: p.size for name, p in shapes.items()}

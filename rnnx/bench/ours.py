@@ -116,6 +116,23 @@ def text(case: Case) -> Callable[[], list[float]]:
     return call
 
 
+def splits(case: Case, apart: bool = False) -> Callable[[], list[float]]:
+    """Two texts by the full protocol, as two rows of a batch, or one after the other."""
+    graphdef, params = model.split(network.build(case.config, case.spec))
+    task = tasks.of(case.config)
+    scorer = score.make_splits_scorer(task, graphdef)
+    params = parallel.shard(params, score.local_mesh(), EVERYWHERE)
+    tokens = np.random.default_rng(0).integers(0, case.vocab_size, (2, TEXT_STEPS + 1))
+    texts = [ScoringWindows(row, 1, TEXT_STEPS) for row in tokens]
+    groups = [[text] for text in texts] if apart else [texts]
+
+    def call() -> list[float]:
+        sums = [found for group in groups for found in scorer(params, group)]
+        return [task.scores(found)["nll"] for found in sums]
+
+    return call
+
+
 def hear(case: Case) -> Callable[[], list[float]]:
     """An utterance, read whole, to log probabilities on the host."""
     graphdef, params = model.split(network.build(case.config, case.spec))

@@ -2,10 +2,10 @@
 
     python -m rnnx.compare --data=FILE --workdir=DIR [--task=forecast|classify|regress|text]
 
-Trains an LSTM, a GRU and an RNN, all with Multiplicative Integration too, Recurrent Highway Networks,
-minGRU and sLSTM, all of one size, each tuned with the same number of trials and then trained with
-the same seeds. Simple predictors are scored first. Writes DIR/report.html, report.md, report.json and
-runs.csv, and keeps the best network in DIR/winner, ready for rnnx.predict.
+Trains an LSTM, a GRU and an RNN, each with Multiplicative Integration too, Recurrent Highway
+Networks, minGRU and sLSTM, all of one size, each tuned with the same number of trials and then
+trained with the same seeds. Simple predictors are scored first. Writes DIR/report.html, report.md,
+report.json and runs.csv, and keeps the best network in DIR/winner, ready for rnnx.predict.
 
 Forecasts   a CSV or Parquet file, one row a time; or --layout=wide, one series a row:
             --target=COLUMN[,..] --time=COLUMN --horizon=H [--season=S] [--group=COLUMN]
