@@ -48,8 +48,8 @@ class Experiment:
         """Loads the data, checks the workdir, draws the variables; compiles and writes nothing.
 
         Args:
-          beside: one whose config differs in `config.SHARED` alone; its data and its compiled
-            scores are used here too.
+          beside: one whose config differs in `config.SHARED` alone; its data, compiled scores and
+            width are used here too.
 
         Raises:
           UserError: on a bad config, bad data, or a workdir of another run.
@@ -94,7 +94,8 @@ class Experiment:
         )
         bytes_each = sum(a.nbytes for a in self.batches[0].values())
         room = max(_MOST_BYTES // max(bytes_each, 1), 1)
-        self.width = min(_MOST_TOGETHER, len(self.batches), room)
+        # Batches of sequences differ in size; runs that are computed together need one width.
+        self.width = beside.width if beside else min(_MOST_TOGETHER, len(self.batches), room)
 
     def announce(self) -> None:
         """Prints what is about to run."""

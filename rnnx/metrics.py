@@ -93,9 +93,9 @@ class Log:
 class Clock:
     """Training time without compilation and evaluation, summed over restarts."""
 
-    def __init__(self, seconds: float = 0.0, targets: int = 0):
-        """Continues from what a checkpoint recorded."""
-        self.seconds, self.targets = seconds, targets
+    def __init__(self, seconds: float = 0.0, targets: int = 0, share: float = 1.0):
+        """Continues from what a checkpoint recorded; counts that share of the time."""
+        self.seconds, self.targets, self._share = seconds, targets, share
         self._since: float | None = None
 
     @property
@@ -115,7 +115,7 @@ class Clock:
         """Counts the time since the last lap, or the start, and the targets of that time."""
         now = time.perf_counter()
         if self._since is not None:
-            self.seconds += now - self._since
+            self.seconds += self._share * (now - self._since)
             self.targets += targets
             self._since = now
 
@@ -123,6 +123,22 @@ class Clock:
         """Ends the count; steps that ran ahead must be over, their time is counted here."""
         self.lap(0)
         self._since = None
+
+
+class Pace:
+    """How many updates a call has: it grows to one or two seconds. Costs per call vanish, and
+    signals wait no longer. Runs that are computed together share one."""
+
+    def __init__(self, most: int, runs: int = 1):
+        """most: updates there is room for; runs: how many share the time."""
+        self.together, self.share = 1, 1 / runs
+        self._most, self._leader = most, None
+
+    def note(self, who: Any, count: int, seconds: float) -> None:
+        """So many updates of a run took so long; the first run that notes one decides for all."""
+        self._leader = self._leader or who
+        if who is self._leader and seconds < 1.0 and count == self.together:
+            self.together = min(2 * self.together, self._most)
 
 
 def peak_memory() -> int:

@@ -21,7 +21,7 @@ from rnnx.display import Stopped, Watched
 from rnnx.duration import duration
 from rnnx.errors import Diverged, writing
 from rnnx.experiment import Experiment
-from rnnx.metrics import Clock, Log, peak_memory
+from rnnx.metrics import Clock, Log, Pace, peak_memory
 from rnnx.parallel import BATCHES
 from rnnx.recovery import Progress, Saver
 from rnnx.tasks.task import Scores
@@ -42,7 +42,7 @@ class Call(NamedTuple):
     rate: np.float32
 
 
-Steps = Generator[Call, tuple[State, dict[str, Any]], Any]  # is sent the state and metrics after
+Calls = Generator[Call, tuple[State, dict[str, Any]], Any]  # is sent the state and metrics after
 
 
 class Pending(NamedTuple):
@@ -63,20 +63,20 @@ def run(experiment: Experiment) -> dict:
       SystemExit: 128 + N on signal N (SIGINT, SIGTERM, SIGHUP), with everything saved.
     """
     stop, after = cli.Stop(several=not parallel.single()), None
-    with stop, contextlib.closing(training(experiment, stop)) as steps:
+    with stop, contextlib.closing(training(experiment, stop)) as calls:
         while True:
             try:
-                call = steps.send(after)
+                call = calls.send(after)
             except StopIteration as end:
                 return end.value
             after = experiment.updates(*call)
 
 
-def training(experiment: Experiment, stop: cli.Stop, in_step: bool = False) -> Steps:
+def training(experiment: Experiment, stop: cli.Stop, pace: Pace | None = None) -> Calls:
     """What `run` does, call by call; returns and raises what it does.
 
     Args:
-      in_step: with other runs: calls are as long as there is room for, from the first on.
+      pace: of the runs that are computed together; None for one by itself.
     """
     begun, folder, say = time.perf_counter(), experiment.folder, experiment.display.print
     lock = workdir.locked(folder) if parallel.is_main() else contextlib.nullcontext()
@@ -94,9 +94,8 @@ def training(experiment: Experiment, stop: cli.Stop, in_step: bool = False) -> S
             say(f"this run is complete: {folder / 'result.json'}")
             return result
         recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
-        trainer = Trainer(experiment, checkpoints, stop, state, progress, begun)
-        if in_step:
-            trainer.together = experiment.width
+        pace = pace or Pace(experiment.width)
+        trainer = Trainer(experiment, checkpoints, stop, pace, state, progress, begun)
         closing.callback(lambda: trainer.log.close())
         result = yield from trainer.run(new=not found)
         experiment.state = trainer.state  # the arrays it came with are donated
@@ -111,26 +110,28 @@ class Trainer:
         experiment: Experiment,
         checkpoints: Checkpoints,
         stop: cli.Stop,
+        pace: Pace,
         state: Any,
         progress: Progress,
         begun: float,
     ):
         """begun: when the command started to run, for the time to the first update."""
-        self.experiment, self.checkpoints, self.stop = experiment, checkpoints, stop
+        self.experiment, self.checkpoints = experiment, checkpoints
+        self.stop, self.pace = stop, pace
         self.config, self.task = experiment.config, experiment.task
         self.display, self.unit = experiment.display, self.task.unit(self.config)
         self.state, self.progress, self.begun = state, progress, begun
         self.log = self._open_log()
-        self.clock = Clock(progress.seconds, progress.targets)
+        self.clock = Clock(progress.seconds, progress.targets, pace.share)
         self.watched = Watched(self.display, stop)
-        self.together, self.settled = 1, 0.0  # batches a call; when the last call was over
+        self.settled = 0.0  # when the last call was over
         self.compiled: set[tuple] = set()  # shapes of calls
         self.pending: Pending | None = None
         always = self.config.checkpoint_every > 0 or not parallel.single()
         self.saver = Saver(checkpoints, progress.step, always)
         self.last_valid: Scores | None = None
 
-    def run(self, new: bool) -> Steps:
+    def run(self, new: bool) -> Calls:
         """All epochs that are left; returns the final scores."""
         experiment = self.experiment
         if parallel.is_main():
@@ -148,7 +149,7 @@ class Trainer:
                 self.roll_back(error)
         return self.finish()
 
-    def epoch(self) -> Steps:
+    def epoch(self) -> Calls:
         """The rest of an epoch: updates, then validation, schedule and checkpoint."""
         config, progress, batches = self.config, self.progress, self.experiment.batches
         batches.begin(progress.epoch)
@@ -158,7 +159,7 @@ class Trainer:
         self.clock.start()
         every = config.checkpoint_every
         while progress.batch < last:
-            count = min(self.together, last - progress.batch)
+            count = min(self.pace.together, last - progress.batch)
             count = min(count, every - progress.step % every) if every else count
             yield from self.call(batches.alike(progress.batch, count), rate)
             if self._stop_requested():
@@ -185,7 +186,7 @@ class Trainer:
         if stopped:
             self.leave()
 
-    def call(self, count: int, rate: float) -> Steps:
+    def call(self, count: int, rate: float) -> Calls:
         """So many updates, which the device may still be at when this ends."""
         experiment, progress = self.experiment, self.progress
         stacked = experiment.batches.together(progress.batch, count, experiment.width)
@@ -228,8 +229,10 @@ class Trainer:
             return
         call, self.pending = self.pending, None
         metrics = jax.device_get(call.metrics)
-        # The device began this call at its dispatch, or when it had finished the one before.
-        self._pace(call.count, time.perf_counter() - max(call.begun, self.settled))
+        if parallel.single():  # several processes would have to agree, and have no common clock
+            # The device began this call at its dispatch, or when it had finished the one before.
+            seconds = time.perf_counter() - max(call.begun, self.settled)
+            self.pace.note(self, call.count, seconds)
         self.settled = time.perf_counter()
         for i in range(call.count):
             values = {name: float(metrics[name][i]) for name in ("loss", "grad_norm")}
@@ -242,14 +245,6 @@ class Trainer:
             means = {name: total / (count or 1.0) for name, (total, count) in sums.items()}
             step, epoch = call.before + i + 1, self.progress.epoch
             self.log.write("step", step, epoch=epoch, lr=call.rate, **values, **means)
-
-    def _pace(self, count: int, seconds: float) -> None:
-        """Lets a call grow to one or two seconds: costs per call vanish, signals wait no longer.
-
-        Not with several processes, which would have to agree on it and have no common clock.
-        """
-        if seconds < 1.0 and count == self.together and parallel.single():
-            self.together = min(2 * self.together, self.experiment.width)
 
     def _pass_over(self, values: dict[str, float], step: int) -> None:
         """Counts a batch that was passed over, or raises where it must not be."""
@@ -291,7 +286,7 @@ class Trainer:
         progress.halvings = halvings
         self.log.close()
         self.log = self._open_log()
-        self.clock = Clock(progress.seconds, progress.targets)
+        self.clock = Clock(progress.seconds, progress.targets, self.pace.share)
         self.saver.roll_back(progress.step)
         rate = optim.learning_rate(self.config, progress.epoch, halvings)
         self.display.print(f"{error.what}: back to step {progress.step:,}, learning rate {rate:g}")

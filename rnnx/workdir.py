@@ -145,7 +145,8 @@ def write(folder: Path, config: ConfigDict, spec_file: str, spec: dict, about: d
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "config.json").exists():
             first = read_json(folder / "run.json", FORMAT)
-            launch = {name: about[name] for name in ("versions", "device", "git")}
+            told = ("versions", "device", "git", "replicas")
+            launch = {name: about[name] for name in told if name in about}
             launches = [*first.get("continued", []), launch]
             about = first | {"updates": about["updates"], "continued": launches}
         else:

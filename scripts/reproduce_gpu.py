@@ -122,6 +122,9 @@ def depth(stage: Stage) -> str:
         _check_code(
             stage.train(scale.small, folder, setting, stage.left(), *fields, module="rnnx.sweep")
         )
+        trials = json.loads((folder / "progress.json").read_text())["trials"]
+        if failed := [name for name, (state, _) in trials.items() if state == "failed"]:
+            raise UserError(f"{', '.join(failed)} failed: see {folder / 'logs'}")
     total = len(scale.depths) * scale.seeds
     return f"({setting.name}) {_tell(stage, folder, pieces=False, total=total)}"
 

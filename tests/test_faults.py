@@ -34,6 +34,7 @@ from rnnx.checkpoint import Checkpoints, fingerprint, read_best
 from rnnx.display import Display
 from rnnx.errors import Diverged, Outage, UserError
 from rnnx.experiment import Experiment
+from rnnx.metrics import Pace
 from rnnx.trained import open_run
 from rnnx.trainer import Trainer
 
@@ -290,7 +291,7 @@ def poisoned(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, steps: Cal
         return updates(state, batches, seed, number, count, rate)
 
     monkeypatch.setattr(experiment, "updates", bad)
-    monkeypatch.setattr(Trainer, "_pace", lambda *_: None)
+    monkeypatch.setattr(Pace, "note", lambda *_: None)
 
 
 def test_rollback_goes_on_at_half_the_rate(text: Path, tmp_path: Path, monkeypatch) -> None:
@@ -365,7 +366,7 @@ def test_skip_passes_over_a_window_and_starts_from_the_zero_state(
         return state, metrics
 
     experiment.updates = bad
-    monkeypatch.setattr(Trainer, "_pace", lambda *_: None)
+    monkeypatch.setattr(Pace, "note", lambda *_: None)
     trainer.run(experiment)
     (before, after) = seen[4]
     assert equal(before.params, after.params) and equal(before.opt_state, after.opt_state)
@@ -390,7 +391,7 @@ def test_skip_gives_up_when_nothing_else_comes(text: Path, tmp_path: Path, monke
         return updates(state._replace(params=params), batches, seed, number, *rest)
 
     monkeypatch.setattr(experiment, "updates", bad)
-    monkeypatch.setattr(Trainer, "_pace", lambda *_: None)
+    monkeypatch.setattr(Pace, "note", lambda *_: None)
     with pytest.raises(Diverged, match="at step 24"):
         trainer.run(experiment)
 
@@ -403,8 +404,8 @@ def test_a_loss_astray_stops_a_call_in_the_window_it_appears_in(
     experiment = Experiment(config, tmp_path / "a", QUIET)
     epoch = Trainer.epoch
 
-    def whole_calls(self: Trainer) -> trainer.Steps:
-        self.together = experiment.width
+    def whole_calls(self: Trainer) -> trainer.Calls:
+        self.pace.together = experiment.width
         return epoch(self)
 
     monkeypatch.setattr(Trainer, "epoch", whole_calls)

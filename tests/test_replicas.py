@@ -1,5 +1,6 @@
 """Trials trained as one program: each with the numbers, and the fate, that it has alone."""
 
+import io
 import json
 import os
 import runpy
@@ -35,6 +36,8 @@ from rnnx.update import make_replica_updates
 CONFIG = """
 from rnnx.config import default
 
+print("a config file may print what it likes")
+
 def get_config():
     config = default()
     config.update(corpus={corpus!r}, hidden_size=12, batch_size=8, num_steps=50, epochs=3,
@@ -46,30 +49,33 @@ def get_config():
 # ---------------------------------------------------------------------------- what goes together
 
 
-def test_points_that_share_a_program_come_one_after_the_other() -> None:
-    points = space.repeated(space.grid("depth=1,2;learning_rate=.1,.2"), range(2))
-    grouped = space.side_by_side(points)
-    assert sorted(map(str, grouped)) == sorted(map(str, points))
-    assert [p["depth"] for p in grouped] == [1] * 4 + [2] * 4
-    assert space.alike(grouped[0], grouped[3]) and not space.alike(grouped[3], grouped[4])
+def test_points_that_differ_in_shared_fields_alone_are_alike() -> None:
+    point = {"depth": 2, "seed": 1}
+    assert space.alike(point, {"depth": 2, "seed": 2})
+    assert space.alike(point, {"depth": 2, "learning_rate": 0.3})
+    assert not space.alike(point, {"depth": 3, "seed": 1})
+    assert not space.alike(point, {"depth": 2, "seed": 1, "drop_h": 0.1})
 
 
 def test_a_ledger_gives_the_trials_that_share_a_program(text: Path, tmp_path: Path) -> None:
-    config = small(text)
-    points = space.side_by_side(space.repeated(space.grid("depth=1,2"), range(2)))
-    ledger = Ledger(tmp_path / "s", Plan(config, [], points=points))
+    """Wherever they stand in the grid; those that were cut come first."""
+    points = space.repeated(space.grid("depth=1,2"), range(3))
+    plan = Plan(small(text), [], points=points)
+    ledger = Ledger(tmp_path / "s", plan)
     first = ledger.claim()
-    second = ledger.claim(like=first.point)
-    assert (first.point, second.point) == ({"depth": 1, "seed": 0}, {"depth": 1, "seed": 1})
-    assert ledger.claim(like=first.point) is None
-    third = ledger.claim()
-    assert third.point == {"depth": 2, "seed": 0}
-    for claim in (first, second, third):  # as if they had been cut
+    rest = [ledger.claim(like=first.point) for _ in range(3)]
+    assert [claim and claim.point for claim in (first, *rest)] == [
+        {"depth": 1, "seed": 0}, {"depth": 1, "seed": 1}, {"depth": 1, "seed": 2}, None,
+    ]  # fmt: skip
+    other = ledger.claim()
+    assert other.point == {"depth": 2, "seed": 0}
+    for claim in (first, rest[1], other):  # as if they had been cut
         claim.log.close()
-    again = Ledger(tmp_path / "s", Plan(config, [], points=points))
-    third, fourth = (again.claim(like=third.point) for _ in range(2))
-    assert (third.point, fourth.point) == ({"depth": 2, "seed": 0}, {"depth": 2, "seed": 1})
-    assert again.claim(like=third.point) is None
+    again = Ledger(tmp_path / "s", plan)
+    found = [again.claim(like=first.point) for _ in range(3)]
+    assert [claim and claim.point["seed"] for claim in found] == [0, 2, None]
+    found = [again.claim(like=other.point) for _ in range(4)]
+    assert [claim and claim.point["seed"] for claim in found] == [0, 1, 2, None]
 
 
 def test_a_search_has_no_replicas(text: Path, tmp_path: Path) -> None:
@@ -137,9 +143,10 @@ class Trials:
         self.config, self.folder, self.points = config, folder, points
         self.logs = [folder / f"{i}.log" for i in range(len(points))]
 
-    def run(self, capfd: pytest.CaptureFixture, stop: cli.Stop | None = None) -> list[int]:
+    def run(self, stop: cli.Stop | None = None) -> list[int]:
         """Trains them; their exit codes."""
         self.folder.mkdir(exist_ok=True)
+        told = io.StringIO()
         lanes = [
             replicas.Lane(
                 {
@@ -150,12 +157,14 @@ class Trials:
                 },
                 i,
                 len(self.points),
+                told,
             )
             for i, point in enumerate(self.points)
         ]
         replicas.run(lanes, self.config, stop or SimpleNamespace(number=0))
-        told = map(json.loads, capfd.readouterr().out.splitlines())
-        codes = {line["lane"]: line["code"] for line in told}
+        codes = {
+            line["lane"]: line["code"] for line in map(json.loads, told.getvalue().split("\n")[:-1])
+        }
         return [codes[i] for i in range(len(lanes))]
 
 
@@ -172,9 +181,7 @@ def close_to(folder: Path, alone: Path) -> None:
         assert ours[split] == pytest.approx(its[split], rel=2e-4)
 
 
-def test_each_trial_is_the_run_it_would_be_alone(
-    text: Path, tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
+def test_each_trial_is_the_run_it_would_be_alone(text: Path, tmp_path: Path) -> None:
     """One diverges, one has a bad workdir; the others have their own seeds and rates."""
     config = small(text)
     taken = tmp_path / "runs" / "3"
@@ -188,7 +195,7 @@ def test_each_trial_is_the_run_it_would_be_alone(
         {"seed": 5, "mi_init": [2.0, 0.5, 0.5]},
     ]
     trials = Trials(config, tmp_path / "runs", points)
-    assert trials.run(capfd) == [0, 0, 2, 2, 0]
+    assert trials.run() == [0, 0, 2, 2, 0]
     for i in (0, 1, 4):
         own = config.copy_and_resolve_references()
         own.update({k: tuple(v) if k == "mi_init" else v for k, v in points[i].items()})
@@ -203,13 +210,11 @@ def test_each_trial_is_the_run_it_would_be_alone(
     assert (taken / "something.txt").exists()
 
 
-def test_they_stop_and_resume_together(
-    text: Path, tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
-    points = [{"seed": 1}, {"seed": 2, "learning_rate": 0.1}]
+def test_they_stop_together_and_resume_with_others(text: Path, tmp_path: Path) -> None:
+    points = [{"seed": 1}, {"seed": 2, "learning_rate": 0.1}, {"seed": 3}]
     config = small(text, checkpoint_every=3)
     whole = Trials(config, tmp_path / "whole", points)
-    assert whole.run(capfd) == [0, 0]
+    assert whole.run() == [0, 0, 0]
 
     class After(SimpleNamespace):
         """A signal that comes after some questions for it."""
@@ -219,17 +224,47 @@ def test_they_stop_and_resume_together(
             self.left -= 1
             return signal.SIGTERM if self.left < 0 else 0
 
-    cut = Trials(config, tmp_path / "cut", points)
-    assert cut.run(capfd, After(left=5)) == [143, 143]
+    cut = Trials(config, tmp_path / "cut", points[:2])
+    assert cut.run(After(left=5)) == [143, 143]
     assert all("SIGTERM: saved at step" in log.read_text() for log in cut.logs)
     assert not (cut.folder / "0" / "result.json").exists()
-    assert cut.run(capfd) == [0, 0]
-    for i in range(2):
-        assert "resuming from step" in cut.logs[i].read_text()
+    assert Trials(config, tmp_path / "cut", points).run() == [0, 0, 0]
+    for i in range(3):
+        assert ("resuming from step" in (cut.folder / f"{i}.log").read_text()) == (i < 2)
         close_to(cut.folder / str(i), whole.folder / str(i))
+    about = workdir.read_json(cut.folder / "0" / "run.json")
+    assert (about["replicas"], about["continued"][0]["replicas"]) == (2, 3)
 
 
-def test_batches_of_different_shapes(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "error, code, told",
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB"), 75, "error: out of memory with 2"),
+        (ValueError("of our own"), 1, "ValueError: of our own"),
+    ],
+)
+def test_what_the_program_raises_is_told_to_all(
+    error: Exception, code: int, told: str, text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def updates(*arguments):
+        raise error
+
+    monkeypatch.setattr(replicas, "make_replica_updates", lambda *arguments: updates)
+    trials = Trials(small(text), tmp_path / "runs", [{"seed": 1}, {"seed": 2}])
+    assert trials.run() == [code, code]
+    assert all(told in log.read_text() for log in trials.logs)
+
+
+def test_references_of_a_config_follow_a_trial_s_fields(text: Path, tmp_path: Path) -> None:
+    config = small(text, epochs=1)
+    config.input_scale = config.get_ref("init_scale") * 2
+    trials = Trials(config, tmp_path / "runs", [{"init_scale": 0.1}, {"init_scale": 0.3}])
+    assert trials.run() == [0, 0]
+    found = [workdir.read_json(trials.folder / str(i) / "config.json") for i in range(2)]
+    assert [config["input_scale"] for config in found] == [0.2, 0.6]
+
+
+def test_batches_of_different_shapes(tmp_path: Path) -> None:
     """Sequences of unlike lengths, in an order that depends on the seed."""
     config = configs.default("regress")
     config.update(
@@ -247,7 +282,7 @@ def test_batches_of_different_shapes(tmp_path: Path, capfd: pytest.CaptureFixtur
         shapes.add(tuple(batches[k]["inputs"].shape for k in range(len(batches))))
     assert len(shapes) == 3, "the batches of the seeds were to differ"
     trials = Trials(config, tmp_path / "runs", points)
-    assert trials.run(capfd) == [0, 0, 0]
+    assert trials.run() == [0, 0, 0]
     for i in range(3):
         close_to(trials.folder / str(i), tmp_path / f"alone{i}")
 
@@ -265,6 +300,7 @@ def test_a_sweep_trains_them_in_one_process(text: Path, tmp_path: Path) -> None:
     assert "3 of 3 trials ended" in done.stdout and "002 failed: rnnx.train: error:" in done.stdout
     places = sorted((tmp_path / "s" / "trials").iterdir())
     about = [workdir.read_json(place / "run.json") for place in places]
+    assert [run["replicas"] for run in about] == [3] * 3
     assert all(run["command"].startswith("python -m rnnx.train --config=") for run in about)
     assert "--config.learning_rate=0.2" in about[1]["command"]
     scores = [workdir.read_json(place / "result.json")["valid"]["nll"] for place in places[:2]]

@@ -3,7 +3,6 @@
 import json
 import math
 import time
-import types
 from pathlib import Path
 
 import jax
@@ -17,6 +16,7 @@ from rnnx import parallel, trainer, update
 from rnnx.checkpoint import read_epochs
 from rnnx.errors import UserError
 from rnnx.experiment import Experiment
+from rnnx.metrics import Pace
 from rnnx.tasks.language import Language
 from rnnx.trainer import Trainer
 
@@ -92,7 +92,7 @@ def test_the_pace_is_that_of_the_device(text: Path, tmp_path: Path, monkeypatch)
         return state, values | {"loss": Slow(values["loss"])}
 
     experiment.updates = slow
-    monkeypatch.setattr(Trainer, "_pace", lambda self, count, seconds: seen.append(seconds))
+    monkeypatch.setattr(Pace, "note", lambda self, who, count, seconds: seen.append(seconds))
     trainer.run(experiment)
     assert len(seen) == 3 * len(experiment.batches)
     assert min(seen) > 0.04
@@ -100,17 +100,17 @@ def test_the_pace_is_that_of_the_device(text: Path, tmp_path: Path, monkeypatch)
 
 def test_calls_grow_until_they_take_a_second() -> None:
     """An example of 0.3 s a batch: four together take a second."""
-    pacing = types.SimpleNamespace(together=1, experiment=types.SimpleNamespace(width=32))
+    pace = Pace(32)
     for _ in range(10):
-        Trainer._pace(pacing, pacing.together, pacing.together * 0.3)
-    assert pacing.together == 4
-    Trainer._pace(pacing, 1, 0.1)  # a short call, as at an epoch's end, says nothing
-    assert pacing.together == 4
-    pacing.experiment.width = 2
-    pacing.together = 1
+        pace.note("a run", pace.together, pace.together * 0.3)
+    assert pace.together == 4
+    pace.note("a run", 1, 0.1)  # a short call, as at an epoch's end, says nothing
+    pace.note("one beside it", 4, 0.1)  # the first decides for all
+    assert pace.together == 4
+    pace = Pace(2)
     for _ in range(10):
-        Trainer._pace(pacing, pacing.together, 0.0)
-    assert pacing.together == 2
+        pace.note("a run", pace.together, 0.0)
+    assert pace.together == 2
 
 
 def scored(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[Trainer]:
@@ -242,7 +242,7 @@ def test_a_score_that_is_not_finite_stops_the_run(text: Path, tmp_path: Path, mo
         return updates(state, batches, seed, number, count, rate)
 
     experiment.updates = breaking
-    monkeypatch.setattr(Trainer, "_pace", lambda *_: None)  # one update a call
+    monkeypatch.setattr(Pace, "note", lambda *_: None)  # one update a call
     with pytest.raises(UserError, match=told.format(last)):
         trainer.run(experiment)
     kept = [p.name for p in (tmp_path / "epoch" / "checkpoints").glob("*/*")]

@@ -81,9 +81,7 @@ def define_flags() -> None:
     flags.DEFINE_list("known", [], "data files of runs that are not done again")
     flags.DEFINE_integer("param_budget", 0, "solve every run's width for it", lower_bound=0)
     flags.DEFINE_integer("workers", 1, "runs side by side; they share the cores", lower_bound=1)
-    flags.DEFINE_integer(
-        "replicas", 1, "trials that a run trains at once, see above", lower_bound=1
-    )
+    flags.DEFINE_integer("replicas", 1, "trials trained as one program, see above", lower_bound=1)
     flags.DEFINE_string("storage", "", "address of a database; empty: SQLite in the workdir")
 
 
@@ -151,8 +149,6 @@ def main() -> None:
 
     def run(folder: Path, plan: Plan, name: str = "") -> Ledger:
         plan.known = known_points(plan, known)
-        if FLAGS.replicas > 1:
-            plan.points = space.side_by_side(plan.points)
         ledger = Ledger(folder, plan, FLAGS.storage, name)
         Runner(ledger, FLAGS.workers, Screen(ledger, unit), FLAGS.replicas).run()
         return ledger

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import optuna
 from ml_collections import ConfigDict
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
@@ -113,8 +113,7 @@ class Ledger:
         """A trial to run: one that was interrupted here, else a new one; None when none is left.
 
         Args:
-          like: a point of a grid; only trials that share its compiled program, and of the new ones
-            only the next.
+          like: a point of a grid; only trials that share its compiled program.
         """
         with self._claiming():
             # Leases first: one that is read before its trial is never newer than that.
@@ -124,7 +123,9 @@ class Ledger:
                     continue
                 if (claim := self._take_over(trial, leases.get(trial._trial_id))) is not None:
                     return claim
-            while self._left() and (like is None or self._next_is(like)):
+            if like is not None:
+                return self._begin_like(like)
+            while self._left():
                 if (claim := self._begin()) is not None:
                     return claim
         return None
@@ -205,10 +206,10 @@ class Ledger:
         return workdir.read_json(path, FORMAT)["home"]
 
     def _open(self, url: URL, name: str) -> None:
-        """Sets `study` and `leases`."""
+        """Sets `storage`, `study` and `leases`."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            kept = storage.opened(url)
+            kept = self.storage = storage.opened(url)
             study = self.study = optuna.create_study(
                 study_name=name,
                 storage=kept,
@@ -265,11 +266,6 @@ class Ledger:
             return bool(self._trials(TrialState.WAITING))
         return len(self._trials()) < self.plan.trials
 
-    def _next_is(self, like: Overrides) -> bool:
-        """Whether the trial that the study would give next shares a program with that point."""
-        waiting = self.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
-        return bool(waiting) and space.alike(self.point(waiting[0]), like)
-
     def _begin(self) -> Claim | None:
         """Takes a new trial, unless another machine has just taken the last one."""
         # A sampler seeded alike in every process would propose the same again, and seeds that are
@@ -281,6 +277,17 @@ class Ledger:
         if self._surplus(trial):
             return None
         return self._hold(trial, None)
+
+    def _begin_like(self, like: Overrides) -> Claim | None:
+        """Takes a new trial of a grid that shares the program of a point, as `ask` takes the
+        first."""
+        for found in self._trials(TrialState.WAITING):
+            if not space.alike(self.point(found), like):
+                continue
+            with contextlib.suppress(UpdateFinishedTrialError):
+                if self.storage.set_trial_state_values(found._trial_id, TrialState.RUNNING):
+                    return self._hold(optuna.Trial(self.study, found._trial_id), None)
+        return None
 
     def _surplus(self, trial: optuna.Trial) -> bool:
         """Ends a new trial that is one too many."""

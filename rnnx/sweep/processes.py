@@ -14,48 +14,59 @@ from rnnx.sweep import space
 from rnnx.sweep.ledger import Claim, Plan
 
 
-class Together:
+class Group:
     """A process that trains several trials (`replicas.py`)."""
 
-    def __init__(self, process: subprocess.Popen):
-        """process: its stdout is a pipe, to which it writes how each trial ended."""
-        self.process, self._codes, self._rest = process, {}, b""
-        os.set_blocking(process.stdout.fileno(), False)
+    def __init__(self, process: subprocess.Popen, ends: int, count: int):
+        """ends: a pipe on which it tells how each of so many trials ended."""
+        self.process, self._ends, self._count = process, os.fdopen(ends, "rb"), count
+        self._codes: dict[int, int] = {}  # in the order in which they came
+        self._rest, self._asked = b"", False
+        os.set_blocking(ends, False)
 
     def poll(self, index: int) -> int | None:
         """The exit code of a trial, else that of the process; None while it is trained."""
         code = self.process.poll()  # first: then all lines are written
-        *lines, self._rest = (self._rest + (self.process.stdout.read() or b"")).split(b"\n")
+        *lines, self._rest = (self._rest + (self._ends.read() or b"")).split(b"\n")
         for line in map(json.loads, lines):
             self._codes[line["lane"]] = line["code"]
+        # The last to end waits for the process, which holds the device until then.
+        if code is None and len(self._codes) == self._count and index == list(self._codes)[-1]:
+            return None
         return self._codes.get(index, code)
 
+    def terminate(self) -> None:
+        """Asks the process to save and end, once: a second signal would kill it."""
+        if not self._asked:
+            self._asked = True
+            self.process.terminate()
 
-class Part(NamedTuple):
-    """A trial's part in such a process: as a process of its own to those who watch it."""
 
-    together: Together
+class Member(NamedTuple):
+    """A trial in a group: like a process of its own to those who watch it."""
+
+    group: Group
     index: int
 
     def poll(self) -> int | None:
         """The trial's exit code; None while it is trained."""
-        return self.together.poll(self.index)
+        return self.group.poll(self.index)
 
     def terminate(self) -> None:
-        """Asks all trials of the process to save and end."""
-        self.together.process.terminate()
+        """Asks all trials of the group to save and end."""
+        self.group.terminate()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for the whole process; its exit code."""
-        return self.together.process.wait(timeout)
+        """Waits for the process; its exit code."""
+        return self.group.process.wait(timeout)
 
 
 def start(
     claims: Sequence[Claim], plan: Plan, slot: int, workers: int
-) -> list[subprocess.Popen | Part]:
+) -> list[subprocess.Popen | Member]:
     """Starts the training of trials, in one process, on the cores of one of several workers.
 
-    Returns one process, or part of one, for each trial.
+    Returns a process for each trial, or a member of their group.
     """
     commands = []
     for claim in claims:
@@ -77,6 +88,7 @@ def start(
 
     if len(claims) == 1:
         return [process(commands[0])]
+    ends, told = os.pipe()
     orders = [
         {
             "point": claim.point,
@@ -86,16 +98,18 @@ def start(
         }
         for claim, command in zip(claims, commands, strict=True)
     ]
-    started = process(
-        ["rnnx.sweep.replicas", *plan.arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        pass_fds=[order["log"] for order in orders],
-    )
+    try:
+        started = process(
+            ["rnnx.sweep.replicas", *plan.arguments, f"--told={told}"],
+            stdin=subprocess.PIPE,
+            pass_fds=[told, *(order["log"] for order in orders)],
+        )
+    finally:
+        os.close(told)  # the process has its own
     with contextlib.suppress(BrokenPipeError), started.stdin as file:  # its exit code will tell
         file.write(json.dumps(orders).encode())
-    together = Together(started)
-    return [Part(together, i) for i in range(len(claims))]
+    group = Group(started, ends, len(claims))
+    return [Member(group, i) for i in range(len(claims))]
 
 
 def _share(slot: int, workers: int) -> set[int]:

@@ -17,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from rnnx import cli, workdir
 from rnnx.duration import duration
 from rnnx.errors import Outage, UserError
-from rnnx.sweep import processes, space, storage
+from rnnx.sweep import processes, storage
 from rnnx.sweep.ledger import Claim, Ledger
-from rnnx.sweep.processes import Part
+from rnnx.sweep.processes import Member
 from rnnx.sweep.screen import Progress, Screen
 from rnnx.tasks.task import Task
 
@@ -84,7 +84,7 @@ class Job:
     """A trial and the process that trains it."""
 
     claim: Claim
-    process: subprocess.Popen | Part
+    process: subprocess.Popen | Member
     metrics: Metrics
     slot: int
     begun: float
@@ -155,12 +155,10 @@ class Runner:
             if (claim := self.ledger.claim()) is None:
                 self._ask = time.monotonic() + _ASK
                 return not self.jobs and not self.ledger.elsewhere(set())
-            alike, others = [claim], []
-            while len(alike) < self.replicas and (found := self.ledger.claim(like=claim.point)):
-                # Another machine may just have taken the one that was to come.
-                (alike if space.alike(found.point, claim.point) else others).append(found)
-            for claims in (alike, *([other] for other in others)):
-                self.launch(claims, free[0])
+            claims = [claim]
+            while len(claims) < self.replicas and (claim := self.ledger.claim(like=claim.point)):
+                claims.append(claim)
+            self.launch(claims, free[0])
         return False
 
     def _free(self) -> list[int]:

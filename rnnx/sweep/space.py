@@ -85,19 +85,8 @@ def repeated(points: Sequence[Overrides], seeds: Sequence[int]) -> list[Override
 
 def alike(a: Overrides, b: Overrides) -> bool:
     """Whether two points share their compiled program."""
-    return _program(a) == _program(b)
-
-
-def side_by_side(points: Sequence[Overrides]) -> list[Overrides]:
-    """The points, those that share a program one after the other."""
-    groups: dict[str, list[Overrides]] = {}
-    for point in points:
-        groups.setdefault(repr(sorted(_program(point).items())), []).append(point)
-    return list(itertools.chain.from_iterable(groups.values()))
-
-
-def _program(point: Overrides) -> Overrides:
-    return {name: value for name, value in point.items() if name not in configs.SHARED}
+    apart = {name for name in a.keys() | b.keys() if a.get(name) != b.get(name)}
+    return apart <= set(configs.SHARED)
 
 
 def checked(point: Overrides) -> Overrides:

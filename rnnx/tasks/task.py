@@ -130,7 +130,11 @@ class Task:
             )
 
     def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
-        """The data; say is told of anything slow. Raises UserError or Outage."""
+        """The data; say is told of anything slow. Raises UserError or Outage.
+
+        Fields of `config.SHARED`, such as the seed, must not change them: runs that differ in these
+        alone may be given the data of one.
+        """
         raise NotImplementedError
 
     def at_width(self, config: ConfigDict, spec: Any, n: int) -> ConfigDict:
