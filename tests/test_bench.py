@@ -201,30 +201,44 @@ def test_bench_refuses_an_unknown_case() -> None:
     assert told.returncode == 2 and "unknown case 'lstn': one of rhn" in told.stderr
 
 
-def test_the_readme_has_the_updates_of_the_data_file() -> None:
+def test_the_readme_has_the_races_of_the_data_file() -> None:
     result = json.loads((ROOT / "notebooks/results/bench_avx2.json").read_text())
     assert not result["git"].endswith("-dirty")
     readme = (ROOT / "scripts" / "README.md").read_text()
-    table = re.findall(r"^\| (.+) \|$", readme.partition("| of bound |")[2], re.M)[:7]
-    cases = {}
+    found = {}
     for row in result["rows"]:
-        cases.setdefault(row["case"], {})[row["rival"]] = row
-    assert len(cases) == len(table) == 7
-    for rivals, line in zip(cases.values(), table, strict=True):
-        ours = rivals["rnnx"]
+        found.setdefault(row["case"], {})[row.get("rival")] = row
 
-        def times(*names, rivals=rivals, ours=ours):
-            seconds = [rivals[name]["seconds"] for name in names if name in rivals]
-            return f"{min(seconds) / ours['seconds']:.2f}x" if seconds else "-"
+    def times(case: str, *names: str) -> str:
+        seconds = [found[case][name]["seconds"] for name in names if name in found[case]]
+        return f"{min(seconds) / found[case]['rnnx']['seconds']:.2f}x" if seconds else "-"
 
-        assert line.replace(" (1)", "").split(" | ")[1:] == [
-            f"{ours['tokens_per_second']:,.0f}",
-            times("rnnx, XLA alone"),
-            times("plain scan"),
-            times("torch, addmm", "torch, linear"),
-            times("torch nn.LSTM", "torch nn.GRU"),
-            f"{ours['of_bound']:.2f}",
+    def rate(case: str) -> str:
+        return f"{found[case]['rnnx']['tokens_per_second']:,.0f}"
+
+    def rows(heading: str, count: int) -> list[list[str]]:
+        lines = re.findall(r"^\| (.+) \|$", readme.partition(heading)[2], re.M)[:count]
+        return [line.replace(" (1)", "").split(" | ")[1:] for line in lines]
+
+    by_hand, layers = ("torch, addmm", "torch, linear"), ("torch nn.LSTM", "torch nn.GRU")
+    trained = ("rhn", "lstm", "milstm", "gru", "migru", "mirnn", "small", "speech")
+    assert rows("| of bound |", len(trained)) == [
+        [
+            rate(case),
+            times(case, "rnnx, XLA alone"),
+            times(case, "plain scan"),
+            times(case, *by_hand),
+            times(case, *layers),
+            f"{found[case]['rnnx']['of_bound']:.2f}",
         ]
+        for case in trained
+    ]
+    read = ("write", "token", "token_rhn", "text", "hear")
+    assert rows("| at batch 1 |", len(read)) == [
+        [rate(case), times(case, *by_hand), times(case, *layers)] for case in read
+    ]
+    for case in ("splits", "splits_rnn"):
+        assert f"{times(case, 'rnnx, one by one')[:-1]} times" in readme
 
 
 def test_the_readme_has_the_shapes_of_the_data_file() -> None:
