@@ -128,6 +128,15 @@ class Cell:
 # ---------------------------------------------------------------------------- the equations
 
 
+def _sigmoids(*gates: Array) -> list[Array]:
+    """The sigmoid of each gate, computed as one array.
+
+    XLA puts a gate with a single use into the loop that uses it, and on CPUs its loops with several
+    exponentials are slow: this is 1.04 to 1.6 times as fast.
+    """
+    return jnp.split(jax.nn.sigmoid(jnp.concatenate(gates, axis=-1)), len(gates), axis=-1)
+
+
 def rnn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
     """h = tanh(pre(h-))."""
     (h,) = carry
@@ -142,8 +151,9 @@ def lstm(pre: Pre, carry: Carry, cell: Cell) -> Carry:
     """
     h, c = carry
     i, f, o, z = pre(0, h)
-    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(z)
-    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+    i, f, o = _sigmoids(i, f, o)
+    c = f * c + i * jnp.tanh(z)
+    return o * jnp.tanh(c), c
 
 
 def slstm(pre: Pre, carry: Carry, cell: Cell) -> Carry:
