@@ -30,6 +30,7 @@ from rnnx.bench import cases, growth, latency
 from rnnx.bench.cases import CASES, LONG, QUICK, Case
 from rnnx.bench.machine import Rates, processor, row_of
 from rnnx.bench.rivals import Rival, in_turns
+from rnnx.data.sequences import RUN
 from rnnx.display import Display
 from rnnx.errors import UserError
 
@@ -41,7 +42,10 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
     """All implementations of a case's work, ours first."""
     name = f"rnnx.bench.ours.{case.kind}"
     if case.speech:
-        yield Rival("rnnx", name, case)
+        # Of sequences, a call has batches of one length, which come in runs.
+        windows = min(windows_together(2 * bound), RUN) if case.kind == "train" else 1
+        several = {"windows": windows, "units": windows} if windows > 1 else {}
+        yield Rival("rnnx", name, case, **several)
         yield Rival("torch nn.LSTM", f"rnnx.bench.speech_in_torch.{case.kind}", case)
         return
     if case.kind == "splits":
