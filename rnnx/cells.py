@@ -129,11 +129,7 @@ class Cell:
 
 
 def _sigmoids(*gates: Array) -> list[Array]:
-    """The sigmoid of each gate, computed as one array.
-
-    XLA puts a gate with a single use into the loop that uses it, and on CPUs its loops with several
-    exponentials are slow: this is 1.04 to 1.6 times as fast.
-    """
+    """The sigmoid of each gate, as one array: XLA's loops with several exponentials are slow."""
     return jnp.split(jax.nn.sigmoid(jnp.concatenate(gates, axis=-1)), len(gates), axis=-1)
 
 
@@ -318,10 +314,8 @@ def step(
       mask: (B, n), multiplies the state inside every matrix product: the variational dropout of
         the RHN paper. The carry path is not masked, so in a linear cell the mask changes nothing.
 
-    Returns:
-      The state after the step; its first array is the output y (B, n).
+    Returns the state after the step; its first array is the output y (B, n).
     """
-
     pre = make_pre(cell, params, wx, mask, lambda k, z: matmul(z, params[k]["U"]))
     return CELLS[cell.kind].transition(pre, carry, cell)
 
@@ -383,6 +377,7 @@ def init(
     """
     family = CELLS[cell.kind]
     scale = n**-0.5 if init_scale is None else init_scale
+    input_scale = scale if input_scale is None else input_scale
     fixed = {
         "rhn": {"t": transform_bias, "c": -transform_bias},
         "lstm": {"f": forget_bias},
@@ -398,9 +393,7 @@ def init(
         width = len(gates) * n
         block = {} if family.linear else {"U": uniform(key_u, n, width)}
         if cell.sees_input(k):
-            block["W"] = uniform(
-                key_w, m, width, scale=scale if input_scale is None else input_scale
-            )
+            block["W"] = uniform(key_w, m, width, scale=input_scale)
         block |= initial_vectors(cell, k, n, mi_init)
         bias = uniform(key_b, width) if family.uniform_bias else jnp.zeros((width,), jnp.float32)
         for g, gate in enumerate(gates):

@@ -72,7 +72,11 @@ class PeersLost(Outage):
 class Diverged(UserError):
     """The numbers are not finite, or the loss is far above that of knowing nothing."""
 
-    def __init__(self, what: str, advice: str):
-        """what: what was seen, where, at which learning rate."""
-        super().__init__(f"{what}. {advice}")
+    def __init__(self, what: str, good: int):
+        """what: what was seen, where, at which learning rate; good: the last checkpoint's step."""
+        super().__init__(
+            f"{what}. Last good checkpoint: step {good:,}. Lower learning_rate or max_grad_norm, "
+            "or use dtype=float32, in a new workdir; or continue from that checkpoint at half the "
+            "learning rate with --config.on_nan=rollback"
+        )
         self.what = what

@@ -11,6 +11,7 @@ from rnnx import cli, model, optim, parallel, tasks, workdir
 from rnnx import config as configs
 from rnnx.data.batches import Batches
 from rnnx.display import Display, Watched, banner
+from rnnx.metrics import Clock, peak_memory
 from rnnx.parallel import EVERYWHERE
 from rnnx.score import make_scorer, make_splits_scorer, side_by_side, zero_carries
 from rnnx.tasks import network
@@ -134,6 +135,21 @@ class Experiment:
             scores |= zip(group, map(self.task.scores, sums), strict=True)
             self.display.finish()
         return scores
+
+    def result(self, epoch: int, scores: dict[str, Scores], clock: Clock) -> dict:
+        """What `result.json` holds of a run whose best epoch has these scores."""
+        return {
+            "format": workdir.FORMAT,
+            "config": self.config.to_dict(),
+            "params": self.parameters,
+            "epoch": epoch,
+            **scores,
+            "memory_bytes": peak_memory(),
+            "tokens_per_second": round(clock.rate, 1),
+            "seconds": round(clock.seconds, 3),
+            "device": self.about["device"],
+            "git": self.about["git"],
+        }
 
     def _batches(self, split: str, protocol: str, rows: slice) -> Batches:
         return self.task.batches(self.config, self.dataset, split, protocol, rows)

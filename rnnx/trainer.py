@@ -21,26 +21,14 @@ from rnnx.display import Stopped, Watched
 from rnnx.duration import duration
 from rnnx.errors import Diverged, writing
 from rnnx.experiment import Experiment
-from rnnx.metrics import Clock, Log, Pace, peak_memory
+from rnnx.metrics import Clock, Log, Pace
 from rnnx.parallel import BATCHES
 from rnnx.recovery import Progress, Saver
 from rnnx.tasks.task import Scores
-from rnnx.update import State, all_finite
+from rnnx.update import Call, State, all_finite
 
 _MOST_SKIPPED = 20  # batches passed over in a row
 _MOST_HALVINGS = 8  # of the learning rate, from one checkpoint
-
-
-class Call(NamedTuple):
-    """The arguments of a call of updates."""
-
-    state: State
-    batches: dict[str, Any]
-    seed: np.uint32
-    number: np.int32
-    count: np.int32
-    rate: np.float32
-
 
 Calls = Generator[Call, tuple[State, dict[str, Any]], Any]  # is sent the state and metrics after
 
@@ -121,8 +109,7 @@ class Trainer:
         self.config, self.task = experiment.config, experiment.task
         self.display, self.unit = experiment.display, self.task.unit(self.config)
         self.state, self.progress, self.begun = state, progress, begun
-        self.log = self._open_log()
-        self.clock = Clock(progress.seconds, progress.targets, pace.share)
+        self._open()
         self.watched = Watched(self.display, stop)
         self.settled = 0.0  # when the last call was over
         self.compiled: set[tuple] = set()  # shapes of calls
@@ -258,12 +245,7 @@ class Trainer:
 
     def _diverged(self, what: str, step: int) -> None:
         rate = optim.learning_rate(self.config, self.progress.epoch, self.progress.halvings)
-        raise Diverged(
-            f"{what} at step {step:,} (learning rate {rate:g})",
-            f"Last good checkpoint: step {self.saver.step:,}. Lower learning_rate or "
-            "max_grad_norm, or use dtype=float32, in a new workdir; or continue from that "
-            "checkpoint at half the learning rate with --config.on_nan=rollback",
-        )
+        raise Diverged(f"{what} at step {step:,} (learning rate {rate:g})", self.saver.step)
 
     def roll_back(self, error: Diverged) -> None:
         """Goes back to the newest checkpoint, at half of the learning rate that diverged.
@@ -285,8 +267,7 @@ class Trainer:
             raise error
         progress.halvings = halvings
         self.log.close()
-        self.log = self._open_log()
-        self.clock = Clock(progress.seconds, progress.targets, self.pace.share)
+        self._open()
         self.saver.roll_back(progress.step)
         rate = optim.learning_rate(self.config, progress.epoch, halvings)
         self.display.print(f"{error.what}: back to step {progress.step:,}, learning rate {rate:g}")
@@ -383,18 +364,7 @@ class Trainer:
             scores = experiment.evaluate(params, splits, self.watched)
         except Stopped:
             self.leave()
-        result = {
-            "format": workdir.FORMAT,
-            "config": self.config.to_dict(),
-            "params": experiment.parameters,
-            "epoch": info["epoch"],
-            **scores,
-            "memory_bytes": peak_memory(),
-            "tokens_per_second": round(self.clock.rate, 1),
-            "seconds": round(self.clock.seconds, 3),
-            "device": experiment.about["device"],
-            "git": experiment.about["git"],
-        }
+        result = experiment.result(info["epoch"], scores, self.clock)
         if parallel.is_main():
             workdir.write_json(experiment.folder / "result.json", result)
         return result
@@ -412,16 +382,16 @@ class Trainer:
 
     def leave(self) -> None:
         """Ends the process on a signal, everything being saved."""
-        name = signal.Signals(self.stop.number).name
-        step = f"{self.progress.step:,}"
-        self.display.print(f"{name}: saved at step {step}; the same command continues")
+        name, step = signal.Signals(self.stop.number).name, self.progress.step
+        self.display.print(f"{name}: saved at step {step:,}; the same command continues")
         raise SystemExit(128 + self.stop.number)
 
-    def _open_log(self) -> Log:
-        """The metrics, cut back to where the run stands; only the first process writes them."""
-        folder, progress = self.experiment.folder, self.progress
+    def _open(self) -> None:
+        """Opens the log, cut back to where the run stands, and the clock."""
+        folder, progress, silent = self.experiment.folder, self.progress, not parallel.is_main()
         with writing(folder):
-            return Log(folder, progress.log_position, progress.step, silent=not parallel.is_main())
+            self.log = Log(folder, progress.log_position, progress.step, silent=silent)
+        self.clock = Clock(progress.seconds, progress.targets, self.pace.share)
 
     def _note(self) -> str:
         """The epoch's training score so far and the rate, for the progress bar."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import Mesh
@@ -29,8 +30,19 @@ class State(NamedTuple):
     carries: Any  # the recurrent state after the last batch, carried into the next
 
 
+class Call(NamedTuple):
+    """The arguments of a call of updates."""
+
+    state: State
+    batches: dict[str, Any]
+    seed: np.uint32
+    number: np.int32
+    count: np.int32
+    rate: np.float32
+
+
 _STATE = State(EVERYWHERE, EVERYWHERE, ROWS)  # where its arrays are
-_ARGUMENTS = _STATE, BATCHES, *[EVERYWHERE] * 4  # of a call of updates
+_ARGUMENTS = _STATE, BATCHES, *[EVERYWHERE] * 4  # of a Call
 
 
 @jax.jit

@@ -29,8 +29,7 @@ from rnnx.display import Display
 from rnnx.errors import Outage, UserError
 from rnnx.experiment import Experiment
 from rnnx.metrics import Pace
-from rnnx.trainer import Call
-from rnnx.update import make_replica_updates
+from rnnx.update import Call, make_replica_updates
 
 FLAGS = flags.FLAGS
 
