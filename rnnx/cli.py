@@ -27,7 +27,7 @@ from absl import flags, logging
 
 from rnnx import cache
 from rnnx import config as configs
-from rnnx.errors import Outage, UserError
+from rnnx.errors import Outage, UserError, out_of_memory
 
 
 def command() -> str:
@@ -168,7 +168,7 @@ def ending(error: BaseException) -> tuple[str, int] | None:
     told, code = f"error: {error}", getattr(error, "code", UserError.code)
     if isinstance(error, KeyboardInterrupt):
         told, code = "interrupted", 128 + signal.SIGINT
-    elif isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+    elif isinstance(error, jax.errors.JaxRuntimeError) and out_of_memory(error):
         told = f"error: out of memory ({str(error).splitlines()[0]})"
     elif isinstance(error, OSError) and error.errno is not None:  # from the operating system
         place = f" {error.filename}" if error.filename else ""

@@ -33,11 +33,16 @@ _PASSING = {
 }  # fmt: skip
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether JAX's runtime says so."""
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
 def passing(error: BaseException | None) -> bool:
     """Whether a failed read says nothing about the file itself: no permission, no memory, a file
     server out of reach."""
     while error is not None:
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        if isinstance(error, MemoryError) or out_of_memory(error):
             return True
         told = re.search(r"os_error_code='(\d+)'", str(error))  # tensorstore's
         if (int(told[1]) if told else getattr(error, "errno", None)) in _PASSING:

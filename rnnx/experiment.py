@@ -85,18 +85,15 @@ class Experiment:
         self.updates = make_updates(task, config, self.graphdef, self.mesh, highest=self.highest)
         if beside and beside.graphdef != self.graphdef:
             raise ValueError(f"{folder} and {beside.folder} hold different networks")
-        self.scorers = (
-            beside.scorers
-            if beside
-            else {
-                "batched": make_scorer(task, self.graphdef, self.mesh),
-                "full": make_splits_scorer(task, self.graphdef),
-            }
-        )
         bytes_each = sum(a.nbytes for a in self.batches[0].values())
         room = max(_MOST_BYTES // max(bytes_each, 1), 1)
-        # Batches of sequences differ in size; runs that are computed together need one width.
-        self.width = beside.width if beside else min(_MOST_TOGETHER, len(self.batches), room)
+        self.width = min(_MOST_TOGETHER, len(self.batches), room)
+        self.scorers = {
+            "batched": make_scorer(task, self.graphdef, self.mesh),
+            "full": make_splits_scorer(task, self.graphdef),
+        }
+        if beside:  # batches of sequences differ in size, and a program has one width
+            self.width, self.scorers = beside.width, beside.scorers
 
     def announce(self) -> None:
         """Prints what is about to run."""

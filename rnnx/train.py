@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from rnnx import cli, parallel, trainer
 from rnnx.checkpoint import Checkpoints
 from rnnx.display import Display, summary
-from rnnx.errors import PeersLost, UserError
+from rnnx.errors import PeersLost, UserError, out_of_memory
 from rnnx.experiment import Experiment
 
 FLAGS = flags.FLAGS
@@ -41,7 +41,7 @@ def tell(experiment: Experiment, result: dict) -> None:
 def explained(error: jax.errors.JaxRuntimeError) -> UserError | None:
     """What an error of JAX's runtime says of a run, and what to do; None if it tells of a bug."""
     reason = str(error).splitlines()[0]
-    if "RESOURCE_EXHAUSTED" in reason:
+    if out_of_memory(error):
         return UserError(
             f"out of memory ({reason}): lower hidden_size, batch_size or num_steps, or set "
             "remat=50, in a new workdir"

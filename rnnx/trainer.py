@@ -77,8 +77,8 @@ def training(experiment: Experiment, stop: cli.Stop, pace: Pace | None = None) -
         state, progress = found or (experiment.state, Progress())
         if found:
             say(f"resuming from step {progress.step:,}, in epoch {progress.epoch + 1}")
-        over = progress.step >= experiment.last_step
-        if over and (result := recovery.result(folder, experiment.config)):
+        ended = progress.step >= experiment.last_step
+        if ended and (result := recovery.result(folder, experiment.config)):
             say(f"this run is complete: {folder / 'result.json'}")
             return result
         recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)

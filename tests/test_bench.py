@@ -239,6 +239,9 @@ def test_the_readme_has_the_races_of_the_data_file() -> None:
     ]
     for case in ("splits", "splits_rnn"):
         assert f"{times(case, 'rnnx, one by one')[:-1]} times" in readme
+    sound = found["speech"]["rnnx"]["tokens_per_second"] * 0.03  # three frames of 10 ms a step
+    assert f"on {sound:,.0f} hours of sound in an hour" in readme
+    assert f"real-time factor of {found['hear']['rnnx']['seconds'] / 3:.4f}" in readme
 
 
 def test_the_readme_has_the_shapes_of_the_data_file() -> None:

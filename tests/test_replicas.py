@@ -25,12 +25,13 @@ from conftest import (
 from ml_collections import ConfigDict
 from sequences_made import engines
 
-from rnnx import cli, parallel, workdir
+from rnnx import cli, experiment, metrics, parallel, workdir
 from rnnx import config as configs
 from rnnx.experiment import Experiment
 from rnnx.parallel import BATCHES
 from rnnx.sweep import replicas, space
 from rnnx.sweep.ledger import Ledger, Plan
+from rnnx.sweep.processes import Group, Member
 from rnnx.update import make_replica_updates
 
 CONFIG = """
@@ -86,6 +87,34 @@ def test_a_search_has_no_replicas(text: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and "--replicas is for a grid" in done.stderr
 
 
+def test_a_group_waits_for_its_process_and_asks_it_to_stop_once() -> None:
+    asked = []
+    process = SimpleNamespace(poll=lambda: None, terminate=lambda: asked.append(1))
+    ends, told = os.pipe()
+    group = Group(process, ends, 2)
+    first, last = Member(group, 0), Member(group, 1)
+    assert first.poll() is None
+    os.write(told, b'{"lane": 0, "code": 2}\n{"lane": 1, ')
+    assert (first.poll(), last.poll()) == (2, None)
+    os.write(told, b'"code": 0}\n')
+    assert (first.poll(), last.poll()) == (2, None), "it still holds the device"
+    for member in (first, last):
+        member.terminate()
+    assert len(asked) == 1
+    process.poll = lambda: 9
+    assert (first.poll(), last.poll()) == (2, 0)
+    os.close(told)
+
+
+def test_runs_share_the_time_of_their_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter((0.0, 8.0))
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    clock = metrics.Clock(share=metrics.Pace(32, runs=4).share)
+    clock.start()
+    clock.lap(100)
+    assert (clock.seconds, clock.rate) == (2.0, 50.0)
+
+
 # ---------------------------------------------------------------------------- updates
 
 
@@ -114,11 +143,11 @@ def test_updates_of_several_runs_are_those_of_each(text: Path, tmp_path: Path, c
         return jax.tree.map(lambda a: a.copy(), runs[i].state), placed, *own
 
     answers = together(*zip(*(arguments(i) for i in range(4)), strict=True))
-    for i, (state, metrics) in enumerate(answers):
+    for i, (state, series) in enumerate(answers):
         expected, alone = first.updates(*arguments(i))
         done = np.isfinite(np.asarray(alone["loss"]))
         assert done.sum() == (4, 3, 2, 0)[i], "the third was to end at its second update"
-        for ours, its in zip(jax.tree.leaves(metrics), jax.tree.leaves(alone), strict=True):
+        for ours, its in zip(jax.tree.leaves(series), jax.tree.leaves(alone), strict=True):
             np.testing.assert_array_equal(np.isnan(ours), np.isnan(its))
             np.testing.assert_allclose(ours[done], its[done], 3e-5)
         if i != 2:
@@ -127,8 +156,13 @@ def test_updates_of_several_runs_are_those_of_each(text: Path, tmp_path: Path, c
     assert equal(answers[3][0], runs[3].state), "one that waits was updated"
 
 
-def test_experiments_that_share_scores_hold_one_network(text: Path, tmp_path: Path) -> None:
+def test_experiments_that_share_scores_hold_one_network(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = Experiment(small(text), tmp_path / "a", QUIET)
+    monkeypatch.setattr(experiment, "_MOST_TOGETHER", 2)  # as larger batches would have it
+    second = Experiment(small(text, seed=1), tmp_path / "c", QUIET, first)
+    assert second.width == first.width > 2 and second.scorers is first.scorers
     with pytest.raises(ValueError, match="different networks"):
         Experiment(small(text, depth=3), tmp_path / "b", QUIET, first)
 

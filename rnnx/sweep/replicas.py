@@ -26,7 +26,7 @@ from ml_collections import ConfigDict, config_flags
 
 from rnnx import cli, train, trainer
 from rnnx.display import Display
-from rnnx.errors import Outage, UserError
+from rnnx.errors import Outage, UserError, out_of_memory
 from rnnx.experiment import Experiment
 from rnnx.metrics import Pace
 from rnnx.update import Call, make_replica_updates
@@ -89,7 +89,7 @@ class Lane:
     def fail(self, error: Exception) -> None:
         """Ends the run with an error, told in its log as `rnnx.train` tells it."""
         if isinstance(error, jax.errors.JaxRuntimeError):
-            if "RESOURCE_EXHAUSTED" in str(error):  # alone it may have room
+            if out_of_memory(error):  # alone it may have room
                 count = self._count
                 error = Outage(f"out of memory with {count} trials at once: lower --replicas")
             else:
