@@ -245,8 +245,7 @@ class Family(NamedTuple):
     uniform_bias: bool = False  # biases start like the matrices (RHN paper), not at 0 (MI paper)
     options: tuple[str, ...] = ()  # its own among the fields of `Cell` and keywords of `init`
     mi_class: bool = False  # has classes of its own with MI in `layers.py`
-    # Of a cell with h = decay * h- + addition: pre-activations to decay and addition. Its one block
-    # has no recurrent matrix.
+    # Of a cell without recurrent matrix, h = decay * h- + addition: pre-activations to these two.
     linear: Callable[..., tuple[Array, Array]] | None = None
 
     @property
@@ -336,9 +335,7 @@ def make_pre(
     """
 
     def pre(k: int, z: Array, scale: Array | None = None) -> list[Array]:
-        uz = None
-        if "U" in params[k]:
-            uz = product(k, z if mask is None else z * mask)
+        uz = product(k, z if mask is None else z * mask) if "U" in params[k] else None
         a = integrate(cell, k, params[k], wx[k], uz, scale)
         a = a if nudge is None else a + nudge[k]
         return jnp.split(a, len(cell.blocks[k]), axis=-1)

@@ -51,7 +51,8 @@ def run(experiment: Experiment) -> dict:
       SystemExit: 128 + N on signal N (SIGINT, SIGTERM, SIGHUP), with everything saved.
     """
     stop, after = cli.Stop(several=not parallel.single()), None
-    with stop, contextlib.closing(training(experiment, stop)) as calls:
+    pace = Pace(experiment.width)
+    with stop, contextlib.closing(training(experiment, stop, pace)) as calls:
         while True:
             try:
                 call = calls.send(after)
@@ -60,12 +61,9 @@ def run(experiment: Experiment) -> dict:
             after = experiment.updates(*call)
 
 
-def training(experiment: Experiment, stop: cli.Stop, pace: Pace | None = None) -> Calls:
-    """What `run` does, call by call; returns and raises what it does.
-
-    Args:
-      pace: of the runs that are computed together; None for one by itself.
-    """
+def training(experiment: Experiment, stop: cli.Stop, pace: Pace) -> Calls:
+    """What `run` does, call by call, at the pace of all runs that are computed together; returns
+    and raises what it does."""
     begun, folder, say = time.perf_counter(), experiment.folder, experiment.display.print
     lock = workdir.locked(folder) if parallel.is_main() else contextlib.nullcontext()
     # Closing the log writes too.
@@ -82,7 +80,6 @@ def training(experiment: Experiment, stop: cli.Stop, pace: Pace | None = None) -
             say(f"this run is complete: {folder / 'result.json'}")
             return result
         recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
-        pace = pace or Pace(experiment.width)
         trainer = Trainer(experiment, checkpoints, stop, pace, state, progress, begun)
         closing.callback(lambda: trainer.log.close())
         result = yield from trainer.run(new=not found)
