@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from rnnx import scan
+from rnnx import native, scan
 
 # Smallest log standard deviation. For series of unit variance, e^-7 is a thousandth of it.
 LOG_STD_FLOOR = -7.0
@@ -99,7 +99,8 @@ def tied_softmax(
     """`softmax(tied_logits(ys, embedding, bias, dtype), targets)`, differentiated faster on CPUs.
 
     With its gradient, logits are held as (V, rows): Eigen forms E y^T at 1.5 times the rate of
-    y E^T. Their cotangent is rounded to dtype too, as operands of products are.
+    y E^T. In bfloat16 they are (rows, V) where the processor multiplies it: XLA would widen the
+    operands of the other form. Their cotangent is rounded to dtype, as operands of products are.
 
     Args:
       ys: (..., n).
@@ -117,30 +118,41 @@ def _tied_softmax(dtype, ys, embedding, bias, targets):
 
 
 def _tied_softmax_fwd(dtype, ys, embedding, bias, targets):
-    at = targets.reshape(1, -1)
-    # Behind the barrier, or XLA would fold the transpose back into the product.
-    columns = jax.lax.optimization_barrier(ys.reshape(-1, ys.shape[-1]).astype(dtype).T)
-    logits = jnp.matmul(embedding.astype(dtype), columns, preferred_element_type=ys.dtype)
-    logits = logits + bias[:, None]
-    log_sum = jax.nn.logsumexp(logits, axis=0)
-    nats = log_sum - jnp.take_along_axis(logits, at, 0)[0]
+    rows = ys.reshape(-1, ys.shape[-1])
+    axis = _vocabulary_axis(dtype)
+    at = jnp.expand_dims(targets.reshape(-1), axis)
+    if axis:
+        logits = tied_logits(rows, embedding, bias, dtype)
+    else:
+        # Behind the barrier, or XLA would fold the transpose back into the product.
+        columns = jax.lax.optimization_barrier(rows.astype(dtype).T)
+        logits = jnp.matmul(embedding.astype(dtype), columns, preferred_element_type=ys.dtype)
+        logits = logits + bias[:, None]
+    log_sum = jax.nn.logsumexp(logits, axis, keepdims=True)
+    nats = log_sum - jnp.take_along_axis(logits, at, axis)
     return nats.reshape(targets.shape), (ys, embedding, logits, log_sum, at)
 
 
 def _tied_softmax_bwd(dtype, saved, nats_bar):
     ys, embedding, logits, log_sum, at = saved
-    one_hot = jnp.arange(len(logits))[:, None] == at
-    logits_bar = (jnp.exp(logits - log_sum) - one_hot) * nats_bar.reshape(-1)
+    axis = _vocabulary_axis(dtype)
+    one_hot = at == jax.lax.broadcasted_iota(at.dtype, logits.shape, axis)
+    p = jnp.exp(logits - log_sum)
     # Formed once, not once for each of its three readers.
-    logits_bar = jax.lax.optimization_barrier(logits_bar)
+    logits_bar = jax.lax.optimization_barrier((p - one_hot) * nats_bar.reshape(log_sum.shape))
     cast, rows = logits_bar.astype(dtype), ys.reshape(-1, ys.shape[-1]).astype(dtype)
-    wide = logits.dtype
-    first = (((0,), (0,)), ((), ()))
-    rows_bar = jax.lax.dot_general(
-        cast, embedding.astype(dtype), first, preferred_element_type=wide
-    )
-    embedding_bar = jnp.matmul(cast, rows, preferred_element_type=wide)
-    return rows_bar.reshape(ys.shape), embedding_bar, jnp.sum(logits_bar, 1), None
+
+    def contract(over: int, w: Array) -> Array:
+        axes = (((over,), (0,)), ((), ()))
+        return jax.lax.dot_general(cast, w, axes, preferred_element_type=logits.dtype)
+
+    rows_bar = contract(axis, embedding.astype(dtype))
+    return rows_bar.reshape(ys.shape), contract(1 - axis, rows), jnp.sum(logits_bar, 1 - axis), None
+
+
+def _vocabulary_axis(dtype: Any) -> int:
+    """0: logits are (V, rows); 1: (rows, V), for products of bfloat16 by YNNPACK."""
+    return int(dtype == jnp.bfloat16 and native.bfloat16())
 
 
 _tied_softmax.defvjp(_tied_softmax_fwd, _tied_softmax_bwd)

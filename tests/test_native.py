@@ -32,31 +32,49 @@ def close(a: object, b: object, tolerance: float = 2e-6) -> None:
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * max(np.abs(y).max(), 1.0))
 
 
+needs_bfloat16 = pytest.mark.skipif(
+    not native.bfloat16(), reason="needs a processor that multiplies bfloat16"
+)
+TYPES = [jnp.float32, pytest.param(jnp.bfloat16, marks=needs_bfloat16)]
+
+
+def drawn(rng: np.random.Generator, dtype: Any, *shape: int) -> jax.Array:
+    return jnp.asarray(rng.normal(size=shape), dtype)
+
+
+def exact(x: jax.Array, matrix: jax.Array) -> np.ndarray:
+    """x, rounded to the matrix's type, times the matrix, in float64."""
+    return np.asarray(x.astype(matrix.dtype), np.float64) @ np.asarray(matrix, np.float64)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 @hypothesis.given(
-    st.integers(2, 40), st.integers(1, 90), st.integers(1, 90), st.booleans(), st.integers(0, 99)
+    st.integers(2, 70), st.integers(1, 90), st.integers(1, 90), st.booleans(), st.integers(0, 99)
 )
 @hypothesis.settings(max_examples=40, deadline=None)
-def test_products_of_odd_sizes(rows: int, k: int, n: int, transposed: bool, seed: int) -> None:
+def test_products_of_odd_sizes(
+    dtype: Any, rows: int, k: int, n: int, transposed: bool, seed: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "_worth", lambda *sizes: True)
         rng = np.random.default_rng(seed)
-        x, matrix = (rng.normal(size=s).astype(np.float32) for s in ((rows, k), (k, n)))
-        stored = matrix.T.copy() if transposed else matrix
-        packed = native.lay_out(jnp.asarray(stored), 1, rows, transposed)
+        x, matrix = drawn(rng, jnp.float32, rows, k), drawn(rng, dtype, k, n)
+        packed = native.lay_out(matrix.T if transposed else matrix, 1, rows, transposed)
         assert isinstance(packed, native.Packed)
-        close(native.times(jnp.asarray(x), packed), x.astype(np.float64) @ matrix, 1e-5)
+        close(native.times(x, packed), exact(x, matrix), 1e-5)
 
 
-def test_products_large_enough_for_several_threads() -> None:
+@pytest.mark.parametrize("dtype", TYPES)
+def test_products_large_enough_for_several_threads(dtype: Any) -> None:
     rng = np.random.default_rng(0)
-    x, matrix = (rng.normal(size=s).astype(np.float32) for s in ((150, 300), (300, 1001)))
-    packed = native.lay_out(jnp.asarray(matrix), 1, 150)
-    first = native.times(jnp.asarray(x), packed)
-    close(first, x.astype(np.float64) @ matrix, 1e-5)
+    x, matrix = drawn(rng, jnp.float32, 150, 300), drawn(rng, dtype, 300, 1001)
+    packed = native.lay_out(matrix, 1, 150)
+    first = native.times(x, packed)
+    close(first, exact(x, matrix), 1e-5)
     for _ in range(30):  # the threads claim other tiles each time
-        np.testing.assert_array_equal(native.times(jnp.asarray(x), packed), first)
+        np.testing.assert_array_equal(native.times(x, packed), first)
     # A row does not depend on the rows beside it.
-    np.testing.assert_array_equal(native.times(jnp.asarray(x[:7]), packed), first[:7])
+    np.testing.assert_array_equal(native.times(x[:7], packed), first[:7])
 
 
 def run(kind: str, native_too: bool, **options):
@@ -85,6 +103,46 @@ def test_every_cell_has_the_same_values_and_gradients(kind: str) -> None:
     close(run(kind, True), run(kind, False), 1e-5)
 
 
+@needs_bfloat16
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_cell_in_bfloat16(kind: str) -> None:
+    """Sums in another order can round a state to the other side: 2^-8 of an operand."""
+    packed, plain = (run(kind, native_too, dtype=jnp.bfloat16) for native_too in (True, False))
+    close(packed, plain, 1e-2)
+    float32 = run(kind, True)
+    distance = [
+        float(jnp.linalg.norm(a - b) / jnp.linalg.norm(c))
+        for a, b, c in zip(*map(jax.tree.leaves, (packed, plain, float32)), strict=True)
+        if jnp.any(c)
+    ]
+    assert max(distance) < 4e-3, distance
+
+
+@needs_bfloat16
+def test_weight_gradients_of_bfloat16_are_one_packed_product() -> None:
+    rng = np.random.default_rng(0)
+    z, bar = drawn(rng, jnp.float32, 5, 10, 70), drawn(rng, jnp.float32, 5, 10, 90)
+    outer = jax.jit(lambda z, bar: scan._outer(z, bar, jnp.bfloat16))
+    assert "rnnx_multiply_bfloat16" in outer.lower(z, bar).as_text()
+    rows, bars = (a.reshape(50, -1).astype(jnp.bfloat16) for a in (z, bar))
+    close(outer(z, bar), exact(rows.T, bars), 1e-5)
+    with jax.enable_x64(True):  # a wider sum than the packed product has
+        wide = scan._outer(jnp.asarray(z, jnp.float64), bar, jnp.bfloat16)
+        assert wide.dtype == jnp.float64
+        close(wide, exact(rows.T, bars), 1e-12)
+
+
+@needs_bfloat16
+def test_bfloat16_with_wider_rows() -> None:
+    """A float64 state keeps its float64 sums."""
+    matrix = drawn(np.random.default_rng(0), jnp.bfloat16, 70, 90)
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.default_rng(1).normal(size=(9, 70)))
+        y = native.times(x, native.lay_out(matrix, 1, 9))
+        assert y.dtype == jnp.float64
+        close(y, exact(x, matrix), 1e-12)
+
+
 def test_with_remat_lengths_and_mask() -> None:
     options = {
         "remat": 2,
@@ -94,23 +152,24 @@ def test_with_remat_lengths_and_mask() -> None:
     close(run("rhn", True, **options), run("rhn", False, **options), 1e-5)
 
 
-def test_vmap_over_rows_and_over_matrices() -> None:
+@pytest.mark.parametrize("dtype", TYPES)
+def test_vmap_over_rows_and_over_matrices(dtype: Any) -> None:
     rng = np.random.default_rng(0)
-    xs, matrices = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 9, 70), (3, 70, 90)))
+    xs, matrices = drawn(rng, jnp.float32, 3, 9, 70), drawn(rng, dtype, 3, 70, 90)
 
     def times(x, matrix):
         return native.times(x, native.lay_out(matrix, 1, 9))
 
-    close(jax.vmap(times)(xs, matrices), xs @ matrices, 1e-5)
-    close(jax.vmap(times, (0, None))(xs, matrices[0]), xs @ matrices[0], 1e-5)
-    close(jax.vmap(times, (None, 0))(xs[0], matrices), xs[0] @ matrices, 1e-5)
+    close(jax.vmap(times)(xs, matrices), exact(xs, matrices), 1e-5)
+    close(jax.vmap(times, (0, None))(xs, matrices[0]), exact(xs, matrices[0]), 1e-5)
+    close(jax.vmap(times, (None, 0))(xs[0], matrices), exact(xs[0], matrices), 1e-5)
 
 
-def test_second_derivatives() -> None:
+@pytest.mark.parametrize("dtype", TYPES)
+def test_second_derivatives(dtype: Any) -> None:
     rng = np.random.default_rng(0)
-    x, matrix, v = (
-        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((9, 70), (70, 90), (70, 90))
-    )
+    x, matrix, v = (drawn(rng, dtype, *s) for s in ((9, 70), (70, 90), (70, 90)))
+    x = x.astype(jnp.float32)
 
     def slope(times):
         def cost(matrix):
@@ -119,7 +178,8 @@ def test_second_derivatives() -> None:
         return jax.grad(lambda m: jnp.vdot(jax.grad(cost)(m), v))(matrix)
 
     packed = slope(lambda x, m: native.times(x, native.lay_out(m, 1, 9)))
-    close(packed, slope(jnp.matmul), 1e-4)
+    plain = slope(cells.matmul)
+    close(packed, plain, 1e-4 if dtype == jnp.float32 else 1e-2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,7 +199,7 @@ def test_a_forward_pass_alone_gives_the_same_numbers(kind: str) -> None:
     ("steps", "rows", "side", "dtype", "packed"),
     [
         (1, 8, 70, jnp.float32, True),
-        (1, 8, 70, jnp.bfloat16, False),
+        (1, 8, 70, jnp.bfloat16, native.bfloat16()),
         (1, 8, 70, jnp.float16, False),
         (1, 8, 60, jnp.float32, False),
         (64, 7, 1000, jnp.float32, False),  # a core's own cache holds it
@@ -178,16 +238,29 @@ def test_an_exported_function_with_free_axes_has_no_call() -> None:
 def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RNNX_NATIVE", "0")
     assert native.tile_width() == 0 and workdir.machine()["products"] == "XLA"
+    assert not native.bfloat16()
     assert not isinstance(native.lay_out(jnp.ones((70, 90)), 1, 9), native.Packed)
 
 
 SAY = "from rnnx import native; print(native.tile_width() > 0)"
+# What this processor's bfloat16 products are without AMX, if it has them both.
+CHECK = """
+import jax.numpy as jnp, numpy as np
+from rnnx import native
+x = np.random.default_rng(0).normal(size=(29, 75))
+m = jnp.asarray(np.random.default_rng(1).normal(size=(75, 70)), jnp.bfloat16)
+packed = native.lay_out(m, 1, 29)
+assert isinstance(packed, native.Packed) == native.bfloat16()
+y = native.times(jnp.asarray(x, jnp.float32), packed)
+expected = np.asarray(jnp.asarray(x, jnp.bfloat16), float) @ np.asarray(m, float)
+print(np.abs(y - expected).max() < 1e-4)
+"""
 
 
-def say(folder: Path, **env: str) -> str:
+def say(folder: Path, code: str = SAY, **env: str) -> str:
     """What a process with a cache of its own says of the packed product."""
     done = subprocess.run(
-        [sys.executable, "-c", SAY],
+        [sys.executable, "-c", code],
         cwd=ROOT,
         env=one_device(RNNX_CACHE=str(folder), **env),
         capture_output=True,
@@ -196,6 +269,12 @@ def say(folder: Path, **env: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip() + done.stderr.strip()
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("without", ["-mno-amx-bf16", "-mno-amx-bf16 -mno-avx512bf16"])
+def test_processors_with_fewer_instructions(tmp_path: Path, without: str) -> None:
+    assert say(tmp_path, CHECK, CXX=f"c++ {without}") == "True"
 
 
 def test_two_processes_compile_at_once(tmp_path: Path) -> None:
@@ -220,4 +299,4 @@ def test_a_cache_that_others_can_write_to_is_not_used(monkeypatch: pytest.Monkey
         raise cache.Risk("others can write there")
 
     monkeypatch.setattr(cache, "compiled", compiled)
-    assert native._load.__wrapped__() == 0
+    assert native._load.__wrapped__() == native.Operations()

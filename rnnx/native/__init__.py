@@ -2,8 +2,9 @@
 
 XLA packs a matrix for its kernels at every product; inside a loop over time that takes as long as
 the product. `product.cpp` has the two operations that avoid it. They are compiled into the cache
-on first use, with $CXX or the system's C++ compiler. Without one, on other devices, with other
-types than float32, or with RNNX_NATIVE=0, products are XLA's: the same numbers to rounding.
+on first use, with $CXX or the system's C++ compiler: for float32, and for bfloat16 where the
+processor multiplies it (AVX-512 BF16, AMX). Without a compiler, on other devices, or with
+RNNX_NATIVE=0, products are XLA's: the same numbers to rounding.
 """
 
 import ctypes
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,19 @@ from rnnx import cache, cells
 
 _SOURCE = Path(__file__).with_name("product.cpp")
 _OPTIONS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-w")
-_TARGETS = ("rnnx_pack", "rnnx_multiply")
+_PAIRS = 32  # numbers of a bfloat16 column come in such groups, with zeros after the last
+
+
+class Operations(NamedTuple):
+    """What the compiled operations offer; of no use with width 0.
+
+    Attributes:
+      width: W of product.cpp.
+      bfloat16: whether they have this type too.
+    """
+
+    width: int = 0
+    bfloat16: bool = False
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +50,8 @@ class Packed:
 
     Attributes:
       matrix: M as it is, for derivatives.
-      tiles: (tiles, K, W), M as product.cpp lays it out.
+      tiles: (tiles, K, W), M as product.cpp lays it out; in bfloat16 (tiles, K / 2, W, 2), with K
+        rounded up.
     """
 
     matrix: Array
@@ -47,51 +62,60 @@ def lay_out(matrix: Array, steps: int, rows: int, transposed: bool = False) -> A
     """What `times` multiplies by: the matrix (K, N), or its transpose, laid out once for a loop.
 
     Args:
-      matrix: of any type; float32 can be packed.
+      matrix: of any type; float32 and bfloat16 can be packed.
       steps: of the loop, one product each.
       rows: of each product.
       transposed: multiply by the matrix's transpose.
     """
-    if matrix.dtype != jnp.float32 or not _worth(steps, rows, matrix.size) or not tile_width():
+    if not _can_pack(matrix.dtype) or not _worth(steps, rows, matrix.size):
         # Behind the barrier, or XLA would transpose inside the loop again.
         return lax.optimization_barrier(matrix.T) if transposed else matrix
     k, n = matrix.shape[::-1] if transposed else matrix.shape
-    shape = jax.ShapeDtypeStruct((-(-n // tile_width()), k, tile_width()), jnp.float32)
-    pack = jax.ffi.ffi_call("rnnx_pack", shape, vmap_method="sequential")
+    width = tile_width()
+    word = (k, width) if matrix.dtype == jnp.float32 else (_depth(k) // 2, width, 2)
+    shape = jax.ShapeDtypeStruct((-(-n // width), *word), matrix.dtype)
+    pack = jax.ffi.ffi_call(_target("rnnx_pack", matrix.dtype), shape, vmap_method="sequential")
     # Derivatives of a product are formed from the matrix.
     tiles = pack(lax.stop_gradient(matrix), transposed=transposed)
     return Packed(matrix.T if transposed else matrix, tiles)
 
 
 def times(x: Array, matrix: Array | Packed) -> Array:
-    """`x @ M`, x (B, K), for an M that `lay_out` gave: a float32 sum, float64 if either is."""
+    """`x @ M`, x (B, K), for an M that `lay_out` gave: a float32 sum, float64 if either is.
+
+    x is rounded to M's type.
+    """
     if not isinstance(matrix, Packed):
         return cells.matmul(x, matrix)
-    return _times(x, matrix)
+    return cells.matmul(x, matrix.matrix) if x.dtype == jnp.float64 else _times(x, matrix)
 
 
 @jax.custom_vjp
 def _times(x: Array, packed: Packed) -> Array:
-    return _multiply(packed.matrix.shape[1])(x, packed.tiles)
+    dtype, n = packed.matrix.dtype, packed.matrix.shape[1]
+    x = x.astype(dtype)
+    if dtype == jnp.bfloat16:
+        x = jnp.pad(x, ((0, 0), (0, _depth(x.shape[1]) - x.shape[1])))
+    return _multiply(_target("rnnx_multiply", dtype), n)(x, packed.tiles)
 
 
-_times.defvjp(
-    lambda x, packed: (_times(x, packed), (x, packed)),
-    lambda saved, y_bar: (
-        y_bar @ saved[1].matrix.T,
-        Packed(saved[0].T @ y_bar, jnp.zeros_like(saved[1].tiles)),
-    ),
-)
+def _times_bwd(saved: tuple[Array, Packed], y_bar: Array) -> tuple[Array, Packed]:
+    x, packed = saved
+    x_bar, matrix_bar = jax.vjp(cells.matmul, x, packed.matrix)[1](y_bar)
+    return x_bar, Packed(matrix_bar, jnp.zeros_like(packed.tiles))
+
+
+_times.defvjp(lambda x, packed: (_times(x, packed), (x, packed)), _times_bwd)
 
 
 @functools.cache
-def _multiply(columns: int) -> Callable[[Array, Array], Array]:
+def _multiply(target: str, columns: int) -> Callable[[Array, Array], Array]:
     """The product of x (B, K) with tiles of so many columns; under vmap one of more rows."""
 
     @jax.custom_batching.custom_vmap
     def multiply(x: Array, tiles: Array) -> Array:
         shape = jax.ShapeDtypeStruct((x.shape[0], columns), jnp.float32)
-        return jax.ffi.ffi_call("rnnx_multiply", shape)(x, tiles)
+        return jax.ffi.ffi_call(target, shape)(x, tiles)
 
     @multiply.def_vmap
     def several(size: int, batched: list[bool], x: Array, tiles: Array) -> tuple[Array, bool]:
@@ -102,6 +126,19 @@ def _multiply(columns: int) -> Callable[[Array, Array], Array]:
         return y.reshape(*x.shape[:-1], columns), True
 
     return multiply
+
+
+def _can_pack(dtype: Any) -> bool:
+    return bfloat16() if dtype == jnp.bfloat16 else dtype == jnp.float32 and tile_width() > 0
+
+
+def _target(operation: str, dtype: Any) -> str:
+    return operation if dtype == jnp.float32 else f"{operation}_bfloat16"
+
+
+def _depth(k: int) -> int:
+    """The rows of a packed bfloat16 matrix of k rows."""
+    return -(-k // _PAIRS) * _PAIRS
 
 
 def _worth(steps: int, rows: int, size: int) -> bool:
@@ -118,22 +155,34 @@ def _worth(steps: int, rows: int, size: int) -> bool:
 
 def tile_width() -> int:
     """W of product.cpp as compiled for this machine; 0 if products are left to XLA."""
+    return _operations().width
+
+
+def bfloat16() -> bool:
+    """Whether bfloat16 products are packed here: the processor multiplies this type."""
+    return _operations().bfloat16
+
+
+def _operations() -> Operations:
     if os.environ.get("RNNX_NATIVE") == "0" or jax.default_backend() != "cpu":
-        return 0
+        return Operations()
     return _load()
 
 
 @functools.cache
-def _load() -> int:
+def _load() -> Operations:
     """Compiles the operations, unless the cache has them, and makes them known to JAX."""
     try:
         library = ctypes.CDLL(str(_compiled()))
-        for name in _TARGETS:
-            call = jax.ffi.pycapsule(getattr(library, name))
-            jax.ffi.register_ffi_target(name, call, platform="cpu")
-        return library.rnnx_tile_width()
+        found = Operations(library.rnnx_tile_width(), bool(library.rnnx_bfloat16()))
+        for dtype in (jnp.float32, jnp.bfloat16) if found.bfloat16 else (jnp.float32,):
+            for operation in ("rnnx_pack", "rnnx_multiply"):
+                name = _target(operation, dtype)
+                call = jax.ffi.pycapsule(getattr(library, name))
+                jax.ffi.register_ffi_target(name, call, platform="cpu")
+        return found
     except (OSError, AttributeError, cache.Risk, subprocess.SubprocessError):
-        return 0  # no compiler, one that fails, or no place of our own
+        return Operations()  # no compiler, one that fails, or no place of our own
 
 
 def _compiled() -> Path:
@@ -146,7 +195,8 @@ def _compiled() -> Path:
     if not named:
         raise FileNotFoundError("no C++ compiler")
     recipe = (*shlex.split(named), *_OPTIONS, f"-I{jax.ffi.include_dir()}")
-    key = hashlib.sha256(repr(recipe).encode() + _SOURCE.read_bytes()).hexdigest()[:16]
+    parts = (file.read_bytes() for file in (_SOURCE, _SOURCE.with_name("bfloat16.h")))
+    key = hashlib.sha256(b"".join((repr(recipe).encode(), *parts))).hexdigest()[:16]
     library = cache.compiled() / f"native-{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:

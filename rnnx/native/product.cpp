@@ -6,7 +6,9 @@
 //   packed   (tiles, K, W): tile t holds columns t W to t W + W - 1, anything after the last
 //   y = x M  x (B, K), y (B, N): tile by tile, ROWS rows of x at once in registers
 //
-// Only the compiler's vector types are used, so one source serves AVX-512, AVX2, SSE and NEON.
+// K counts words: float32 numbers, or pairs of bfloat16 numbers (bfloat16.h). Sums are float32.
+// For float32 only the compiler's vector types are used, so one source serves AVX-512, AVX2, SSE
+// and NEON.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -18,7 +20,7 @@
 namespace ffi = xla::ffi;
 using F32 = ffi::Buffer<ffi::F32>;
 
-// ROWS * VECTORS sums fill the vector registers but for the tile's VECTORS and one number of x.
+// ROWS * VECTORS sums fill the vector registers but for the tile's VECTORS and one word of x.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, VECTORS = 2, ROWS = 12;
 #elif defined(__AVX__)
@@ -31,18 +33,29 @@ constexpr int LANES = 4, VECTORS = 2, ROWS = 6;
 constexpr int W = LANES * VECTORS;
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
+// sum += x w for LANES words of a tile.
+static inline void add(Vector& sum, float x, const float* w) { sum += x * *(const Vector*)w; }
+
+// Word i of some columns of M, whose rows and columns lie so far apart, and which has k rows.
+static void words(const float* from, int64_t row, int64_t column, int64_t i, int64_t k,
+                  int64_t columns, float* to) {
+  for (int64_t c = 0; c < columns; ++c) to[c] = from[i * row + c * column];
+}
+
+#if defined(__AVX512BF16__)
+#include "bfloat16.h"
+#endif
+
 // R rows of x (stride k) times a tile (k, W) into R rows of y (stride n), its first `columns`.
-// Meanwhile the memory at `ahead` moves into the cache, `step` / 256 numbers for each of k.
-template <int R>
-static void block(const float* x, const float* tile, float* y, int64_t k, int64_t n, int columns,
-                  const float* ahead, int64_t step) {
+// Meanwhile the memory at `ahead` moves into the cache, `step` / 256 words for each of k.
+template <int R, typename Word>
+static void block(const Word* x, const Word* tile, float* y, int64_t k, int64_t n, int columns,
+                  const Word* ahead, int64_t step) {
   Vector sum[R][VECTORS] = {};
   for (int64_t i = 0; i < k; ++i, tile += W) {
-    Vector w[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) w[v] = *(const Vector*)(tile + v * LANES);
     __builtin_prefetch(ahead + (i * step >> 8), 0, 2);
     for (int r = 0; r < R; ++r)
-      for (int v = 0; v < VECTORS; ++v) sum[r][v] += x[r * k + i] * w[v];
+      for (int v = 0; v < VECTORS; ++v) add(sum[r][v], x[r * k + i], tile + v * LANES);
   }
   for (int r = 0; r < R; ++r) std::memcpy(y + r * n, sum[r], columns * sizeof(float));
 }
@@ -55,9 +68,10 @@ static void rows(int64_t count, Arguments... arguments) {
 }
 
 // All b rows of x times tile t. While one tile is in use, the next comes from memory.
-static void tile_of(int64_t t, const float* x, const float* packed, float* y, int64_t b, int64_t k,
+template <typename Word>
+static void tile_of(int64_t t, const Word* x, const Word* packed, float* y, int64_t b, int64_t k,
                     int64_t n) {
-  const float* tile = packed + t * k * W;
+  const Word* tile = packed + t * k * W;
   int columns = std::min<int64_t>(W, n - t * W);
   int64_t parts = (b + ROWS - 1) / ROWS;
   for (int64_t p = 0; p < parts; ++p) {
@@ -89,41 +103,51 @@ static void share(ffi::ThreadPool& pool, int64_t count, bool enough, Work work) 
   }
 }
 
-static ffi::Error multiply(ffi::ThreadPool pool, F32 x, F32 packed, ffi::Result<F32> y) {
-  int64_t b = x.dimensions()[0], k = x.dimensions()[1], n = y->dimensions()[1];
-  const float *from = x.typed_data(), *matrix = packed.typed_data();
+template <typename Word, typename Matrix>
+static ffi::Error multiply(ffi::ThreadPool pool, Matrix x, Matrix packed, ffi::Result<F32> y) {
+  int64_t b = x.dimensions()[0], k = packed.dimensions()[1], n = y->dimensions()[1];
+  auto *from = (const Word*)x.untyped_data(), *matrix = (const Word*)packed.untyped_data();
   float* to = y->typed_data();
   share(pool, packed.dimensions()[0], b * k * n > 1 << 20,
         [=](int64_t t) { tile_of(t, from, matrix, to, b, k, n); });
   return ffi::Error::Success();
 }
 
-static ffi::Error pack(ffi::ThreadPool pool, F32 matrix, bool transposed, ffi::Result<F32> packed) {
-  int64_t width = matrix.dimensions()[1], k = packed->dimensions()[1];
-  int64_t n = transposed ? matrix.dimensions()[0] : width;
-  const float* from = matrix.typed_data();
-  float* to = packed->typed_data();
-  constexpr int64_t DEPTH = 64;  // rows of a tile at once: whole cache lines in and out
-  share(pool, (k + DEPTH - 1) / DEPTH, k * n > 1 << 16, [=](int64_t part) {
-    int64_t begin = part * DEPTH, end = std::min(begin + DEPTH, k);
-    for (int64_t j = 0; j < n; j += W) {
-      int64_t columns = std::min<int64_t>(W, n - j);
-      float* tile = to + j * k;
-      if (transposed)
-        for (int64_t c = 0; c < columns; ++c)
-          for (int64_t i = begin; i < end; ++i) tile[i * W + c] = from[(j + c) * width + i];
-      else
-        for (int64_t i = begin; i < end; ++i)
-          std::memcpy(tile + i * W, from + i * width + j, columns * sizeof(float));
-    }
+template <typename Word, typename Number, typename Matrix>
+static ffi::Error pack(ffi::ThreadPool pool, Matrix matrix, bool transposed,
+                       ffi::Result<Matrix> packed) {
+  int64_t height = matrix.dimensions()[0], width = matrix.dimensions()[1];
+  int64_t k = transposed ? width : height, n = transposed ? height : width;
+  int64_t row = transposed ? 1 : width, column = transposed ? width : 1;
+  int64_t count = packed->dimensions()[1];
+  auto* from = (const Number*)matrix.untyped_data();
+  auto* to = (Word*)packed->untyped_data();
+  constexpr int64_t DEPTH = 64;  // words of a tile at once: whole cache lines in and out
+  share(pool, (count + DEPTH - 1) / DEPTH, k * n > 1 << 16, [=](int64_t part) {
+    for (int64_t j = 0; j < n; j += W)
+      for (int64_t i = part * DEPTH; i < std::min(count, (part + 1) * DEPTH); ++i)
+        words(from + j * column, row, column, i, k, std::min<int64_t>(W, n - j),
+              to + (j / W * count + i) * W);
   });
   return ffi::Error::Success();
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(rnnx_multiply, multiply,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<F32>().Arg<F32>()
-                                  .Ret<F32>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(rnnx_pack, pack,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<F32>()
-                                  .Attr<bool>("transposed").Ret<F32>());
+#define RNNX_OPERATIONS(suffix, Matrix, Word, Number)                                   \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(                                                        \
+      rnnx_multiply##suffix, (multiply<Word, Matrix>),                                  \
+      ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Matrix>().Arg<Matrix>().Ret<F32>());  \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(                                                        \
+      rnnx_pack##suffix, (pack<Word, Number, Matrix>),                                  \
+      ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Matrix>().Attr<bool>("transposed")    \
+          .Ret<Matrix>());
+
+RNNX_OPERATIONS(, F32, float, float)
 extern "C" int rnnx_tile_width() { return W; }
+
+// Whether this processor and its system multiply bfloat16.
+#if defined(__AVX512BF16__)
+RNNX_OPERATIONS(_bfloat16, BF16, Pair, uint16_t)
+extern "C" bool rnnx_bfloat16() { return permitted(); }
+#else
+extern "C" bool rnnx_bfloat16() { return false; }
+#endif
