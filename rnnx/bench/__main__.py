@@ -64,6 +64,9 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
             yield Rival(
                 "rnnx, XLA alone", name, case, windows=windows, units=windows, environment=off
             )
+        if native.bfloat16():
+            rounded = dataclasses.replace(case, fields=(*case.fields, ("dtype", "bfloat16")))
+            yield Rival("rnnx, bfloat16", name, rounded, windows=windows, units=windows)
         yield Rival("plain scan", "rnnx.bench.plain.train", case)
     name = f"rnnx.bench.in_torch.{case.kind}"
     fields = dict(case.fields)
