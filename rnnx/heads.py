@@ -142,12 +142,18 @@ def _tied_softmax_bwd(dtype, saved, nats_bar):
     logits_bar = jax.lax.optimization_barrier((p - one_hot) * nats_bar.reshape(log_sum.shape))
     cast, rows = logits_bar.astype(dtype), ys.reshape(-1, ys.shape[-1]).astype(dtype)
 
+    wide = logits.dtype
+
     def contract(over: int, w: Array) -> Array:
         axes = (((over,), (0,)), ((), ()))
-        return jax.lax.dot_general(cast, w, axes, preferred_element_type=logits.dtype)
+        return jax.lax.dot_general(cast, w, axes, preferred_element_type=wide)
 
     rows_bar = contract(axis, embedding.astype(dtype))
-    return rows_bar.reshape(ys.shape), contract(1 - axis, rows), jnp.sum(logits_bar, 1 - axis), None
+    if axis and wide == jnp.float32:
+        embedding_bar = native.outer(cast, rows)
+    else:
+        embedding_bar = contract(1 - axis, rows)
+    return rows_bar.reshape(ys.shape), embedding_bar, jnp.sum(logits_bar, 1 - axis), None
 
 
 def _vocabulary_axis(dtype: Any) -> int:

@@ -396,6 +396,5 @@ def _outer(z: Array, uz_bar: Array, dtype: Any) -> Array:
     wide = jnp.result_type(z, uz_bar, jnp.float32)
     z, uz_bar = (a.reshape(-1, a.shape[-1]).astype(dtype) for a in (z, uz_bar))
     if wide == jnp.float32 and dtype == jnp.bfloat16 and native.bfloat16():
-        # XLA widens the operands of a product with a transposed one, and multiplies float32.
-        return native.times(z.T, native.lay_out(uz_bar, 1, z.shape[1]))
+        return native.outer(z, uz_bar)
     return jnp.matmul(z.T, uz_bar, preferred_element_type=wide)

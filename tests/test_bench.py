@@ -201,47 +201,69 @@ def test_bench_refuses_an_unknown_case() -> None:
     assert told.returncode == 2 and "unknown case 'lstn': one of rhn" in told.stderr
 
 
-def test_the_readme_has_the_races_of_the_data_file() -> None:
-    result = json.loads((ROOT / "notebooks/results/bench_avx2.json").read_text())
-    assert not result["git"].endswith("-dirty")
-    readme = (ROOT / "scripts" / "README.md").read_text()
-    found = {}
-    for row in result["rows"]:
-        found.setdefault(row["case"], {})[row.get("rival")] = row
+README = (ROOT / "scripts" / "README.md").read_text()
+BY_HAND, LAYERS = ("torch, addmm", "torch, linear"), ("torch nn.LSTM", "torch nn.GRU")
+TRAINED = ("rhn", "lstm", "milstm", "gru", "migru", "mirnn", "small")
 
-    def times(case: str, *names: str) -> str:
-        seconds = [found[case][name]["seconds"] for name in names if name in found[case]]
-        return f"{min(seconds) / found[case]['rnnx']['seconds']:.2f}x" if seconds else "-"
 
-    def rate(case: str) -> str:
-        return f"{found[case]['rnnx']['tokens_per_second']:,.0f}"
+class Races:
+    """A data file of the bench."""
 
-    def rows(heading: str, count: int) -> list[list[str]]:
-        lines = re.findall(r"^\| (.+) \|$", readme.partition(heading)[2], re.M)[:count]
-        return [line.replace(" (1)", "").split(" | ")[1:] for line in lines]
+    def __init__(self, name: str):
+        result = json.loads((ROOT / f"notebooks/results/{name}.json").read_text())
+        assert not result["git"].endswith("-dirty")
+        self.found: dict[str, dict] = {}
+        for row in result["rows"]:
+            self.found.setdefault(row["case"], {})[row.get("rival")] = row
 
-    by_hand, layers = ("torch, addmm", "torch, linear"), ("torch nn.LSTM", "torch nn.GRU")
-    trained = ("rhn", "lstm", "milstm", "gru", "migru", "mirnn", "small", "speech")
-    assert rows("| of bound |", len(trained)) == [
-        [
-            rate(case),
-            times(case, "rnnx, XLA alone"),
-            times(case, "plain scan"),
-            times(case, *by_hand),
-            times(case, *layers),
-            f"{found[case]['rnnx']['of_bound']:.2f}",
+    def times(self, case: str, *names: str, ours: str = "rnnx") -> str:
+        seconds = [self.found[case][n]["seconds"] for n in names if n in self.found[case]]
+        return f"{min(seconds) / self.found[case][ours]['seconds']:.2f}x" if seconds else "-"
+
+    def rate(self, case: str) -> str:
+        return f"{self.found[case]['rnnx']['tokens_per_second']:,.0f}"
+
+    def row(self, case: str) -> list[str]:
+        return [
+            self.times(case, "rnnx, XLA alone"),
+            self.times(case, "plain scan"),
+            self.times(case, *BY_HAND),
+            self.times(case, *LAYERS),
+            f"{self.found[case]['rnnx']['of_bound']:.2f}",
         ]
-        for case in trained
+
+
+def readme_rows(heading: str, count: int) -> list[list[str]]:
+    """The first rows after a heading, without their names."""
+    lines = re.findall(r"^\| (.+) \|$", README.partition(heading)[2], re.M)[:count]
+    return [line.replace(" (1)", "").split(" | ")[1:] for line in lines]
+
+
+def test_the_readme_has_the_races_in_bfloat16() -> None:
+    races = Races("bench_amx")
+    assert readme_rows("| in bfloat16 |", len(TRAINED)) == [
+        [races.rate(case), races.times(case, "rnnx", ours="rnnx, bfloat16"), *races.row(case)]
+        for case in TRAINED
+    ]
+
+
+def test_the_readme_has_the_races_of_the_data_file() -> None:
+    races = Races("bench_avx2")
+    trained = (*TRAINED, "speech")
+    assert readme_rows("| of bound |", len(trained)) == [
+        [races.rate(case), *races.row(case)] for case in trained
     ]
     read = ("write", "token", "token_rhn", "text", "hear")
-    assert rows("| at batch 1 |", len(read)) == [
-        [rate(case), times(case, *by_hand), times(case, *layers)] for case in read
+    assert readme_rows("| at batch 1 |", len(read)) == [
+        [races.rate(case), races.times(case, *BY_HAND), races.times(case, *LAYERS)] for case in read
     ]
     for case in ("splits", "splits_rnn"):
-        assert f"{times(case, 'rnnx, one by one')[:-1]} times" in readme
-    sound = found["speech"]["rnnx"]["tokens_per_second"] * 0.03  # three frames of 10 ms a step
-    assert f"on {sound:,.0f} hours of sound in an hour" in readme
-    assert f"real-time factor of {found['hear']['rnnx']['seconds'] / 3:.4f}" in readme
+        assert f"{races.times(case, 'rnnx, one by one')[:-1]} times" in README
+    sound = (
+        races.found["speech"]["rnnx"]["tokens_per_second"] * 0.03
+    )  # three frames of 10 ms a step
+    assert f"on {sound:,.0f} hours of sound in an hour" in README
+    assert f"real-time factor of {races.found['hear']['rnnx']['seconds'] / 3:.4f}" in README
 
 
 def test_the_readme_has_the_shapes_of_the_data_file() -> None:

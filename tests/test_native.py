@@ -133,6 +133,28 @@ def test_weight_gradients_of_bfloat16_are_one_packed_product() -> None:
 
 
 @needs_bfloat16
+@pytest.mark.parametrize(("n", "m"), [(70, 90), (90, 70), (200, 70)])
+def test_outer(n: int, m: int) -> None:
+    """The wider one is packed; derivatives and vmap are as of x^T y."""
+    rng = np.random.default_rng(0)
+    x, y = drawn(rng, jnp.bfloat16, 3, 90, n), drawn(rng, jnp.bfloat16, 3, 90, m)
+    expected = np.stack([exact(a.T, b) for a, b in zip(x, y, strict=True)])
+    assert "rnnx_multiply_bfloat16" in jax.jit(native.outer).lower(x[0], y[0]).as_text()
+    close(native.outer(x[0], y[0]), expected[0], 1e-5)
+    close(jax.vmap(native.outer)(x, y), expected, 1e-5)
+    close(jax.vmap(native.outer, (0, None))(x, y[0]), np.stack([exact(a.T, y[0]) for a in x]), 1e-5)
+    close(jax.vmap(native.outer, (None, 0))(x[0], y), np.stack([exact(x[0].T, b) for b in y]), 1e-5)
+
+    def slopes(outer):
+        weights = drawn(np.random.default_rng(1), jnp.float32, n, m)
+        return jax.grad(lambda x, y: jnp.vdot(outer(x, y), weights), (0, 1))(x[0], y[0])
+
+    plain = slopes(lambda x, y: cells.matmul(x.T, y))
+    float32 = jax.tree.map(lambda a: a.astype(jnp.float32), (slopes(native.outer), plain))
+    close(*float32, 1e-2)
+
+
+@needs_bfloat16
 def test_bfloat16_with_wider_rows() -> None:
     """A float64 state keeps its float64 sums."""
     matrix = drawn(np.random.default_rng(0), jnp.bfloat16, 70, 90)

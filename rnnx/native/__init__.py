@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,35 +88,53 @@ def times(x: Array, matrix: Array | Packed) -> Array:
     """
     if not isinstance(matrix, Packed):
         return cells.matmul(x, matrix)
-    return cells.matmul(x, matrix.matrix) if x.dtype == jnp.float64 else _times(x, matrix)
+    return cells.matmul(x, matrix.matrix) if x.dtype == jnp.float64 else _times(False, x, matrix)
 
 
-@jax.custom_vjp
-def _times(x: Array, packed: Packed) -> Array:
+def outer(x: Array, y: Array) -> Array:
+    """x^T y for many rows x (R, n) and y (R, m), both bfloat16; a float32 sum (n, m).
+
+    XLA widens the operands of a product with a transposed one, and multiplies float32.
+    """
+    if x.shape[1] <= y.shape[1]:
+        return times(x.T, lay_out(y, 1, x.shape[1]))
+    packed = lay_out(x, 1, y.shape[1])  # the wider one: what is not packed is read for every tile
+    return _times(True, y.T, packed) if isinstance(packed, Packed) else cells.matmul(x.T, y)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _times(transposed: bool, x: Array, packed: Packed) -> Array:
+    """x M, or its transpose."""
     dtype, n = packed.matrix.dtype, packed.matrix.shape[1]
     x = x.astype(dtype)
     if dtype == jnp.bfloat16:
         x = jnp.pad(x, ((0, 0), (0, _depth(x.shape[1]) - x.shape[1])))
-    return _multiply(_target("rnnx_multiply", dtype), n)(x, packed.tiles)
+    return _multiply(_target("rnnx_multiply", dtype), n, transposed)(x, packed.tiles)
 
 
-def _times_bwd(saved: tuple[Array, Packed], y_bar: Array) -> tuple[Array, Packed]:
+def _times_fwd(transposed: bool, x: Array, packed: Packed) -> tuple[Array, tuple[Array, Packed]]:
+    return _times(transposed, x, packed), (x, packed)
+
+
+def _times_bwd(transposed: bool, saved: tuple[Array, Packed], y_bar: Array) -> tuple[Array, Packed]:
     x, packed = saved
+    y_bar = y_bar.T if transposed else y_bar
     x_bar, matrix_bar = jax.vjp(cells.matmul, x, packed.matrix)[1](y_bar)
     return x_bar, Packed(matrix_bar, jnp.zeros_like(packed.tiles))
 
 
-_times.defvjp(lambda x, packed: (_times(x, packed), (x, packed)), _times_bwd)
+_times.defvjp(_times_fwd, _times_bwd)
 
 
 @functools.cache
-def _multiply(target: str, columns: int) -> Callable[[Array, Array], Array]:
+def _multiply(target: str, columns: int, transposed: bool) -> Callable[[Array, Array], Array]:
     """The product of x (B, K) with tiles of so many columns; under vmap one of more rows."""
 
     @jax.custom_batching.custom_vmap
     def multiply(x: Array, tiles: Array) -> Array:
-        shape = jax.ShapeDtypeStruct((x.shape[0], columns), jnp.float32)
-        return jax.ffi.ffi_call(target, shape)(x, tiles)
+        shape = (columns, x.shape[0]) if transposed else (x.shape[0], columns)
+        result = jax.ShapeDtypeStruct(shape, jnp.float32)
+        return jax.ffi.ffi_call(target, result)(x, tiles, transposed=transposed)
 
     @multiply.def_vmap
     def several(size: int, batched: list[bool], x: Array, tiles: Array) -> tuple[Array, bool]:
@@ -123,6 +142,8 @@ def _multiply(target: str, columns: int) -> Callable[[Array, Array], Array]:
         if batched[1]:
             return lax.map(lambda pair: multiply(*pair), (x, tiles)), True
         y = multiply(x.reshape(-1, x.shape[-1]), tiles)
+        if transposed:
+            return jnp.swapaxes(y.reshape(columns, size, -1), 0, 1), True
         return y.reshape(*x.shape[:-1], columns), True
 
     return multiply

@@ -46,7 +46,7 @@ struct Shapes {
   uint8_t rows[16] = {};
 };
 
-static void amx_block(const Pair* x, const Pair* tile, float* y, int64_t k, int64_t n, int count,
+static void amx_block(const Pair* x, const Pair* tile, Result y, int64_t k, int count,
                       int columns) {
   int first = std::min(count, SIDE), second = count - first;
   Shapes shapes;
@@ -77,15 +77,14 @@ static void amx_block(const Pair* x, const Pair* tile, float* y, int64_t k, int6
     _tile_stored(2, sums[SIDE], 4 * W);
     _tile_stored(3, sums[SIDE] + SIDE, 4 * W);
   }
-  for (int r = 0; r < count; ++r) std::memcpy(y + r * n, sums[r], columns * sizeof(float));
+  y.store(sums, count, columns);
 }
 
 // All b rows of x times tile t; k is a multiple of 16.
-static void tile_of(int64_t t, const Pair* x, const Pair* packed, float* y, int64_t b, int64_t k,
-                    int64_t n) {
-  int columns = std::min<int64_t>(W, n - t * W);
+static void tile_of(int64_t t, const Pair* x, const Pair* packed, Result y, int64_t b, int64_t k,
+                    int columns) {
   for (int64_t first = 0; first < b; first += AT_ONCE)
-    amx_block(x + first * k, packed + t * k * W, y + first * n + t * W, k, n,
+    amx_block(x + first * k, packed + t * k * W, y.at(first, 0), k,
               std::min<int64_t>(AT_ONCE, b - first), columns);
   _tile_release();  // or the system would save the registers with every change of thread
 }

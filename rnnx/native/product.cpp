@@ -4,7 +4,7 @@
 // product. Here `pack` lays a matrix M (K, N) out once and `multiply` reads it as it lies:
 //
 //   packed   (tiles, K, W): tile t holds columns t W to t W + W - 1, anything after the last
-//   y = x M  x (B, K), y (B, N): tile by tile, ROWS rows of x at once in registers
+//   y = x M  x (B, K), y (B, N) or its transpose: tile by tile, ROWS rows of x at once in registers
 //
 // K counts words: float32 numbers, or pairs of bfloat16 numbers (bfloat16.h). Sums are float32.
 // For float32 only the compiler's vector types are used, so one source serves AVX-512, AVX2, SSE
@@ -33,6 +33,21 @@ constexpr int LANES = 4, VECTORS = 2, ROWS = 6;
 constexpr int W = LANES * VECTORS;
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
+// Where a product's numbers go: those of a row and of a column of y = x M lie so far apart.
+struct Result {
+  float* y;
+  int64_t row, column;
+
+  Result at(int64_t r, int64_t c) const { return {y + r * row + c * column, row, column}; }
+  void store(const float (*sums)[W], int rows, int columns) const {
+    if (column == 1)
+      for (int r = 0; r < rows; ++r) std::memcpy(y + r * row, sums[r], columns * sizeof(float));
+    else
+      for (int c = 0; c < columns; ++c)
+        for (int r = 0; r < rows; ++r) y[r * row + c * column] = sums[r][c];
+  }
+};
+
 // sum += x w for LANES words of a tile.
 static inline void add(Vector& sum, float x, const float* w) { sum += x * *(const Vector*)w; }
 
@@ -46,10 +61,10 @@ static void words(const float* from, int64_t row, int64_t column, int64_t i, int
 #include "bfloat16.h"
 #endif
 
-// R rows of x (stride k) times a tile (k, W) into R rows of y (stride n), its first `columns`.
-// Meanwhile the memory at `ahead` moves into the cache, `step` / 256 words for each of k.
+// R rows of x (stride k) times the first columns of a tile (k, W). Meanwhile the memory at `ahead`
+// moves into the cache, `step` / 256 words for each of k.
 template <int R, typename Word>
-static void block(const Word* x, const Word* tile, float* y, int64_t k, int64_t n, int columns,
+static void block(const Word* x, const Word* tile, Result y, int64_t k, int columns,
                   const Word* ahead, int64_t step) {
   Vector sum[R][VECTORS] = {};
   for (int64_t i = 0; i < k; ++i, tile += W) {
@@ -57,7 +72,7 @@ static void block(const Word* x, const Word* tile, float* y, int64_t k, int64_t 
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < VECTORS; ++v) add(sum[r][v], x[r * k + i], tile + v * LANES);
   }
-  for (int r = 0; r < R; ++r) std::memcpy(y + r * n, sum[r], columns * sizeof(float));
+  y.store((const float(*)[W])sum, R, columns);
 }
 
 // `block` for a count of rows that is known only now.
@@ -69,15 +84,14 @@ static void rows(int64_t count, Arguments... arguments) {
 
 // All b rows of x times tile t. While one tile is in use, the next comes from memory.
 template <typename Word>
-static void tile_of(int64_t t, const Word* x, const Word* packed, float* y, int64_t b, int64_t k,
-                    int64_t n) {
+static void tile_of(int64_t t, const Word* x, const Word* packed, Result y, int64_t b, int64_t k,
+                    int columns) {
   const Word* tile = packed + t * k * W;
-  int columns = std::min<int64_t>(W, n - t * W);
   int64_t parts = (b + ROWS - 1) / ROWS;
   for (int64_t p = 0; p < parts; ++p) {
     int64_t first = b * p / parts;
-    rows<ROWS>(b * (p + 1) / parts - first, x + first * k, tile, y + first * n + t * W, k, n,
-               columns, tile + k * W + p * k * W / parts, 256 * W / parts);
+    rows<ROWS>(b * (p + 1) / parts - first, x + first * k, tile, y.at(first, 0), k, columns,
+               tile + k * W + p * k * W / parts, 256 * W / parts);
   }
 }
 
@@ -104,12 +118,14 @@ static void share(ffi::ThreadPool& pool, int64_t count, bool enough, Work work) 
 }
 
 template <typename Word, typename Matrix>
-static ffi::Error multiply(ffi::ThreadPool pool, Matrix x, Matrix packed, ffi::Result<F32> y) {
-  int64_t b = x.dimensions()[0], k = packed.dimensions()[1], n = y->dimensions()[1];
+static ffi::Error multiply(ffi::ThreadPool pool, Matrix x, Matrix packed, bool transposed,
+                           ffi::Result<F32> y) {
+  int64_t b = x.dimensions()[0], k = packed.dimensions()[1], n = y->dimensions()[!transposed];
   auto *from = (const Word*)x.untyped_data(), *matrix = (const Word*)packed.untyped_data();
-  float* to = y->typed_data();
-  share(pool, packed.dimensions()[0], b * k * n > 1 << 20,
-        [=](int64_t t) { tile_of(t, from, matrix, to, b, k, n); });
+  Result to{y->typed_data(), transposed ? 1 : n, transposed ? b : 1};
+  share(pool, packed.dimensions()[0], b * k * n > 1 << 20, [=](int64_t t) {
+    tile_of(t, from, matrix, to.at(0, t * W), b, k, std::min<int64_t>(W, n - t * W));
+  });
   return ffi::Error::Success();
 }
 
@@ -135,7 +151,8 @@ static ffi::Error pack(ffi::ThreadPool pool, Matrix matrix, bool transposed,
 #define RNNX_OPERATIONS(suffix, Matrix, Word, Number)                                   \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(                                                        \
       rnnx_multiply##suffix, (multiply<Word, Matrix>),                                  \
-      ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Matrix>().Arg<Matrix>().Ret<F32>());  \
+      ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Matrix>().Arg<Matrix>()               \
+          .Attr<bool>("transposed").Ret<F32>());                                        \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(                                                        \
       rnnx_pack##suffix, (pack<Word, Number, Matrix>),                                  \
       ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Matrix>().Attr<bool>("transposed")    \
