@@ -138,12 +138,18 @@ static ffi::Error pack(ffi::ThreadPool pool, Matrix matrix, bool transposed,
   int64_t count = packed->dimensions()[1];
   auto* from = (const Number*)matrix.untyped_data();
   auto* to = (Word*)packed->untyped_data();
-  constexpr int64_t DEPTH = 64;  // words of a tile at once: whole cache lines in and out
-  share(pool, (count + DEPTH - 1) / DEPTH, k * n > 1 << 16, [=](int64_t part) {
-    for (int64_t j = 0; j < n; j += W)
-      for (int64_t i = part * DEPTH; i < std::min(count, (part + 1) * DEPTH); ++i)
-        words(from + j * column, row, column, i, k, std::min<int64_t>(W, n - j),
-              to + (j / W * count + i) * W);
+  // A part is a tile whose columns are rows of the matrix, or DEPTH words of all tiles: either way
+  // memory is read in order.
+  constexpr int64_t DEPTH = 64;
+  int64_t tiles = (n + W - 1) / W;
+  share(pool, transposed ? tiles : (count + DEPTH - 1) / DEPTH, k * n > 1 << 16, [=](int64_t p) {
+    int64_t tile = transposed ? p : 0, last = transposed ? p + 1 : tiles;
+    int64_t begin = transposed ? 0 : p * DEPTH;
+    int64_t end = transposed ? count : std::min(count, begin + DEPTH);
+    for (; tile < last; ++tile)
+      for (int64_t i = begin; i < end; ++i)
+        words(from + tile * W * column, row, column, i, k, std::min<int64_t>(W, n - tile * W),
+              to + (tile * count + i) * W);
   });
   return ffi::Error::Success();
 }
