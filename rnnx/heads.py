@@ -141,7 +141,6 @@ def _tied_softmax_bwd(dtype, saved, nats_bar):
     # Formed once, not once for each of its three readers.
     logits_bar = jax.lax.optimization_barrier((p - one_hot) * nats_bar.reshape(log_sum.shape))
     cast, rows = logits_bar.astype(dtype), ys.reshape(-1, ys.shape[-1]).astype(dtype)
-
     wide = logits.dtype
 
     def contract(over: int, w: Array) -> Array:
