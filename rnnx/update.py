@@ -95,12 +95,12 @@ def _make_update(task: Task, config: ConfigDict, graphdef: Any, masks_of: Callab
         (loss, (carries, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, batch, state.carries, masks, seed, number
         )
-        # In one all-reduce: without the barrier XLA makes one of its own for a sum that is ready
-        # before the loss, as a count of targets is.
-        loss, sums = lax.optimization_barrier((loss, sums))
-        grads, loss, sums = lax.psum((grads, loss, sums), parallel.AXIS)
-        devices = lax.psum(1, parallel.AXIS)
-        grads, loss = jax.tree.map(lambda total: total / devices, (grads, loss))
+        if (devices := lax.axis_size(parallel.AXIS)) > 1:  # XLA would copy the gradients for one
+            # In one all-reduce: without the barrier XLA makes one of its own for a sum that is
+            # ready before the loss, as a count of targets is.
+            loss, sums = lax.optimization_barrier((loss, sums))
+            grads, loss, sums = lax.psum((grads, loss, sums), parallel.AXIS)
+            grads, loss = jax.tree.map(lambda total: total / devices, (grads, loss))
         direction, opt_state = rule.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), "sums": sums}

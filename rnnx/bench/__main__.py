@@ -43,7 +43,7 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
     name = f"rnnx.bench.ours.{case.kind}"
     if case.speech:
         # Of sequences, a call has batches of one length, which come in runs.
-        windows = min(windows_together(2 * bound), RUN) if case.kind == "train" else 1
+        windows = min(windows_together(bound), RUN) if case.kind == "train" else 1
         several = {"windows": windows, "units": windows} if windows > 1 else {}
         yield Rival("rnnx", name, case, **several)
         yield Rival("torch nn.LSTM", f"rnnx.bench.speech_in_torch.{case.kind}", case)
@@ -55,7 +55,7 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
     if case.kind != "train":
         yield Rival("rnnx", name, case)
     else:
-        windows = windows_together(2 * bound)
+        windows = windows_together(bound)
         yield Rival("rnnx", name, case, windows=windows, units=windows)
         if windows > 1:
             yield Rival("rnnx, 1 window a call", name, case)
@@ -83,9 +83,9 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
         yield Rival("torch.compile", name, case, form="addmm", compiled=True)
 
 
-def windows_together(seconds: float) -> int:
-    """How many windows a call `rnnx.train` would choose for an update of so many seconds."""
-    windows = 1
+def windows_together(bound: float) -> int:
+    """How many windows a call `rnnx.train` would choose, by an update's bound in seconds."""
+    windows, seconds = 1, bound / 0.7  # about the share of the bound that updates reach
     while windows < 32 and windows * seconds < 1.0:
         windows *= 2
     return windows
@@ -93,6 +93,8 @@ def windows_together(seconds: float) -> int:
 
 def compete(case: Case, rates: Rates, turns: int, display: Display) -> list[dict]:
     """Measures all rivals of a case, turn by turn, and prints their table."""
+    rates.begin()
+    rates.turn()
     about = cases.bound(case, rates.flops, rates.bytes)
     rivals = []
     try:
