@@ -6,9 +6,10 @@ Rivals do the same work from the same parameters, each in its own process; they 
 medians are shown. `of bound` is the share of what this machine allows: each phase's matrix products
 at the rate of a square float32 product or its weights at the rate of reading memory, whichever
 takes longer, both measured in the same run. Every row names the processor it was measured on:
-machines of one cloud differ in it. PyTorch is used if it is installed. The cases step and step_lstm
-time every call of an exported network by itself. --shapes measures, instead of rivals, how time
-and memory grow with batch, window, width and depth.
+machines of one cloud differ in it. A call has as many windows as training would give it, or, as
+`one window`, one. PyTorch is used if it is installed. The cases step and step_lstm time every call
+of an exported network by itself. --shapes measures, instead of rivals, how time and memory grow
+with batch, window, width and depth.
 """
 
 import contextlib
@@ -58,7 +59,7 @@ def rivals_of(case: Case, bound: float, quick: bool) -> Iterator[Rival]:
         windows = windows_together(bound)
         yield Rival("rnnx", name, case, windows=windows, units=windows)
         if windows > 1:
-            yield Rival("rnnx, 1 window a call", name, case)
+            yield Rival("rnnx, one window", name, case)
         if native.tile_width():
             off = {"RNNX_NATIVE": "0"}
             yield Rival(
@@ -131,14 +132,16 @@ def compete(case: Case, rates: Rates, turns: int, display: Display) -> list[dict
 def same_work(rows: list[dict], case: Case) -> None:
     """Marks rivals as failed whose losses, logits or tokens differ from ours: they did other work.
 
-    The additive nn.LSTM or nn.GRU may differ from an MI cell: it is known to do less.
+    The additive nn.LSTM or nn.GRU may differ from an MI cell: it is known to do less. Operands in
+    bfloat16 are rounded by up to 1 in 256, and updates at a high rate magnify that.
     """
     ours = rows[0]
     for row in rows[1:]:
         less = row["rival"].startswith("torch nn.") and case.config.integration != "additive"
         if ours["failed"] or row["failed"] or less:
             continue
-        if not np.allclose(row["told"], ours["told"], rtol=1e-3):
+        rtol = 4e-3 if row["rival"].endswith("bfloat16") else 1e-3
+        if not np.allclose(row["told"], ours["told"], rtol=rtol):
             row["failed"] = f"other results: {row['told']}, ours {ours['told']}"
 
 
