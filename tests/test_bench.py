@@ -239,9 +239,10 @@ def readme_rows(heading: str, count: int) -> list[list[str]]:
     return [line.replace(" (1)", "").split(" | ")[1:] for line in lines]
 
 
-def test_the_readme_has_the_races_in_bfloat16() -> None:
-    races = Races("bench_amx")
-    assert readme_rows("| in bfloat16 |", len(TRAINED)) == [
+@pytest.mark.parametrize("name", ["bench_avx512", "bench_amx"])
+def test_the_readme_has_the_races_in_bfloat16(name: str) -> None:
+    races = Races(name)
+    assert readme_rows(f"{name}.json`", len(TRAINED) + 1)[1:] == [
         [races.rate(case), races.times(case, "rnnx", ours="rnnx, bfloat16"), *races.row(case)]
         for case in TRAINED
     ]
