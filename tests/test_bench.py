@@ -239,6 +239,19 @@ def readme_rows(heading: str, count: int) -> list[list[str]]:
     return [line.replace(" (1)", "").split(" | ")[1:] for line in lines]
 
 
+def test_the_front_page_has_the_range_of_the_races() -> None:
+    files = [Races(name) for name in ("bench_avx2", "bench_avx512", "bench_amx")]
+
+    def span(cases: tuple[str, ...], *names: str) -> str:
+        found = sorted(float(file.times(case, *names)[:-1]) for file in files for case in cases)
+        return f"{found[0]:.1f} to {found[-1]:.1f} times"
+
+    front = (ROOT / "README.md").read_text()
+    assert f"train {span(TRAINED, 'plain scan')} as fast as textbook JAX" in front
+    rhn = f"{span(('rhn',), 'plain scan')} textbook JAX, {span(('rhn',), *BY_HAND)} PyTorch by hand"
+    assert rhn in front
+
+
 @pytest.mark.parametrize("name", ["bench_avx512", "bench_amx"])
 def test_the_readme_has_the_races_in_bfloat16(name: str) -> None:
     races = Races(name)
