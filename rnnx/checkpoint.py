@@ -52,20 +52,12 @@ class Checkpoints:
     def __init__(self, folder: Path, say: Callable[[str], None] = to_stderr):
         """say: prints a line about each damaged checkpoint that an older one replaces."""
         folder = Path(folder).absolute() / "checkpoints"
-        self._folder, self._epochs, self._say = folder, None, say
-
-        def manager(kind: str, kept: int) -> ocp.CheckpointManager:
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=ocp.checkpoint_managers.LatestN(kept),
-                cleanup_tmp_directories=True,
-                # Over several processes the barriers of two saves in the background collide.
-                enable_async_checkpointing=jax.process_count() == 1,
-            )
-            return _opened(folder / kind, options)
-
-        self._latest = manager("latest", _SPARES)
+        self._folder, self._say = folder, say
+        self._latest = self._manager("latest", _SPARES)
         # Each `latest` has a best before it, and one more may be newer than both.
-        self._best = manager("best", _SPARES + 1)
+        self._best = self._manager("best", _SPARES + 1)
+        # Most runs keep no epochs, and have no folder for them.
+        self._epochs = self._manager("epochs") if (folder / "epochs").is_dir() else None
 
     def save_latest(self, step: int, state: Any, progress: dict) -> None:
         """Saves arrays and JSON values of a step in the background.
@@ -101,13 +93,10 @@ class Checkpoints:
         _wait(self._best)
 
     def save_epoch(self, step: int, params: Any, info: dict) -> None:
-        """Saves the parameters at the end of an epoch; they are never removed."""
-        if self._epochs is None:
-            options = ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=True, enable_async_checkpointing=False
-            )
-            self._epochs = _opened(self._folder / "epochs", options)
+        """Saves the parameters at the end of an epoch; all epochs are kept."""
+        self._epochs = self._epochs or self._manager("epochs")
         _save(self._epochs, step, params, info)
+        _wait(self._epochs)
 
     def restore_best(self, like: Any) -> tuple[Any, dict] | None:
         """The newest sound best parameters and their info; details as in `restore_latest`."""
@@ -132,11 +121,12 @@ class Checkpoints:
             return None
         return found and found[1]
 
-    def drop_best_after(self, step: int) -> None:
-        """Deletes best checkpoints of later steps, written before the run was rolled back."""
-        for other in list(self._best.all_steps()):
-            if other > step:
-                self._best.delete(other)
+    def drop_after(self, step: int, best_step: int) -> None:
+        """Deletes what was written before the run was rolled back: later epochs, later bests."""
+        for manager, last in ((self._best, best_step), (self._epochs, step)):
+            for other in list(manager.all_steps()) if manager else ():
+                if other > last:
+                    manager.delete(other)
 
     def close(self) -> None:
         """Waits until everything is on disk.
@@ -147,6 +137,16 @@ class Checkpoints:
         for manager in filter(None, (self._latest, self._best, self._epochs)):
             _wait(manager)
             manager.close()
+
+    def _manager(self, kind: str, kept: int | None = None) -> ocp.CheckpointManager:
+        """Of checkpoints of a kind, of which the newest are kept, or all."""
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(kept),
+            cleanup_tmp_directories=True,
+            # Over several processes the barriers of two saves in the background collide.
+            enable_async_checkpointing=jax.process_count() == 1,
+        )
+        return _opened(self._folder / kind, options)
 
     def _restore(self, manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict] | None:
         damaged: list[int] = []
@@ -220,7 +220,7 @@ def _opened(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.Checkpoi
 
 
 def _save(manager: ocp.CheckpointManager, step: int, arrays: Any, values: dict) -> None:
-    if step in manager.all_steps():  # a rolled-back run repeats the step with the same numbers
+    if step in manager.all_steps():  # a resumed run repeats the step with the same numbers
         return
     values = {
         "format": FORMAT,

@@ -146,13 +146,13 @@ def load(
     return found and (found[0], Progress.from_json(found[1], targets_per_batch))
 
 
-def agree_on_best(checkpoints: Checkpoints, task: Task, progress: Progress, like: Any) -> None:
-    """Makes the kept best match the restored step.
+def agree(checkpoints: Checkpoints, task: Task, progress: Progress, like: Any) -> None:
+    """Makes the kept best and the kept epochs match the restored step.
 
     Not for a run that is complete: the parameters at its end, if it was stopped in mid-epoch,
     competed for the best, and no checkpoint says so.
     """
-    checkpoints.drop_best_after(progress.best_step)
+    checkpoints.drop_after(progress.step, progress.best_step)
     if not progress.best_step:
         return
     info = checkpoints.best_info(like)

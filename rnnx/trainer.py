@@ -79,7 +79,7 @@ def training(experiment: Experiment, stop: cli.Stop, pace: Pace) -> Calls:
         if ended and (result := recovery.result(folder, experiment.config)):
             say(f"this run is complete: {folder / 'result.json'}")
             return result
-        recovery.agree_on_best(checkpoints, experiment.task, progress, state.params)
+        recovery.agree(checkpoints, experiment.task, progress, state.params)
         trainer = Trainer(experiment, checkpoints, stop, pace, state, progress, begun)
         closing.callback(lambda: trainer.log.close())
         result = yield from trainer.run(new=not found)
@@ -259,7 +259,7 @@ class Trainer:
             raise error
         self.state, self.progress = found
         progress = self.progress
-        recovery.agree_on_best(self.checkpoints, self.task, progress, self.state.params)
+        recovery.agree(self.checkpoints, self.task, progress, self.state.params)
         if halvings - progress.halvings > _MOST_HALVINGS:
             raise error
         progress.halvings = halvings

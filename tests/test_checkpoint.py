@@ -50,9 +50,9 @@ def test_best_of_a_rolled_back_run_is_dropped(tmp_path: Path) -> None:
     checkpoints.save_best(5, {"b": jnp.zeros(4)}, {"step": 5})
     checkpoints.save_best(9, {"b": jnp.ones(4)}, {"step": 9})
     assert checkpoints.restore_best({"b": jnp.zeros(4)})[1] == {"step": 9}
-    checkpoints.drop_best_after(5)
+    checkpoints.drop_after(9, best_step=5)
     assert checkpoints.restore_best({"b": jnp.zeros(4)})[1] == {"step": 5}
-    checkpoints.drop_best_after(0)
+    checkpoints.drop_after(9, best_step=0)
     assert checkpoints.restore_best({"b": jnp.zeros(4)}) is None
     checkpoints.close()
 

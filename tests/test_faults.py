@@ -30,7 +30,7 @@ from conftest import (
 )
 
 from rnnx import recovery, trainer
-from rnnx.checkpoint import Checkpoints, fingerprint, read_best
+from rnnx.checkpoint import Checkpoints, fingerprint, read_best, read_epochs
 from rnnx.display import Display
 from rnnx.errors import Diverged, Outage, UserError
 from rnnx.experiment import Experiment
@@ -325,6 +325,22 @@ def test_rollback_goes_on_at_half_the_rate(text: Path, tmp_path: Path, monkeypat
     other = Experiment(config, tmp_path / "other", QUIET)
     trainer.run(other)
     assert equal(experiment.state, other.state)
+
+
+def test_epochs_kept_before_a_rollback_are_replaced(
+    text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Both epochs are kept, none is saved as a checkpoint, and the second comes to nothing."""
+    monkeypatch.setattr(recovery.Saver, "due", False)
+    config = small(text, epochs=2, snapshot_every=1, on_nan="rollback")
+    experiment = Experiment(config, tmp_path / "run", QUIET)
+    last = 2 * len(experiment.batches) - 1
+    poisoned(experiment, monkeypatch, lambda step, rate: step == last and rate > 0.1)
+    trainer.run(experiment)
+    train(small(text, epochs=2, snapshot_every=1, learning_rate=0.1), tmp_path / "other")
+    like = experiment.state.params
+    found, expected = (list(read_epochs(tmp_path / name, like)) for name in ("run", "other"))
+    assert len(found) == 2 and equal(found, expected)
 
 
 def test_rollback_gives_up(text: Path, tmp_path: Path, monkeypatch) -> None:
