@@ -48,7 +48,7 @@ def step_by_step(decay: Array, addition: Array, h: Array) -> Array:
 
     def body(h: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         decay, addition = now
-        h = decay * h + addition
+        h = _times(decay, h) + addition
         return h, h
 
     return lax.scan(body, h, (decay, addition))[1]
@@ -58,7 +58,12 @@ def in_parallel(decay: Array, addition: Array, h: Array) -> Array:
     """`recurrence` as an associative scan."""
 
     def join(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
-        return second[0] * first[0], second[0] * first[1] + second[1]
+        return _times(second[0], first[0]), _times(second[0], first[1]) + second[1]
 
     decay, addition = lax.associative_scan(join, (decay, addition))
-    return decay * h + addition
+    return _times(decay, h) + addition
+
+
+def _times(decay: Array, a: Array) -> Array:
+    """decay * a, and 0 where decay is: a reset ends a state that is not finite."""
+    return jnp.where(decay == 0, 0, decay * a)

@@ -193,6 +193,39 @@ def stack_of(cell: Cell = MIRNN, **options: Any) -> rnnx.Stack:
     return rnnx.Stack(cell, M, N, num_layers=2, init_scale=0.5, rngs=nnx.Rngs(0), **options)
 
 
+@every_cell
+def test_a_reset_ends_a_state_that_is_not_finite(cell: Cell) -> None:
+    """NaN before it changes neither the outputs after it nor their gradients."""
+    params, xs, carry, mask, (ys_bar, _) = jax.tree.map(np.float32, case(cell))
+    reset = np.zeros((T, B), bool)
+    reset[1] = True
+    spoiled = jnp.concatenate([jnp.full_like(xs[:1], jnp.nan), xs[1:]])
+    lost = tuple(jnp.full_like(c, jnp.nan) for c in carry)
+
+    @jax.jit
+    def after(xs, carry):
+        def loss(tail):
+            ys, last = scan.unroll(
+                cell, params, jnp.concatenate([xs[:1], tail]), carry, mask, reset=reset
+            )
+            return jnp.sum(ys[1:] * ys_bar[1:]), (ys[1:], last)
+
+        return jax.grad(loss, has_aux=True)(xs[1:])
+
+    for theirs, ours in zip(
+        *map(jax.tree.leaves, (after(xs, carry), after(spoiled, lost))), strict=True
+    ):
+        assert np.isfinite(ours).all()
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("form", [linear.step_by_step, linear.in_parallel])
+def test_a_decay_of_zero_ends_what_was_before(form: Any) -> None:
+    decay, addition, h = np.full((6, 1, 1), 0.5), np.ones((6, 1, 1)), np.full((1, 1), np.nan)
+    decay[3], addition[1] = 0, np.inf
+    np.testing.assert_allclose(form(decay, addition, h)[3:, 0, 0], [1, 1.5, 1.75])
+
+
 def test_a_layer_takes_lengths_and_reset_in_the_layout_of_its_inputs() -> None:
     layer = rnnx.MIGRU(M, N, rngs=nnx.Rngs(0))
     padded = nan_padding(XS.swapaxes(0, 1), LENGTHS)

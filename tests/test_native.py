@@ -299,6 +299,14 @@ def test_processors_with_fewer_instructions(tmp_path: Path, without: str) -> Non
     assert say(tmp_path, CHECK, CXX=f"c++ {without}") == "True"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_instructions_that_the_system_refuses(tmp_path: Path) -> None:
+    """A library with AMX, where the processor or the system has none, says so."""
+    told = say(tmp_path, "from rnnx import native; print(native.bfloat16())",
+               CXX="c++ -mamx-tile -mamx-bf16")  # fmt: skip
+    assert told == str("amx_bf16" in Path("/proc/cpuinfo").read_text())
+
+
 def test_two_processes_compile_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         assert list(pool.map(say, [tmp_path] * 2)) == ["True", "True"]

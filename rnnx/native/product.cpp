@@ -167,10 +167,11 @@ static ffi::Error pack(ffi::ThreadPool pool, Matrix matrix, bool transposed,
 RNNX_OPERATIONS(, F32, float, float)
 extern "C" int rnnx_tile_width() { return W; }
 
-// Whether this processor and its system multiply bfloat16.
+// Whether this processor and its system multiply bfloat16. An int, as ctypes expects: of a bool only
+// the lowest byte is set.
 #if defined(__AVX512BF16__)
 RNNX_OPERATIONS(_bfloat16, BF16, Pair, uint16_t)
-extern "C" bool rnnx_bfloat16() { return permitted(); }
+extern "C" int rnnx_bfloat16() { return permitted(); }
 #else
-extern "C" bool rnnx_bfloat16() { return false; }
+extern "C" int rnnx_bfloat16() { return 0; }
 #endif
