@@ -132,12 +132,11 @@ class Pace:
     def __init__(self, most: int, runs: int = 1):
         """most: updates there is room for; runs: how many share the time."""
         self.together, self.share = 1, 1 / runs
-        self._most, self._leader = most, None
+        self._most = most
 
-    def note(self, who: Any, count: int, seconds: float) -> None:
-        """So many updates of a run took so long; the first run that notes one decides for all."""
-        self._leader = self._leader or who
-        if who is self._leader and seconds < 1.0 and count == self.together:
+    def note(self, count: int, seconds: float) -> None:
+        """So many updates of a run took so long; beside it others note the same, to no effect."""
+        if seconds < 1.0 and count == self.together:
             self.together = min(2 * self.together, self._most)
 
 

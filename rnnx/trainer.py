@@ -216,7 +216,7 @@ class Trainer:
         if parallel.single():  # several processes would have to agree, and have no common clock
             # The device began this call at its dispatch, or when it had finished the one before.
             seconds = time.perf_counter() - max(call.begun, self.settled)
-            self.pace.note(self, call.count, seconds)
+            self.pace.note(call.count, seconds)
         self.settled = time.perf_counter()
         for i in range(call.count):
             values = {name: float(metrics[name][i]) for name in ("loss", "grad_norm")}

@@ -84,6 +84,14 @@ def read_config(folder: Path) -> ConfigDict:
     return tasks.config_from_json(read_json(path), str(path))
 
 
+def check_path(folder: Path) -> None:
+    """Refuses a path that checkpoints can't have. Raises UserError."""
+    if "[" in str(folder) or "]" in str(folder):
+        raise UserError(
+            f"the workdir {folder} has brackets in its path, which checkpoints can't have"
+        )
+
+
 def check(
     folder: Path, config: ConfigDict, name: str, sums: dict[str, str], places: tuple[str, ...]
 ) -> None:
@@ -96,10 +104,7 @@ def check(
     Raises:
       UserError: when it holds a run of another config or of other data, or other files.
     """
-    if "[" in str(folder) or "]" in str(folder):
-        raise UserError(
-            f"the workdir {folder} has brackets in its path, which checkpoints can't have"
-        )
+    check_path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the workdir {folder} is a file: name a folder")
     if (folder / "config.json").exists():

@@ -129,6 +129,13 @@ def test_sweeps_in_one_folder_share_its_trials(tmp_path: Path) -> None:
     assert len(ledgers[0].ended()) == ledgers[0].total == 5
 
 
+def test_a_sweep_goes_on_under_another_name(tmp_path: Path) -> None:
+    first = Ledger(tmp_path / "s", plan("depth=1,2"))
+    first.tell(first.claim(), TrialState.COMPLETE, 1.0)
+    (tmp_path / "s").rename(tmp_path / "renamed")
+    assert drained(Ledger(tmp_path / "renamed", plan("depth=1,2"))) == [{"depth": 2}]
+
+
 def test_folders_that_share_a_storage_share_its_trials(tmp_path: Path) -> None:
     """As machines without a common disk do; entering the same grid twice does no harm."""
     grid = plan("depth=1,2,3,4,5")
@@ -369,6 +376,16 @@ def test_two_outages_in_a_row_end_a_sweep_and_one_does_not(
         assert ("000,depth=1 at step 0 (no luck)" in done.stderr) == bool(plan)
 
 
+def test_a_sweep_of_which_all_trials_fail_has_failed(
+    trials_that: Callable, config_file: Path, tmp_path: Path
+) -> None:
+    trials_that({0: 2, 1: 2})
+    command = [f"--config={config_file}", f"--workdir={tmp_path / 's'}", "--grid=depth=1,2"]
+    done = call_module("sweep", *command)
+    assert done.returncode == 2 and "all 2 trials failed" in done.stderr, done.stderr
+    assert states(tmp_path / "s") == [TrialState.FAIL] * 2
+
+
 def test_a_killed_trial_is_told_and_the_others_go_on(
     trials_that: Callable, config_file: Path, tmp_path: Path
 ) -> None:
@@ -479,6 +496,7 @@ def test_a_search_prunes_what_is_hopeless(config_file: Path, tmp_path: Path) -> 
         ([], "--workdir=DIR is missing"),
         (["--workdir={tmp}/s", "--grid=depth=1", "--search=depth=1..2"], "two sweeps"),
         (["--workdir={tmp}/s", "--search=depth=1..2"], "go together"),
+        (["--workdir={tmp}/s[1]", "--grid=depth=1"], "has brackets"),
         (["--workdir={tmp}/s", "--grid=dept=1"], "did you mean depth"),
         (["--workdir={tmp}/s", "--grid=seed=1,2", "--seeds=2"], "leave --seeds out"),
         (["--workdir={tmp}/s", "--grid=hidden_size=1,2", "--param_budget=999"], "solves"),

@@ -102,14 +102,14 @@ def test_calls_grow_until_they_take_a_second() -> None:
     """An example of 0.3 s a batch: four together take a second."""
     pace = Pace(32)
     for _ in range(10):
-        pace.note("a run", pace.together, pace.together * 0.3)
+        pace.note(pace.together, pace.together * 0.3)
     assert pace.together == 4
-    pace.note("a run", 1, 0.1)  # a short call, as at an epoch's end, says nothing
-    pace.note("one beside it", 4, 0.1)  # the first decides for all
+    pace.note(1, 0.1)  # a short call, as at an epoch's end, says nothing
+    pace.note(2, 0.1)  # nor does another run that notes what has counted already
     assert pace.together == 4
     pace = Pace(2)
     for _ in range(10):
-        pace.note("a run", pace.together, 0.0)
+        pace.note(pace.together, 0.0)
     assert pace.together == 2
 
 

@@ -34,7 +34,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from rnnx import cli, tasks
+from rnnx import cli, tasks, workdir
 from rnnx import config as configs
 from rnnx.display import Display
 from rnnx.errors import UserError
@@ -134,6 +134,8 @@ def plan_of(values: flags.FlagValues) -> Plan:
 
 def main() -> None:
     plan = plan_of(FLAGS)
+    folder = Path(FLAGS.workdir).expanduser()
+    workdir.check_path(folder)
     if FLAGS.tune:
         epochs = FLAGS.tune_epochs or plan.config.epochs
         tuning = Tuning(space.search(FLAGS.tune), FLAGS.trials, epochs)
@@ -145,7 +147,7 @@ def main() -> None:
     task.check(config)
     shown = config.copy_and_resolve_references()
     shown.update(task.load(config, Display().print).fields)
-    folder, unit = Path(FLAGS.workdir).expanduser(), task.unit(shown)
+    unit = task.unit(shown)
 
     def run(folder: Path, plan: Plan, name: str = "") -> Ledger:
         plan.known = known_points(plan, known)

@@ -90,7 +90,8 @@ class Ledger:
 
         Args:
           address: of the database; empty for SQLite in the folder.
-          name: of the study; empty for the folder's.
+          name: of the study; empty for the folder's, or, in SQLite in the folder, for the one
+            that is there: the folder may have been renamed.
 
         Raises:
           UserError: when address can't be used, or holds a sweep of another config.
@@ -106,7 +107,7 @@ class Ledger:
                 (folder / part).mkdir(parents=True, exist_ok=True)
             with self._claiming():
                 self.home = self._read_home()
-                self._open(url, name or folder.resolve().name)
+                self._open(url, name or (folder.resolve().name if address else ""))
                 self._enter()
 
     def claim(self, like: Overrides | None = None) -> Claim | None:
@@ -210,6 +211,9 @@ class Ledger:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             kept = self.storage = storage.opened(url)
+            if not name:
+                names = optuna.get_all_study_names(kept)
+                name = names[0] if len(names) == 1 else self.folder.resolve().name
             study = self.study = optuna.create_study(
                 study_name=name,
                 storage=kept,

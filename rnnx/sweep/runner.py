@@ -123,6 +123,7 @@ class Runner:
 
         Raises:
           Outage: when runs were cut, which the same command continues.
+          UserError: when all trials failed.
           OperationalError, StorageInternalError: when the study stays out of reach.
           SystemExit: 128 + N on signal N, all runs having saved.
         """
@@ -138,6 +139,11 @@ class Runner:
             raise SystemExit(128 + self.stop.number)
         if self.cut:
             raise Outage(f"cut from outside: {'; '.join(self.cut)}. The same command continues")
+        ended = self.ledger.ended()
+        if ended and all(trial.state == TrialState.FAIL for trial in ended):
+            raise UserError(
+                f"all {len(ended)} trials failed: see above, and {self.ledger.folder}/logs"
+            )
 
     def _over(self) -> bool:
         """A round: starts and checks runs; whether there is nothing left to do or to wait for."""
@@ -244,8 +250,9 @@ class Runner:
                 break
         if code is not None:
             self._conclude(job, code)
-            self.outages = self.outages + 1 if code == Outage.code else 0
             self.jobs.remove(job)  # last: it is concluded again if the study was out of reach
+            if job.slot in self._free():  # several trials of one program have one outage
+                self.outages = self.outages + 1 if code == Outage.code else 0
 
     def _conclude(self, job: Job, code: int) -> None:
         """Records how a run ended."""
