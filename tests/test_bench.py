@@ -11,7 +11,7 @@ import pytest
 from conftest import QUIET, ROOT, run_module
 
 from rnnx.bench import __main__ as bench
-from rnnx.bench import cases, growth, in_onnx, latency, machine, ours, plain
+from rnnx.bench import cases, growth, in_onnx, latency, machine, ours, plain, rivals
 from rnnx.bench.cases import CASES, QUICK, Case
 
 
@@ -196,6 +196,21 @@ def test_the_processor_is_named_by_family_and_model(
     assert machine.processor.__wrapped__() == "aarch64"
 
 
+def test_a_rival_that_dies_fails_alone() -> None:
+    rival = rivals.Rival("dies", "rnnx.bench.ours.sgemm", 8)
+    rival.await_ready()
+    rival._process.kill()
+    rival._process.join()
+    rival.turn()
+    rival.close()
+    assert rival.failed == "its process died" and not rival.seconds
+
+
+def test_bench_refuses_a_file_that_it_cannot_write(tmp_path: Path) -> None:
+    told = run_module("bench", "--quick", f"--out={tmp_path / 'none' / 'bench.json'}")
+    assert told.returncode == 2 and "none is not there" in told.stderr and not told.stdout
+
+
 def test_bench_refuses_an_unknown_case() -> None:
     told = run_module("bench", "--cases=lstn")
     assert told.returncode == 2 and "unknown case 'lstn': one of rhn" in told.stderr
@@ -215,6 +230,8 @@ class Races:
         self.found: dict[str, dict] = {}
         for row in result["rows"]:
             self.found.setdefault(row["case"], {})[row.get("rival")] = row
+
+        self.commits = {row.get("git", result["git"]) for row in result["rows"]}
 
     def times(self, case: str, *names: str, ours: str = "rnnx") -> str:
         seconds = [self.found[case][n]["seconds"] for n in names if n in self.found[case]]
@@ -255,6 +272,8 @@ def test_the_front_page_has_the_range_of_the_races() -> None:
 @pytest.mark.parametrize("name", ["bench_avx512", "bench_amx"])
 def test_the_readme_has_the_races_in_bfloat16(name: str) -> None:
     races = Races(name)
+    heading = README.partition(f"{name}.json`")[0].rpartition("On an ")[2]
+    assert all(f"`{commit[:7]}" in heading for commit in races.commits)
     assert readme_rows(f"{name}.json`", len(TRAINED) + 1)[1:] == [
         [races.rate(case), races.times(case, "rnnx", ours="rnnx, bfloat16"), *races.row(case)]
         for case in TRAINED
@@ -271,6 +290,10 @@ def test_the_readme_has_the_races_of_the_data_file() -> None:
     assert readme_rows("| at batch 1 |", len(read)) == [
         [races.rate(case), races.times(case, *BY_HAND), races.times(case, *LAYERS)] for case in read
     ]
+    long, (one, two) = races.found["long"][None], races.found["devices"].values()
+    assert f"{long['peak_bytes'] / 1e9:.1f} GB in all, on the first machine at" in README
+    assert f"{40_000 / long['seconds']:,.0f}\ntokens/s." in README
+    assert f"{one['seconds'] / two['seconds']:.2f} times as fast as one (RHN" in README
     for case in ("splits", "splits_rnn"):
         assert f"{races.times(case, 'rnnx, one by one')[:-1]} times" in README
     sound = (

@@ -5,7 +5,8 @@
 Rivals do the same work from the same parameters, each in its own process; they take turns, and
 medians are shown. `of bound` is the share of what this machine allows: each phase's matrix products
 at the rate of a square float32 product or its weights at the rate of reading memory, whichever
-takes longer, both measured in the same run. Every row names the processor it was measured on:
+takes longer, both measured in the same run. bfloat16 can exceed it, and at batch 1 so can a
+processor whose caches keep part of the weights. Every row names the processor it was measured on:
 machines of one cloud differ in it. A call has as many windows as training would give it, or, as
 `one window`, one. PyTorch is used if it is installed. The cases step and step_lstm time every call
 of an exported network by itself. --shapes measures, instead of rivals, how time and memory grow
@@ -263,6 +264,8 @@ def main() -> None:
         raise UserError(f"unknown case {sorted(unknown)[0]!r}: one of {known}")
     if FLAGS.shapes and (FLAGS.quick or FLAGS.cases):
         raise UserError("--shapes has cases of its own: leave --quick and --cases out")
+    if FLAGS.out and not Path(FLAGS.out).parent.is_dir():
+        raise UserError(f"--out={FLAGS.out}: the folder {Path(FLAGS.out).parent} is not there")
     # This process computes nothing: the rivals' processes need the accelerator's memory.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     turns, display = (2 if FLAGS.quick else FLAGS.turns), Display()

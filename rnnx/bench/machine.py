@@ -9,6 +9,7 @@ from pathlib import Path
 from rnnx.bench import cases
 from rnnx.bench.cases import Case
 from rnnx.bench.rivals import Rival
+from rnnx.errors import UserError
 
 
 @functools.cache
@@ -44,8 +45,13 @@ class Rates:
             rival.seconds.clear()
 
     def turn(self) -> None:
+        """Measures both. Raises UserError when that fails: nothing has a bound then."""
         for rival in self._both:
             rival.turn(0.4)  # several calls: the first after a pause is slower
+            if rival.failed:
+                raise UserError(
+                    f"the machine's rate of {rival.name} can't be measured: {rival.failed}"
+                )
 
     @property
     def flops(self) -> float:

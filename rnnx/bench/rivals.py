@@ -77,26 +77,26 @@ class Rival:
 
     def turn(self, least_seconds: float = 0.2) -> None:
         """Calls at least once and for so long; notes the mean seconds of a unit."""
-        if self.failed is None:
-            self._pipe.send(least_seconds)
-            if (answer := self._ask(_READY_SECONDS)) is not None:
-                self.seconds += [seconds / self.units for seconds in answer]
+        if self.failed is None and (answer := self._ask(_READY_SECONDS, least_seconds)):
+            self.seconds += [seconds / self.units for seconds in answer]
 
     def close(self) -> None:
         """Ends the process."""
         if self.failed is None:
-            self._pipe.send(None)
-            self.peak_bytes = self._ask(60.0)
+            self.peak_bytes = self._ask(60.0, None)
         self._process.join(10)
         self._process.kill()
 
-    def _ask(self, seconds: float) -> Any:
+    def _ask(self, seconds: float, *order: float | None) -> Any:
+        """The answer to an order, or to none, within so many seconds; None where it fails."""
         try:
+            for word in order:
+                self._pipe.send(word)
             if not self._pipe.poll(seconds):
                 self.failed = f"no answer in {seconds:.0f} s"
                 return None
             kind, answer = self._pipe.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             kind, answer = "failed", "its process died"
         if kind == "failed":
             self.failed = answer
