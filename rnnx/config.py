@@ -129,7 +129,7 @@ FIELDS: dict[str, Field] = {
     "forget_bias": Field(1.0, "initial bias of the forget gate of lstm and slstm"),
     "init_scale": Field(0.04, "variables start at U(-s, s)", low=0.0),
     "input_scale": Field(0.0, "0: as init_scale; or the s of U(-s, s) for the cell's input "
-                         "matrices W alone", low=0.0),
+                         "matrices W alone, of readers and sentences for all but U", low=0.0),
     "mi_init": Field((1.0, 1.0, 1.0), "initial alpha, beta1, beta2 of general MI"),
     # variational dropout: probabilities to drop
     "drop_x": Field(0.0, "dropout of words in the input", low=0.0, below=1.0),
@@ -146,7 +146,8 @@ FIELDS: dict[str, Field] = {
     "checkpoint_every": Field(0, "updates between checkpoints; 0: one an epoch", low=0),
     "snapshot_every": Field(0, "0, or keep the parameters every so many epochs, to "
                             "analyze how they change", low=0),
-    "eval_tokens": Field(0, "0, or a cap on the targets scored per split, for smoke runs", low=0),
+    "eval_tokens": Field(0, "0, or a cap on the targets scored per split, of sequences on "
+                         "their number, for smoke runs", low=0),
     "optimizer": Field("sgd", "update rule", ("sgd", "adam", "adamw")),
     "learning_rate": Field(0.2, "initial learning rate", low=0.0),
     "lr_decay": Field(1.0, "learning rate is divided by it every epoch after flat_epochs",

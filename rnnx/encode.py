@@ -9,10 +9,10 @@ a second run, as the authors combine an encoder that reads forward with a bidire
 --word_vectors=FILE reads words that are not in the vocabulary too: a linear map takes the vectors
 of a word2vec or GloVe text file to the network's own. Otherwise they are all the same word.
 
-A line without a word gets zeros; of more than 30 words the first 30 count. Either is told on
-stderr.
+A line without a word gets zeros, which is told on stderr.
 """
 
+import codecs
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from absl import flags
 
 from rnnx import cli
 from rnnx.data import sentence_sets, word_vectors
-from rnnx.data.sentences import MAX_WORDS, words
+from rnnx.data.sentences import words
 from rnnx.display import Display
 from rnnx.errors import UserError, writing
 from rnnx.tasks.sentences import Sentences
@@ -72,17 +72,16 @@ def for_transfer(run: Run, beside: str, word_vectors: str, data_dir: str) -> dic
 
 
 def read(data: bytes, display: Display) -> list[list[str]]:
-    """The words of each line; tells of lines that are empty, too long or not UTF-8."""
+    """The words of each line; tells of lines that are empty or not UTF-8."""
     found = []
-    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), start=1):
+    data = data.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n")
+    for number, line in enumerate(data.split(b"\n"), start=1):
         text = line.decode("utf-8", errors="replace")
         if "\ufffd" in text:
             display.print(f"line {number} is not UTF-8: what can't be read is an unknown word")
         found.append(words(text))
         if not found[-1]:
             display.print(f"line {number} has no words: its vector is zero")
-        elif len(found[-1]) > MAX_WORDS:
-            display.print(f"line {number} has {len(found[-1])} words: the first {MAX_WORDS} count")
     return found
 
 

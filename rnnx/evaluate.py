@@ -109,7 +109,9 @@ def define_flags() -> None:
     )
     decoders.define_flags()
     encode.define_flags()
-    flags.DEFINE_integer("max_tokens", 0, "0, or score so many targets only", lower_bound=0)
+    flags.DEFINE_integer(
+        "max_tokens", 0, "0, or score so many targets, or sequences, only", lower_bound=0
+    )
     flags.DEFINE_string("data_dir", "", "raw data files, if elsewhere than in training")
     flags.DEFINE_string("corpus", "", "the file of your own trained on, if it was moved since")
 
@@ -120,6 +122,8 @@ def main() -> None:
     run = open_run(folder)
     config, split, protocol = run.config, values.split, values.protocol
     _check(protocol, run)  # before anything is loaded
+    if protocol == "transfer" and split != "test":
+        raise UserError("the protocol transfer has splits of its own: leave --split out")
     config.data_dir = values.data_dir or config.data_dir
     config.corpus = values.corpus or config.corpus
     config.eval_tokens = values.max_tokens

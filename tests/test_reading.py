@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import QUIET, call_module, killed_after, lines_of, outcome, train
+from flax import nnx
 
 from rnnx import config as configs
 from rnnx import model, tasks
@@ -252,6 +254,16 @@ def test_a_run_resumes_with_the_same_numbers(tmp_path: Path, every_epoch_saved: 
     again = train(config, tmp_path / "cut")
     assert outcome(again) == outcome(whole)
     assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
+
+
+def test_answers_that_training_lacks_have_no_nats(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Question("it fell .", "who fell", str(part), part) for part in range(3)]
+    config = config_of("")
+    dataset, task = dataset_of(monkeypatch, config, rows), tasks.get("reading")
+    net = task.model(task.at_width(config, dataset.spec, 8), dataset.spec, nnx.Rngs(0))
+    (batch,) = task.batches(config, dataset, "valid", "full", slice(None))
+    _, _, sums = task.cost(net, jax.tree.map(jnp.asarray, batch), (), None)
+    assert task.scores(sums) == {"error": 1.0, "questions": 1}
 
 
 def test_commands_on_stories(tmp_path: Path) -> None:

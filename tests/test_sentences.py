@@ -274,6 +274,17 @@ def test_drawn_words_stand_for_all_on_average() -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_input_scale_is_that_of_all_matrices_but_u() -> None:
+    """As of the reader: what starts wider than init_scale allows is no U."""
+    net = SkipThought(Cell("gru"), 50, M, N, init_scale=0.01, input_scale=1.0, rngs=nnx.Rngs(0))
+    wide = {
+        name.rpartition(".")[2]: bool(abs(p).max() > 0.01)
+        for name, p in model.split(net)[1].items()
+        if p.ndim == 2
+    }
+    assert wide == {"U": False, "W": True, "embedding": True, "softmax_weights": True}
+
+
 # ---------------------------------------------------------------------------- runs
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import QUIET, ROOT
-from test_reading import write_babi
+from test_reading import config_of, write_babi
 
+from rnnx import tasks
 from rnnx.data import babi, cloze, cnn
 from rnnx.data.stories import Question, numbered
 from rnnx.errors import UserError
@@ -79,6 +80,7 @@ def test_a_story_is_in_one_part_only(tmp_path: Path) -> None:
     [
         ("babi/qa21", "babi/qa1 to babi/qa20, or babi/all"),
         ("babi/x", "babi/qa1 to babi/qa20"),
+        ("babi/5", "babi/qa1 to babi/qa20"),
         ("babi/qa2", "research.facebook.com"),
     ],
 )
@@ -220,6 +222,12 @@ def test_rare_words_are_nearer_than_common_ones() -> None:
     assert " ".join(cnn.nearest(passage.split(), ["a", "b", "c"])) == "a b . a b . a b . c ."
 
 
+def test_lines_end_at_their_end_only(tmp_path: Path) -> None:
+    """Not at the characters of Unicode that end a line elsewhere."""
+    (tmp_path / "a.question").write_text(NEWS.replace("it was late", "it \x85 was \u2028 late"))
+    assert cnn.parse(tmp_path / "a.question").answer == "@entity1"
+
+
 def test_a_name_that_was_cut_away_is_numbered_last(tmp_path: Path) -> None:
     lines = NEWS.split("\n")
     lines[2] = "a tea . b tea . a red tea . a red tea . @entity5 slept ."
@@ -237,6 +245,17 @@ def test_news_are_read_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.about == ("valid: of 0.0% the answer is not in the 4 sentences",)
     with pytest.raises(UserError, match="DMQA"):
         cnn.read("dailymail", str(tmp_path), QUIET.print)
+
+
+def test_a_corpus_is_not_taken_for_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started where the folder `cnn` of the raw data is, a run keeps the name."""
+    monkeypatch.setenv("RNNX_CACHE", str(tmp_path / "cache"))
+    write_news(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    dataset = tasks.get("reading").load(config_of(tmp_path, corpus="cnn"), QUIET.print)
+    assert dataset.name == "cnn" and not dataset.fields
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, call_module, train
+from conftest import QUIET, ROOT, call_module, train
 from test_sentences import small, write_books
 
 from rnnx.data import sentence_sets
@@ -58,6 +58,109 @@ def test_each_cost_has_its_own_minimum(wide: bool, monkeypatch: pytest.MonkeyPat
         alone = LogisticRegression(C=cost, tol=1e-8, max_iter=10_000).fit(x[:60], labels[:60])
         assert (alone.predict(x[60:]) == own).all()
     assert len({tuple(own) for own in found}) > 1
+
+
+def names_of(count: int) -> tuple[list[str], np.ndarray]:
+    """Texts whose one feature is the number of their row."""
+    return [str(i) for i in range(count)], np.arange(count) % 2
+
+
+def numbers(texts: list[str], _: object) -> np.ndarray:
+    return np.array([[float(text)] for text in texts])
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set, set]]:
+    """The rows of each call of `predicted`: learned from, and told."""
+    seen: list[tuple[set, set]] = []
+
+    def predicted(x: np.ndarray, labels: np.ndarray, unseen: np.ndarray, costs: list) -> np.ndarray:
+        assert (labels == x[:, 0] % 2).all()
+        seen.append((set(x[:, 0]), set(unseen[:, 0])))
+        return np.zeros((len(costs), len(unseen)), int)
+
+    monkeypatch.setattr(transfer, "predicted", predicted)
+    return seen
+
+
+def test_folds_learn_from_other_rows_than_they_are_tested_on(
+    fits: list[tuple[set, set]], few_fits: None
+) -> None:
+    texts, labels = names_of(30)
+    masks = []
+
+    def features(texts: list[str], train: np.ndarray) -> np.ndarray:
+        masks.append(set(np.flatnonzero(train)))
+        return numbers(texts, train)
+
+    assert len(list(transfer._nested(features, texts, labels))) == len(masks) == 3
+    tested = set()
+    for mask, begin in zip(masks, range(0, len(fits), 4), strict=True):
+        *inner, (train, test) = fits[begin : begin + 4]
+        assert train == mask and train | test == set(range(30)) and not train & test
+        for learned, told in inner:  # the choice of C
+            assert learned | told == train and not learned & told
+        assert len(set.union(*(told for _, told in inner))) == sum(len(t) for _, t in inner) == 20
+        tested |= test
+    assert tested == set(range(30))
+
+
+def test_a_test_part_is_told_once_and_never_learned_from(
+    fits: list[tuple[set, set]], few_fits: None
+) -> None:
+    texts, labels = names_of(30)
+    sick = pairs(40, np.linspace(1, 5, 40))
+    sick = sick._replace(first=[str(i / 40) for i in range(40)], second=["0"] * 40)
+    sets = sentence_sets.Sets({"TREC": sentence_sets.Classes(texts, labels, 6)}, sick)
+    transfer.judged("", numbers, sets, QUIET)
+    *inner, (train, test) = fits
+    assert test == set(range(24, 30)) and train == set(range(24)) and len(inner) == 3
+    assert all(learned | told == train and not learned & told for learned, told in inner)
+
+
+def test_pairs_are_learned_from_their_part_and_stopped_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import scipy.stats
+
+    learned, looked, step, pearsonr = set(), [], transfer._Adam.step, scipy.stats.pearsonr
+
+    def spied(self: transfer._Adam, x: np.ndarray, targets: np.ndarray) -> None:
+        learned.update(x[:, 0])
+        step(self, x / 40, targets)
+
+    def watched(guess: np.ndarray, told: np.ndarray) -> object:
+        looked.append(told)
+        return pearsonr(guess, told)
+
+    monkeypatch.setattr(transfer._Adam, "step", spied)
+    monkeypatch.setattr(scipy.stats, "pearsonr", watched)
+    count, rng = 40, np.random.default_rng(0)
+    own = pairs(count, rng.uniform(1, 5, count))
+    own = own._replace(first=[str(i) for i in range(count)], second=["0"] * count)
+    transfer.related(numbers, own)
+    assert learned == set(np.flatnonzero(own.part == 0))
+    *stops, last = looked
+    assert stops and all((told == own.scores[own.part == 1]).all() for told in stops)
+    assert (last == own.scores[own.part == 2]).all()
+
+
+def test_the_floor_s_words_are_those_of_the_training_part() -> None:
+    texts = ["rain came", "rain came", "wind went", "wind went"]
+    found = transfer._tfidf(texts, np.array([True, True, False, False])).toarray()
+    assert found.shape == (4, 3) and found[:2].all() and not found[2:].any()
+
+
+def test_vectors_are_computed_once_for_all_folds(few_fits: None) -> None:
+    texts, labels = names_of(30)
+    calls = []
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        calls.append(len(texts))
+        return numbers(texts, None).astype(np.float32)
+
+    list(transfer._nested(transfer._once(vectors), texts, labels))
+    assert calls == [30]
 
 
 def test_labels_of_pairs_have_the_score_as_their_mean() -> None:
@@ -119,6 +222,8 @@ def test_the_command_prints_a_table_and_keeps_it(few_fits: None, tmp_path: Path)
     done = call_module("evaluate", f"--workdir={run}", "--protocol=transfer",
                        f"--data_dir={home}", f"--beside={run}")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    refused = call_module("evaluate", f"--workdir={run}", "--protocol=transfer", "--split=valid")
+    assert refused.returncode == 2 and "leave --split out" in refused.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("test transfer, ") and lines[1].split() == [
         "set", "this", "run", "tf-idf", "word", "mean",

@@ -25,10 +25,10 @@ def read(corpus: str, data_dir: str = "") -> Questions:
     """
     home = cache.raw(data_dir) / "babi"
     name = corpus.removeprefix("babi/")
-    numbers = [str(i) for i in range(1, 21)]
-    if name != "all" and name.removeprefix("qa") not in numbers:
+    tasks = [f"qa{i}" for i in range(1, 21)]
+    if name not in ("all", *tasks):
         raise UserError(f"no corpus {corpus!r}: babi/qa1 to babi/qa20, or babi/all")
-    kinds = [f"qa{i}" for i in numbers] if name == "all" else [name]
+    kinds = tasks if name == "all" else [name]
     rows, sums = [], {}
     for kind in kinds:
         train, test = (_file(home, kind, part) for part in ("train", "test"))
@@ -65,7 +65,7 @@ def parse(path: Path, answers: bool = True) -> tuple[list[int], list[Question]]:
       UserError: a file that can't be read, or a line of another form, with its number.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read as text: {error}") from None
     stories, found = [], []

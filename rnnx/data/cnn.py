@@ -68,7 +68,7 @@ def parse(path: Path) -> Question:
       UserError: a file of another form, with the number of the line.
     """
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read as text: {error}") from None
     for number, what in ((1, "address"), (3, "passage"), (5, "question"), (7, "answer")):

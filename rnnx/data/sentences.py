@@ -13,7 +13,7 @@ Typographic quotes and dashes become plain ones; underscores, which stand for it
 import re
 from collections.abc import Iterator
 
-MAX_WORDS = 30  # of a sentence, as in the authors' code
+MAX_WORDS = 30  # of a sentence in training; 29 in the authors' code
 
 # Curly quotes, single and double, and both dashes.
 _PLAIN = str.maketrans(dict(zip("\u2018\u2019\u201c\u201d\u2013\u2014_", "''\"\"-- ", strict=True)))

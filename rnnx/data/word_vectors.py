@@ -21,14 +21,16 @@ def read(path: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
-                word, *values = line.rstrip().split(" ")
+                # A word of GloVe's may have spaces in it: `. . .`.
+                word, *values = line.rstrip().rsplit(" ", width or -1)
                 if number == 1 and len(values) == 1 and word.isdigit() and values[0].isdigit():
                     continue
                 width = width or len(values)
-                if len(values) != width or not width:
+                if len(values) != width or not width or _ends_in_number(word):
+                    count = line.rstrip().count(" ")
                     raise UserError(
-                        f"{path}: line {number} has {len(values)} numbers, those before it {width}:"
-                        " each line is a word and its numbers, with one space between"
+                        f"{path}: line {number} has {count} numbers, those before it {width}: each "
+                        "line is a word and its numbers, with one space between"
                     )
                 if word in found or not wanted(word):
                     continue
@@ -42,6 +44,12 @@ def read(path: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     return found
+
+
+def _ends_in_number(word: str) -> bool:
+    """Whether a word with spaces in it has numbers behind: a line with too many."""
+    _, space, last = word.rpartition(" ")
+    return bool(space) and last.replace(".", "", 1).lstrip("-").isdigit()
 
 
 def mapped(

@@ -65,9 +65,10 @@ class Reading(Task):
             *found.about,
         )
         sizes = tuple(map(len, splits.values()))
-        place = Path(config.corpus).expanduser()
-        own = {"corpus": str(place.resolve())} if place.is_dir() else {}
-        name = place.resolve().name if own else config.corpus
+        own, name = {}, config.corpus
+        if _is_folder(name):
+            place = Path(name).expanduser().resolve()
+            own, name = {"corpus": str(place)}, place.name
         return Dataset(name, splits, spec, found.sums, sizes, about, own, tuple(own))
 
     def spec_of(self, found: Questions, kind: str) -> dict:
@@ -251,6 +252,11 @@ class Reading(Task):
         if config.corpus not in _NEWS:  # there the passage is not what comes before the question
             known["nearest name"] = answers.nearest_name(scored, count)
         return known
+
+
+def _is_folder(corpus: str) -> bool:
+    """Whether a corpus is a folder of the user's own, not the name of one."""
+    return corpus not in (*_NEWS, "babi") and not corpus.startswith(("babi/", "cloze/"))
 
 
 def read(config: ConfigDict, say: Callable[[str], None]) -> Questions:

@@ -42,6 +42,7 @@ class SkipThought(nnx.Module):
         bidirectional: bool = False,
         num_layers: int = 1,
         init_scale: float = 0.1,
+        input_scale: float | None = None,
         dtype: str = "float32",
         remat: int = 0,
         rngs: nnx.Rngs,
@@ -53,12 +54,15 @@ class SkipThought(nnx.Module):
           cell: of the encoder.
           bidirectional, num_layers: of the encoder; h is what reads forward beside what reads
             backward.
+          init_scale, input_scale: recurrent matrices are U(-init_scale, init_scale), all others
+            U(-input_scale, input_scale) if that is given.
           **options: as of `Stack`, of all three.
         """
 
-        drawn = partial(uniform, rngs, init_scale)
+        drawn = partial(uniform, rngs, init_scale if input_scale is None else input_scale)
         self.dtype, self.remat = jnp.dtype(dtype), remat
-        layer = partial(Stack, init_scale=init_scale, dtype=self.dtype, rngs=rngs, **options)
+        scales = {"init_scale": init_scale, "input_scale": input_scale}
+        layer = partial(Stack, dtype=self.dtype, rngs=rngs, **scales, **options)
         self.embedding = drawn(vocab_size, embed_size)
         self.stack = layer(
             cell, embed_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional

@@ -196,9 +196,16 @@ class Task:
         raise NotImplementedError
 
     def scores(self, sums: Sums) -> Scores:
-        """What results and logs hold of sums: their means, the primary's count, and blocks."""
+        """What results and logs hold of sums: their means, the primary's count, and blocks.
+
+        A mean of nothing is left out.
+        """
         blocks = {BLOCKS: [a.tolist() for a in sums[BLOCKS]]} if BLOCKS in sums else {}
-        means = {n: float(sum_) / float(count) for n, (sum_, count) in sums.items() if n != BLOCKS}
+        means = {
+            name: float(total) / float(count)
+            for name, (total, count) in sums.items()
+            if name != BLOCKS and count
+        }
         return means | {self.counted: round(float(sums[self.primary][1]))} | blocks
 
     def unit(self, config: ConfigDict) -> Unit:

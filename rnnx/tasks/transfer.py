@@ -52,8 +52,8 @@ def score(
     """Each set's scores: of the vectors of all encoders side by side, under the set's name, and of
     the floors."""
     kinds: dict[str, Features] = {
-        "": lambda texts, _: _vectors(encoders, texts),
-        "word mean": lambda texts, _: _means(encoders[0], texts),
+        "": _once(lambda texts: _vectors(encoders, texts)),
+        "word mean": _once(lambda texts: _means(encoders[0], texts)),
     }
     found = {kind: judged(kind, features, sets, display) for kind, features in kinds.items()}
     found["tf-idf"] = _kept_floor(sets, display)
@@ -119,6 +119,20 @@ def _without_floor(name: str) -> str:
 
 
 # ---------------------------------------------------------------------------- features
+
+
+def _once(vectors: Callable[[list[str]], np.ndarray]) -> Features:
+    """Features that are the same whatever may be learned from: computed once for all folds."""
+    asked, found = None, None
+
+    def features(texts: list[str], _: np.ndarray) -> np.ndarray:
+        nonlocal asked, found
+        if texts is not asked:
+            # In float32 the Hessian of vectors that are nearly equal is singular.
+            asked, found = texts, vectors(texts).astype(np.float64)
+        return found
+
+    return features
 
 
 def _vectors(encoders: list[Encoder], texts: list[str]) -> np.ndarray:
@@ -198,7 +212,7 @@ def related(features: Features, pairs: Pairs) -> dict[str, float]:
     from scipy.stats import pearsonr, spearmanr
 
     train = np.tile(pairs.part == 0, 2)
-    both = features([*pairs.first, *pairs.second], train)
+    both = features([*pairs.first, *pairs.second], train).astype(np.float32)
     u, v = both[: len(pairs.part)], both[len(pairs.part) :]
     x = _beside(abs(u - v), u.multiply(v) if hasattr(u, "multiply") else u * v)
     order = np.random.RandomState(SEED).permutation(np.flatnonzero(pairs.part == 0))

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from rnnx import model
-from rnnx.data.sentences import MAX_WORDS
 from rnnx.data.vocabulary import EOS, UNK, Vocabulary
 
 ROWS = 64  # sentences of a call
@@ -17,9 +16,9 @@ _STEP = 8  # calls have a multiple of so many words: few shapes to compile
 class Encoder:
     """Takes words to vectors of unit length: the state of the encoder after `<eos>`.
 
-    A sentence has the same vector whatever else is encoded with it, and at most its first 30 words
-    count; one without words has the zero vector. The authors' code scales to unit length too; it
-    reads `<eos>` in training and for SICK, for the other sets not.
+    A sentence has the same vector whatever else is encoded with it; one without words has the zero
+    vector. The authors' code scales to unit length too; it reads `<eos>` in training and for SICK,
+    for the other sets not.
     """
 
     def __init__(
@@ -45,8 +44,8 @@ class Encoder:
         self._encode = encode
 
     def ids(self, words: list[str]) -> list[int]:
-        """Ids of the words that count, and of `<eos>`; [] for none."""
-        found = [self._ids.get(word, self._ids[UNK]) for word in words[:MAX_WORDS]]
+        """Ids of words and of `<eos>`; [] for none."""
+        found = [self._ids.get(word, self._ids[UNK]) for word in words]
         return [*found, self._ids[EOS]] if found else []
 
     def vectors(self, sentences: list[list[str]]) -> np.ndarray:
