@@ -151,6 +151,17 @@ def test_holm_is_over_all_comparisons():
         assert row["p_dm"] == significance.diebold_mariano(model, reference, 6).p
 
 
+def test_answers_and_sentences_are_by_the_corrected_p(monkeypatch):
+    found = Comparison(-0.05, -0.08, -0.03, 0.03, 0.03125, 6, 30)
+    monkeypatch.setattr(significance, "compare", lambda *_: found)
+    losses, scores = networks(LSTM=1.0, MI_LSTM=0.95, GRU=0.95, minGRU=0.95)
+    rows = verdict.verdicts(losses, scores, {}, "MAE")
+    assert [row["answer"] for row in rows] == ["undecided"] * 3
+    assert all("p = .090" in row["sentence"] for row in rows)
+    (row,) = verdict.verdicts(dict(list(losses.items())[:2]), scores, {}, "MAE")
+    assert row["answer"] == "worth it" and "p = .031" in row["sentence"]
+
+
 def test_rows_are_json_even_where_nothing_was_measured():
     model, reference = repeated(0, 0.1)
     losses = {"LSTM": reference, "MI-LSTM": model._replace(total=model.total * np.nan)}
@@ -186,6 +197,24 @@ def test_control_by_its_rule(monkeypatch):
     assert row["sentence"].endswith(
         "a verdict about a difference of this size is not to be trusted."
     )
+
+
+def test_good_enough_is_by_the_interval():
+    """Of equal means, but with the noise of seeds, it can't be said that the cheaper one is."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, 6, 1)) * 0.05
+    noise -= noise.mean(axis=1, keepdims=True)
+    losses = {
+        name: Losses(np.ones((6, 40)) + own, np.ones(40), np.arange(40))
+        for name, own in zip(("LSTM", "GRU"), noise, strict=True)
+    }
+    cost = {"LSTM": 9.0, "GRU": 1.0}
+    given = losses, {"LSTM": 0.9, "GRU": 1.0}, {}, cost, cost, "MAE"
+    high = significance.compare(losses["GRU"], losses["LSTM"]).high
+    assert 0.02 < high < 0.2
+    assert verdict.cheapest(*given)["model"] == "LSTM"
+    loose = verdict.cheapest(*given, margin=0.2)
+    assert loose["model"] == "GRU" and f"at most {100 * high:.1f} % above" in loose["why"]
 
 
 def test_the_cheapest_that_is_good_enough():

@@ -291,6 +291,15 @@ def test_targets_of_steps(tmp_path):
     found, _, _ = read_labelled(write(tmp_path, frame), target="y", group="id", kind="regress")
     np.testing.assert_allclose(found.steps[3], 3 + np.arange(6) / 10)
     np.testing.assert_allclose(found.labels, np.arange(20) + 0.5)
+    # Out of order, and without one sequence, each keeps its own targets.
+    frame = table(target=lambda i, t: i + t / 10).assign(x=lambda f: f.y)
+    frame.loc[frame.id == "s3", ["x", "z"]] = np.nan
+    mixed = write(tmp_path, frame.sample(frac=1, random_state=0))
+    found, _, _ = read_labelled(mixed, target="y", group="id", time="t", kind="regress")
+    assert len(found.ids) == 19 and "s3" not in found.ids
+    for name, steps, x in zip(found.ids, found.steps, found.inputs, strict=True):
+        assert name == f"s{int(steps[0])}"
+        np.testing.assert_allclose(steps, x[:, 0], rtol=1e-6)
     frame = table(target=lambda i, t: i / 2)
     found, _, _ = read_labelled(write(tmp_path, frame), target="y", group="id", kind="regress")
     assert found.steps is None and found.labels[3] == 1.5

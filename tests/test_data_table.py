@@ -234,6 +234,34 @@ def test_a_test_file_is_the_test_part(tmp_path):
     assert series.ends.tolist() == [[27, 30]]
 
 
+def test_a_series_that_the_test_file_lacks_is_left_out(tmp_path):
+    frame = pd.concat(
+        [pd.DataFrame({"g": name, "t": hours(120), "v": daily(120)}) for name in "ab"]
+    )
+    first = write(tmp_path, frame[frame.t < hours(101)[-1]])
+    later = frame[(frame.g == "a") & (frame.t >= hours(101)[-1])]
+    series, _, warnings = read_series(
+        first, group="g", target=["v"], test=write(tmp_path, later, "test.csv"), horizon=3
+    )
+    assert series.names == ("a",) and series.ends.tolist() == [[80, 100]]
+    assert "1 series" in said(warnings, "'b'")
+    other = write(tmp_path, later.assign(g="c"), "test.csv")
+    with pytest.raises(UserError, match="the two files have no series in common"):
+        read_series(write(tmp_path, frame[frame.g == "a"]), group="g", target=["v"], test=other)
+
+
+def test_the_test_part_begins_where_its_file_does(tmp_path):
+    """After rows without a target that are left out, and in a table without times."""
+    frame = pd.DataFrame({"t": hours(120), "v": daily(120)})
+    frame.loc[:4, "v"] = np.nan
+    test = write(tmp_path, frame[100:], "test.csv")
+    series, _, _ = read_series(write(tmp_path, frame[:100]), test=test, horizon=4)
+    assert series.ends.tolist() == [[75, 95]] and series.values[0][95, 0] == frame.v[100]
+    test = write(tmp_path, frame[["v"]][100:], "test.csv")
+    series, _, _ = read_series(write(tmp_path, frame[["v"]][5:100]), test=test, horizon=4)
+    assert series.ends.tolist() == [[75, 95]] and series.values[0][95, 0] == frame.v[100]
+
+
 def test_wide_tables(tmp_path):
     rows = {name: daily(n, seed=n) for name, n in (("a", 100), ("b", 60), ("c", 80))}
     rows["b"][10] = np.nan

@@ -57,6 +57,8 @@ def test_blocks_of_the_test_part_count_beside_the_seeds() -> None:
     assert once.relative.difference == pytest.approx(-12 / 165) and once.relative.high > 0
     found = table([*base, *tenth, *one], "integration=additive")
     assert found["relative (95 %, test blocks too)"][0].startswith("-10% (-")
+    # One seed tells nothing of the noise of seeds.
+    assert gaps([base[0], tenth[0]], "integration=additive")[0].relative is None
     base[0].blocks[1][0] = 99.0  # other items
     assert gaps([*base, *tenth], "integration=additive")[0].relative is None
     base[0].blocks = []

@@ -159,6 +159,9 @@ def test_diverged_seeds_are_left_out_in_pairs():
     assert c == compare(
         model._replace(total=model.total[keep]), reference._replace(total=reference.total[keep])
     )
+    assert compare(reference, model._replace(total=total)) == compare(
+        reference._replace(total=reference.total[keep]), model._replace(total=model.total[keep])
+    )
     assert significance.interval(model._replace(total=total)) == significance.interval(
         model._replace(total=model.total[keep])
     )

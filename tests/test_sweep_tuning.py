@@ -102,8 +102,13 @@ def test_runs_done_elsewhere_are_known_by_all_that_decides_their_numbers(tmp_pat
     unfinished = done(depth=2)
     unfinished.scores = {}
     runs = [done(depth=1), unfinished, done(depth=3, epochs=5), done(depth=3, seed=1)]
+    runs += [done(depth=3, max_steps=10), done(depth=1, embed_size=31)]
     grid.known = known_points(grid, runs)
     assert grid.known == [({"depth": 1}, 1.25)]
+    wide = plan([{"embed_size": 100}, {"embed_size": 200}])
+    run = Run("a", wide.config.to_dict() | {"embed_size": 100}, 0, "", "", "")
+    run.scores = {"valid": 1.0}
+    assert known_points(wide, [run]) == [({"embed_size": 100}, 1.0)]
     ledger = Ledger(tmp_path / "s", grid)
     assert [t.value for t in ledger.ended()] == [1.25]
     claims = [ledger.claim() for _ in range(2)]

@@ -85,6 +85,8 @@ def from_flags(values: Any, say: Callable[[str], None]) -> Question:
     config.update(given)
     task = tasks.of(config)
     task.check(config)
+    if config.eval_tokens and config.task != "language":
+        raise UserError("a comparison scores the whole test part: leave eval_tokens out")
     if not (forecast := config.task == "forecast"):
         for name in _FORECAST_ONLY:
             if values[name].present:

@@ -157,13 +157,17 @@ def _pieces(
     remarks: Remarks,
 ) -> list[Piece]:
     """Puts sorted rows on the grid; rows from `count` on are those of a test file."""
-    pieces, off, inserted, total, overlap = [], 0, 0, 0, 0
+    pieces, alone, off, inserted, total, overlap = [], [], 0, 0, 0, 0
     longest = (0, 0)  # steps, the time before
     for name, r in zip(names, rows, strict=True):
+        later = np.zeros(len(r), bool) if count is None else r >= count
+        if count is not None and later.all() | ~later.any():
+            alone.append(name)
+            continue
         grid = Grid.through(table.times[r], step)
         index, on = grid.index(table.times[r])
         test = None
-        if count is not None and (later := r >= count).any():
+        if count is not None:
             begin = index[later].min()
             keep = later | (index < begin)
             overlap += int((~keep).sum())
@@ -185,6 +189,12 @@ def _pieces(
             longest = (int(gaps.max()), table.times[r][first[gaps.argmax()]])
         inserted, total = inserted + int(gaps.sum()), total + size
         pieces.append(Piece(name, grid.times(int(points[0]), size), values, test))
+    if not pieces:
+        raise UserError("the two files have no series in common")
+    if alone:
+        remarks.warnings.append(
+            f"{len(alone)} series are in one of the two files only, such as {alone[0]!r}: left out"
+        )
     if off:
         remarks.notes.append(off_grid(off, len(table.values), str(step)))
     if overlap:

@@ -54,7 +54,10 @@ class Gap(NamedTuple):
     @property
     def relative(self) -> Comparison | None:
         """The relative gap, its interval over seeds and blocks of the test part together
-        (`significance.compare`); None where the runs do not have the same blocks."""
+        (`significance.compare`); None for fewer than two pairs, and where the runs do not have the
+        same blocks."""
+        if len(self.pairs) < 2:
+            return None
         sides = [[np.array(run.blocks) for run in runs] for runs in zip(*self.pairs, strict=True)]
         if not sides or any(len(b) != 2 for side in sides for b in side):
             return None

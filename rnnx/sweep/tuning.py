@@ -86,7 +86,9 @@ def tuned(plan: Plan, tuning: Tuning, ended: Iterable[tuple[FrozenTrial, Overrid
 
 def known_points(plan: Plan, runs: Iterable[Run]) -> list[tuple[Overrides, float]]:
     """The points of a plan that runs done elsewhere have, each with its valid score."""
-    follows = {"embed_size"} | ({"hidden_size"} if plan.config.param_budget else set())
+    follows = {"hidden_size"} if plan.config.param_budget else set()
+    if not any(p.get("embed_size", plan.config.get("embed_size", 0)) for p in plan.points):
+        follows |= {"embed_size"}  # 0 is replaced by a number, which a run records
     aside = {*CONTINUABLE, *follows} - {"epochs", "max_steps"}
 
     def key(config: dict[str, Any]) -> str:
