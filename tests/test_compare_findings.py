@@ -1,11 +1,16 @@
 """What a comparison trains, and of which runs it says what it finds."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT, one_device
+from test_compare import table
 
 from rnnx import config as configs
 from rnnx import tasks
@@ -22,6 +27,37 @@ def made(key: str, stage: str, valid: float, curve: tuple | list = (), **point: 
     result = {"config": config, "valid": {"mae": valid}, "params": 9, "seconds": 1.0}
     folder = Path(f"{stage}/{key}/{sorted(point.items())}")
     return Run(key, stage, point, folder, result, list(curve))
+
+
+SIZES = """
+import json, sys
+from absl import flags
+from rnnx.compare import __main__, question
+from rnnx.tasks import network
+__main__.define_flags()
+flags.FLAGS(["compare", *sys.argv[1:]])
+asked = question.from_flags(flags.FLAGS, lambda line: None)
+sizes = []
+for candidate in asked.candidates:
+    config = asked.config.copy_and_resolve_references()
+    config.update(candidate.point)
+    config = network.resolve(config, asked.dataset.spec)
+    sizes.append(network.parameter_count(config, asked.dataset.spec))
+print(json.dumps([asked.config.param_budget, sizes]))
+"""
+
+
+def test_networks_are_as_large_as_the_lstm_where_no_size_is_given(tmp_path: Path) -> None:
+    data = table(tmp_path / "own.csv")
+    done = subprocess.run(
+        [sys.executable, "-c", SIZES, f"--data={data}", "--target=kW", "--horizon=3",
+         "--cells=mi-lstm,gru,rhn-2"],
+        cwd=ROOT, env=one_device(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    budget, sizes = json.loads(done.stdout)
+    assert len(sizes) == 4 and sizes[0] == budget
+    assert all(0.97 * budget < size <= budget for size in sizes)
 
 
 def test_the_best_trial_is_that_of_the_valid_part() -> None:

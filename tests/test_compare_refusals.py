@@ -47,6 +47,12 @@ def test_too_few_rows_are_refused(tmp_path):
     refused(asked(tmp_path, f"--data={tmp_path / 'own.csv'}", "--horizon=5"), "rows")
 
 
+def test_a_cap_on_what_is_scored_is_refused(tmp_path):
+    data = table(tmp_path / "own.csv")
+    given = "--config=own:forecast", f"--config.corpus={data}", "--config.eval_tokens=5"
+    refused(asked(tmp_path, *given), "eval_tokens")
+
+
 def test_a_single_class_is_refused(tmp_path):
     np.savez(tmp_path / "own.npz", x=np.ones((20, 4, 1)), y=np.zeros(20, int))
     refused(asked(tmp_path, f"--data={tmp_path / 'own.npz'}", "--task=classify"), "class")
