@@ -92,7 +92,7 @@ def test_the_pace_is_that_of_the_device(text: Path, tmp_path: Path, monkeypatch)
         return state, values | {"loss": Slow(values["loss"])}
 
     experiment.updates = slow
-    monkeypatch.setattr(Pace, "note", lambda self, who, count, seconds: seen.append(seconds))
+    monkeypatch.setattr(Pace, "note", lambda self, count, seconds: seen.append(seconds))
     trainer.run(experiment)
     assert len(seen) == 3 * len(experiment.batches)
     assert min(seen) > 0.04
