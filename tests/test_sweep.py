@@ -272,6 +272,20 @@ def test_metrics_are_followed_while_they_are_written(tmp_path: Path) -> None:
     assert (metrics.step, metrics.valid) == (3, [2.5])
 
 
+def test_an_outage_of_several_trials_of_one_program_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner.Runner, "_conclude", lambda *_: None)
+    sweep = runner.Runner(None, 2, None, replicas=3)
+    metrics = SimpleNamespace(read=lambda: None, valid=[])
+    cut = SimpleNamespace(poll=lambda: os.EX_TEMPFAIL)
+    claim = SimpleNamespace(reported=0)
+    sweep.jobs = [runner.Job(claim, cut, metrics, slot, 0.0) for slot in (0, 0, 0, 1)]
+    for count, job in zip((0, 0, 1, 2), list(sweep.jobs), strict=True):
+        sweep._look_at(job)
+        assert sweep.outages == count
+
+
 def test_workers_share_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 8, 9, 11}, raising=False)
     assert [processes._share(slot, 2) for slot in (0, 1)] == [{3, 8, 11}, {5, 9}]

@@ -160,14 +160,14 @@ def _pieces(
     pieces, alone, off, inserted, total, overlap = [], [], 0, 0, 0, 0
     longest = (0, 0)  # steps, the time before
     for name, r in zip(names, rows, strict=True):
-        later = np.zeros(len(r), bool) if count is None else r >= count
-        if count is not None and later.all() | ~later.any():
+        later = None if count is None else r >= count
+        if later is not None and later.all() | ~later.any():
             alone.append(name)
             continue
         grid = Grid.through(table.times[r], step)
         index, on = grid.index(table.times[r])
         test = None
-        if count is not None:
+        if later is not None:
             begin = index[later].min()
             keep = later | (index < begin)
             overlap += int((~keep).sum())
