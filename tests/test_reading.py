@@ -16,6 +16,7 @@ from rnnx import config as configs
 from rnnx import model, tasks
 from rnnx.data.stories import Question, Questions
 from rnnx.errors import UserError
+from rnnx.report.runs import read
 from rnnx.tasks import answers, network
 from rnnx.tasks import reading as reading_module
 
@@ -284,6 +285,7 @@ def test_commands_on_stories(tmp_path: Path) -> None:
     line = json.loads((folder / "evaluations.jsonl").read_text())
     each = [line[f"error_qa{i}"] for i in range(1, 21)]
     assert line["error"] == pytest.approx(np.mean(each)) == result["test"]["error"]
+    assert read([folder])[0].evaluations["by_task"]["error_qa20"] == each[-1]
     new = tmp_path / "new.txt"
     new.write_text("1 Ann went to the cave.\n2 Where is Ann?\n1 Bob went to the barn.\n2 Bob?\n")
     done = call_module("predict", f"--workdir={folder}", f"--data={new}")

@@ -225,6 +225,7 @@ def test_the_command(text: Path, tmp_path: Path) -> None:
         ([f"--workdir={tmp_path / 'nosuch'}"], "neither a folder nor a data file"),
         ([f"--workdir={tmp_path / 'out'}"], "no runs in"),
         ([f"--workdir={tmp_path / 'runs'}", "--table=rhn_depth"], "leave --table out"),
+        ([f"--workdir={tmp_path / 'runs'}", "--protocol=transfer"], "is for --table=gaps"),
         ([], "workdir"),
     ):
         failed = call_module("report", *args)

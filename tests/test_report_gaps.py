@@ -1,6 +1,8 @@
 """Gaps to a baseline: who is compared with whom, the interval, and speed apart from the end."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from test_report import columns, run
 
 from rnnx.errors import UserError
 from rnnx.report.gaps import gap_curves, gaps, gaps_table, reaches
-from rnnx.report.runs import Run
+from rnnx.report.protocols import protocol_table
+from rnnx.report.runs import Run, _evaluations, from_file, to_file
 
 
 def bits(test: float, curve: tuple[float, ...] = (2.0, 1.5), **fields) -> Run:
@@ -137,3 +140,70 @@ def test_the_gap_is_drawn_by_epoch() -> None:
     axes = gap_curves(gaps([*base, *ours], "integration=additive")).axes[0]
     assert list(axes.lines[0].get_ydata()) == pytest.approx([-1.0, -0.35, -0.1])
     assert gap_curves(gaps([bits(1.5, (2.0,)), bits(1.4, (1.9,), cell="gru")], "cell=rnn")) is None
+
+
+def evaluated(scores: dict[str, float], **fields) -> Run:
+    """A run with scores by the protocol transfer."""
+    one = bits(1.5, **fields)
+    one.evaluations = {"transfer": scores}
+    return one
+
+
+def test_a_protocol_has_a_gap_for_each_score_and_columns_for_floors() -> None:
+    """Differences of TREC .01, .02, .03: mean .02, +- .0248. The seed that one side was not
+    evaluated with is left out."""
+    base = [evaluated({"TREC": 0.8, "TREC tf-idf": 0.7, "SICK r": 0.5}, seed=s) for s in range(4)]
+    ours = [
+        evaluated(
+            {"TREC": 0.8 + s / 100, "TREC tf-idf": 0.9, "TREC mean": 0.6, "SICK r": 0.4},
+            seed=s,
+            integration="mi",
+        )
+        for s in (1, 2, 3)
+    ]
+    ours.append(bits(1.4, seed=0, integration="mi"))
+    found = gaps([*base, *ours], "integration=additive")
+    table = columns(protocol_table(found, "transfer", "integration=additive"))
+    assert table["score"] == ["TREC", "SICK r"] and table["seeds"] == ["3", "3"]
+    assert table["network"] == ["general MI"] * 2
+    assert table["baseline"] == ["0.8000 ± 0.0000", "0.5000 ± 0.0000"]
+    assert table["test"] == ["0.8200 ± 0.0100", "0.4000 ± 0.0000"]
+    assert table["gap (95 %)"] == [
+        "+0.0200 (-0.0048 to +0.0448)",
+        "-0.1000 (-0.1000 to -0.1000)",
+    ]
+    assert table["tf-idf"] == ["0.9000 ± 0.0000", "-"]  # of this network, not of the baseline
+    assert table["mean"] == ["0.6000 ± 0.0000", "-"]
+    with pytest.raises(UserError, match="no two runs to compare have by_task"):
+        protocol_table(found, "by_task", "integration=additive")
+
+
+def test_evaluations_are_the_last_of_the_final_parameters(tmp_path: Path) -> None:
+    """Of the test split; a setting, a count and a line half written are no scores."""
+    line = {
+        "split": "test", "protocol": "dynamic", "rate": 5e-5, "segment": 5, "nll": 1.0,
+        "tokens": 9, "seconds": 1.5, "checkpoint": {"epoch": 3},
+    }  # fmt: skip
+    lines = [
+        line | {"nll": 3.0},
+        line,
+        line | {"nll": 0.1, "split": "valid"},
+        line | {"nll": 0.2, "checkpoint": {"epoch": 2}},
+        line | {"protocol": "by_task", "error": 0.5},
+    ]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"split": "te'
+    (tmp_path / "evaluations.jsonl").write_text(text)
+    found = _evaluations(tmp_path, epoch=3)
+    assert found["dynamic"] == {"nll": 1.0}
+    assert found["by_task"]["error"] == 0.5 and set(found) == {"dynamic", "by_task"}
+    assert _evaluations(tmp_path / "none", epoch=3) == {}
+
+
+def test_a_data_file_holds_evaluations(tmp_path: Path) -> None:
+    runs = [evaluated({"TREC": 0.8}, seed=1), bits(1.5, seed=2)]
+    to_file(runs, tmp_path / "data.json")
+    assert [run.evaluations for run in from_file(tmp_path / "data.json")] == [
+        {"transfer": {"TREC": 0.8}},
+        {},
+    ]
+    assert (tmp_path / "data.json").read_text().count("evaluations") == 1

@@ -11,7 +11,9 @@ numbers, where a table has them, stand in columns of their own: (c) as another p
 
 --table=gaps --against="integration=additive" compares every network with the one that has these
 values and agrees in all else but what was tuned. It shows the gap in test score with its 95 %
-interval over seeds, and after how many epochs each is as good as the other ever is.
+interval over seeds, and after how many epochs each is as good as the other ever is. With
+--protocol=transfer, or another of rnnx.evaluate, it shows the gap in each score of that protocol,
+from each run's last evaluation of the test split.
 
 --html writes instead one page, report/status.html, that opens without a network: what runs, what is
 finished, the curves so far, the expected end. --watch does so every ten seconds until all runs have
@@ -29,6 +31,7 @@ from rnnx.display import console
 from rnnx.errors import UserError, writing
 from rnnx.report import live, plots
 from rnnx.report.gaps import gap_curves, gaps, gaps_table
+from rnnx.report.protocols import protocol_table
 from rnnx.report.runs import Run, read, to_file
 from rnnx.report.state import overview
 from rnnx.report.tables import TABLES, Table
@@ -40,6 +43,7 @@ def define_flags() -> None:
     flags.DEFINE_list("workdir", None, "folders of runs, or data files of them", required=True)
     flags.DEFINE_enum("table", "runs", [*TABLES, "gaps"], "which table")
     flags.DEFINE_string("against", "", "FIELD=VALUE;...: the baseline of --table=gaps")
+    flags.DEFINE_string("protocol", "", "of --table=gaps: the scores of rnnx.evaluate by this one")
     flags.DEFINE_string("out", "", "where tables and plots go; empty: the first workdir's report")
     flags.DEFINE_bool("html", False, "write a page that shows how the runs stand, no tables")
     flags.DEFINE_bool("watch", False, "as --html, again and again until all runs have ended")
@@ -116,10 +120,15 @@ def main() -> None:
     screen = console(wide=True)
     if (FLAGS.table == "gaps") != bool(FLAGS.against):
         raise UserError("--table=gaps and --against=FIELD=VALUE;... go together")
+    if FLAGS.protocol and not FLAGS.against:
+        raise UserError("--protocol is for --table=gaps")
     figures = drawn(runs, FLAGS.table == "optimization")
     if FLAGS.against:
         found = gaps(runs, FLAGS.against)
-        table = gaps_table(found, FLAGS.against)
+        if FLAGS.protocol:
+            table = protocol_table(found, FLAGS.protocol, FLAGS.against)
+        else:
+            table = gaps_table(found, FLAGS.against)
         figures |= {"gaps": figure} if (figure := gap_curves(found)) else {}
     else:
         table = TABLES[FLAGS.table](runs)

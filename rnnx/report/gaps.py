@@ -36,20 +36,8 @@ class Gap(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 %, by Student's t over the seeds' differences; None for fewer than two.
-
-            mean +- t(k - 1) s / sqrt(k)
-
-        It covers other seeds on this test split, not other texts.
-        """
-        from scipy import special
-
-        k = len(self.pairs)
-        if k < 2:
-            return None
-        mean, spread = statistics.fmean(self.differences), statistics.stdev(self.differences)
-        half = float(special.stdtrit(k - 1, 0.975)) * spread / math.sqrt(k)
-        return mean - half, mean + half
+        """95 %, as `interval` of the differences."""
+        return interval(self.differences)
 
     @property
     def relative(self) -> Comparison | None:
@@ -68,6 +56,23 @@ class Gap(NamedTuple):
             Losses(np.stack([b[0] for b in side]), count, np.arange(len(count))) for side in sides
         ]
         return compare(*losses)
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float] | None:
+    """95 %, by Student's t over the seeds' differences; None for fewer than two.
+
+        mean +- t(k - 1) s / sqrt(k)
+
+    It covers other seeds on this test split, not other texts.
+    """
+    from scipy import special
+
+    k = len(differences)
+    if k < 2:
+        return None
+    mean, spread = statistics.fmean(differences), statistics.stdev(differences)
+    half = float(special.stdtrit(k - 1, 0.975)) * spread / math.sqrt(k)
+    return mean - half, mean + half
 
 
 def gaps(runs: Sequence[Run], against: str) -> list[Gap]:
@@ -112,7 +117,7 @@ def gaps_table(found: Sequence[Gap], against: str) -> Table:
     """One row a group: its test score beside the baseline's, the gap with its interval, and when
     each reaches the other's best valid score."""
     groups = [gap.group for gap in found] + [gap.baseline for gap in found]
-    names = _telling(found)
+    names = telling(found)
     tuned = [name for name in differing(groups) if name not in (*names, *_IN_COLUMNS)]
     unit = groups[0].unit
     digits = max(unit.digits - 1, 1)
@@ -121,18 +126,14 @@ def gaps_table(found: Sequence[Gap], against: str) -> Table:
     rows = []
     for gap, by_block in zip(found, relative, strict=True):
         config = gap.group.config
-        mean = f"{statistics.fmean(gap.differences):+.{digits}f}" if gap.pairs else "-"
-        if gap.interval:
-            low, high = (f"{end:+.{digits}f}" for end in gap.interval)
-            mean += f" ({low} to {high})"
         rows.append((
-            _label(config, names),
+            label(config, names),
             f"{gap.group.runs[0].params:,}",
             done(gap.group),
             str(len(gap.pairs)),
             gap.baseline.show("test", digits),
             gap.group.show("test", digits),
-            mean,
+            shown(gap.differences, digits),
             *([_relative(by_block)] if blocks else []),
             _when(gap.pairs),
             _when([(base, run) for run, base in gap.pairs]),
@@ -163,7 +164,7 @@ def gap_curves(found: Sequence[Gap]) -> Figure | None:
     if not drawn:
         return None
     figure, axes = plots.blank()
-    names = _telling(found)
+    names = telling(found)
     for i, gap in enumerate(drawn):
         epochs = min(len(run.valid) for pair in gap.pairs for run in pair)
         of = gap.group.unit.of
@@ -176,7 +177,7 @@ def gap_curves(found: Sequence[Gap]) -> Figure | None:
         axes.plot(
             x,
             [statistics.fmean(c) for c in columns],
-            label=_label(gap.group.config, names),
+            label=label(gap.group.config, names),
             **style,
         )
         low, high = [min(c) for c in columns], [max(c) for c in columns]
@@ -214,19 +215,29 @@ def _when(pairs: Sequence[tuple[Run, Run]]) -> str:
     return f"{statistics.fmean(found):.1f}{some}"
 
 
+def shown(differences: Sequence[float], digits: int) -> str:
+    """The mean of differences with its interval: `-0.076 (-0.101 to -0.052)`."""
+    text = f"{statistics.fmean(differences):+.{digits}f}" if differences else "-"
+    if found := interval(differences):
+        low, high = (f"{end:+.{digits}f}" for end in found)
+        text += f" ({low} to {high})"
+    return text
+
+
 def _relative(found: Comparison | None) -> str:
     if found is None:
         return "-"
     return f"{found.difference:+.0%} ({found.low:+.0%} to {found.high:+.0%})"
 
 
-def _telling(found: Sequence[Gap]) -> list[str]:
+def telling(found: Sequence[Gap]) -> list[str]:
     """The fields that tell networks apart, beside those that have columns or were tuned."""
     groups = [gap.group for gap in found] + [gap.baseline for gap in found]
     return [name for name in _whole(groups) if name not in _IN_COLUMNS]
 
 
-def _label(config: dict[str, Any], names: Sequence[str]) -> str:
+def label(config: dict[str, Any], names: Sequence[str]) -> str:
+    """A network by these fields: `LSTM general MI`."""
     return " ".join(filter(None, (named(config, name) for name in names)))
 
 

@@ -42,6 +42,8 @@ class Run:
     tokens_per_second: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)  # full protocol: valid, test
     blocks: list[list[float]] = field(default_factory=list)  # of the test score: sums and counts
+    # What rnnx.evaluate said of the test split, by protocol.
+    evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -124,7 +126,30 @@ def read_run(folder: Path) -> Run:
         run.blocks = result.get("test", {}).get(BLOCKS, [])
         run.tokens_per_second = result["tokens_per_second"]
         run.git = result["git"]
+        run.evaluations = _evaluations(folder, result["epoch"])
     return run
+
+
+def _evaluations(folder: Path, epoch: int) -> dict[str, dict[str, float]]:
+    """The last scores by each protocol of the test split, of the parameters of an epoch."""
+    kept, found = folder / "evaluations.jsonl", {}
+    if not kept.exists():
+        return found
+    from rnnx.evaluate import SETTINGS  # a quarter of a second to import
+
+    for text in kept.read_text("utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # the last line of an evaluation still being written
+        if line["split"] == "test" and line["checkpoint"]["epoch"] == epoch:
+            others = ("seconds", *SETTINGS.get(line["protocol"], ()))
+            found[line["protocol"]] = {
+                name: value
+                for name, value in line.items()
+                if isinstance(value, float) and name not in others
+            }
+    return found
 
 
 def to_file(runs: Sequence[Run], path: Path) -> None:
@@ -143,8 +168,9 @@ def to_file(runs: Sequence[Run], path: Path) -> None:
             for word in run.command.split(" ")
             if not word.startswith("--config.data_dir=")
         )
-        if not run.blocks:
-            del record["blocks"]
+        for name in ("blocks", "evaluations"):
+            if not record[name]:
+                del record[name]
         for name in ("train", "valid", "seconds"):
             record[name] = [float(f"{value:.5g}") for value in record[name]]
         records.append(record)
