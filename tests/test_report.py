@@ -128,7 +128,7 @@ def test_unfinished_runs_are_shown_as_such_and_not_counted() -> None:
     assert found["epochs"] == ["2", "2 of 8"]
 
 
-@pytest.mark.parametrize("name", ["rhn_depth", "mi_char", "mi_range"])
+@pytest.mark.parametrize("name", ["rhn_depth", "mi_char", "mi_range", "babi"])
 def test_a_table_of_other_runs_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="leave --table out"):
         TABLES[name]([run(corpus="python", level="char")])
@@ -231,3 +231,28 @@ def test_the_command(text: Path, tmp_path: Path) -> None:
         failed = call_module("report", *args)
         assert failed.returncode == 2 and told in failed.stderr, failed.stderr
         assert failed.stderr.count("\n") == 1
+
+
+def test_the_table_of_babi_has_the_mean_of_each_seed_over_all_tasks() -> None:
+    """Task i: additive i / 100 wrong, MI i / 200 plus seed / 100."""
+    runs = [
+        run(
+            f"{i}-{seed}", corpus=f"babi/qa{i}", task="reading", cell="lstm", seed=seed,
+            integration=integration, learning_rate=0.1 + i,
+        )
+        for i in range(20, 0, -1)
+        for integration in ("mi", "additive")
+        for seed in ((2, 1) if i % 2 else (1, 2, 3))
+    ]  # fmt: skip
+    for one in runs:
+        i, mi = int(one.config["corpus"][7:]), one.config["integration"] == "mi"
+        one.scores["test"] = (i / 2 + one.config["seed"] if mi else i) / 100
+    found = columns(TABLES["babi"](runs))
+    assert found["task"] == [*(f"qa{i}" for i in range(1, 21)), "mean"]
+    assert found["seeds"] == ["2", "3"] * 10 + ["2"]
+    assert found["additive"][1] == "2.0 ± 0.0" and found["additive"][-1] == "10.5 ± 0.0"
+    assert found["with MI"][0] == "2.0 ± 0.7" and found["with MI"][-1] == "6.8 ± 0.7"
+    assert found["gap (95 %)"][-1] == "-3.8 (-10.1 to +2.6)"
+    assert found["LSTM of Weston et al. (c)"][:2] == ["50.0", "80.0"]
+    assert found["LSTMs of Keras' example"][0] == "0.0"
+    assert "mean" not in columns(TABLES["babi"](runs[5:]))["task"]

@@ -11,7 +11,7 @@ from rnnx.analysis.page import document
 from rnnx.analysis.pictures import Picture
 from rnnx.compare import figures, words
 from rnnx.compare.drawing import svg
-from rnnx.report.tables import Table
+from rnnx.report.table import Table
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #5b5b5b; --line: #ddd;

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rnnx.duration import duration
-from rnnx.report.tables import Table
+from rnnx.report.table import Table
 
 _MISSING = "-"
 STATISTICS = (

@@ -34,7 +34,8 @@ from rnnx.report.gaps import gap_curves, gaps, gaps_table
 from rnnx.report.protocols import protocol_table
 from rnnx.report.runs import Run, read, to_file
 from rnnx.report.state import overview
-from rnnx.report.tables import TABLES, Table
+from rnnx.report.table import Table
+from rnnx.report.tables import TABLES
 
 FLAGS = flags.FLAGS
 

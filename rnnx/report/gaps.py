@@ -16,7 +16,7 @@ from rnnx.errors import UserError
 from rnnx.report import plots
 from rnnx.report.runs import Group, Run, differing, grouped, named
 from rnnx.report.significance import Comparison, Losses, compare
-from rnnx.report.tables import Table, done, where
+from rnnx.report.table import Table, done, where
 
 _IN_COLUMNS = ("epochs", "hidden_size", "param_budget")
 

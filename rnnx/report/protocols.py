@@ -1,12 +1,11 @@
 """What a change of the network is worth by a protocol that gives several scores."""
 
-import statistics
 from collections.abc import Sequence
 
 from rnnx.errors import UserError
 from rnnx.report.gaps import Gap, label, shown, telling
-from rnnx.report.runs import Run
-from rnnx.report.tables import Table, where
+from rnnx.report.runs import Run, mean_of
+from rnnx.report.table import Table, where
 
 _DIGITS = 4
 
@@ -38,13 +37,14 @@ def protocol_table(found: Sequence[Gap], protocol: str, against: str) -> Table:
     texts = []
     for gap, pairs, name in rows:
         ours, base = (
-            [run.evaluations[protocol][name] for run in s] for s in zip(*pairs, strict=True)
+            [run.evaluations[protocol][name] for run in side] for side in zip(*pairs, strict=True)
         )
         given = _floors(pairs, protocol, name)
         texts.append((
-            label(gap.group.config, names), name, str(len(pairs)), _mean(base), _mean(ours),
+            label(gap.group.config, names), name, str(len(pairs)),
+            mean_of(base, _DIGITS), mean_of(ours, _DIGITS),
             shown([a - b for a, b in zip(ours, base, strict=True)], _DIGITS),
-            *(_mean(given[floor]) if floor in given else "-" for floor in floors),
+            *(mean_of(given[floor], _DIGITS) if floor in given else "-" for floor in floors),
         ))  # fmt: skip
     headings = ("network", "score", "seeds", "baseline", "test", "gap (95 %)", *floors)
     return Table(f"{protocol} against {against}", headings, texts, where(runs))
@@ -66,8 +66,3 @@ def _floors(pairs: Sequence[tuple[Run, Run]], protocol: str, name: str) -> dict[
         for other in own[0]
         if other.startswith(start) and all(other in scores for scores in own)
     }
-
-
-def _mean(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.{_DIGITS}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{_DIGITS}f}{spread}"

@@ -223,11 +223,15 @@ class Group:
 
     def show(self, split: str, digits: int) -> str:
         """`1.523`, or `1.523 ± 0.004` over several seeds (sample standard deviation)."""
-        values = self.values(split)
-        if not values:
-            return "-"
-        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-        return f"{statistics.fmean(values):.{digits}f}{spread}"
+        return mean_of(self.values(split), digits)
+
+
+def mean_of(values: Sequence[float], digits: int) -> str:
+    """`1.523`, or `1.523 ± 0.004` of several values; `-` of none."""
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:

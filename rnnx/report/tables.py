@@ -1,57 +1,25 @@
 """Tables of runs, with published numbers in columns of their own."""
 
-import csv
-import io
 import statistics
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
-
-from rich.table import Table as RichTable
 
 from rnnx.cells import CELLS
 from rnnx.config import show
 from rnnx.duration import duration
 from rnnx.errors import UserError
 from rnnx.report import published
+from rnnx.report.gaps import Gap, gaps, shown
 from rnnx.report.runs import (
     INTEGRATION_NAMES,
     Group,
     Run,
     differing,
     grouped,
+    mean_of,
 )
+from rnnx.report.table import Table, done, where
 
 _SHOWN = ("epochs", "hidden_size")  # in columns of their own
-
-
-class Table(NamedTuple):
-    """A title, headings, rows of text, and a note."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    note: str = ""
-
-    def rich(self) -> RichTable:
-        """For a terminal."""
-        table = RichTable(title=self.title, title_justify="left", box=None, pad_edge=False)
-        for i, heading in enumerate(self.headings):
-            text = any(not _is_number(row[i]) for row in self.rows)
-            widest = max((len(row[i]) for row in self.rows), default=0)
-            table.add_column(heading, justify="left" if text else "right", min_width=widest)
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def markdown(self) -> str:
-        lines = [self.headings, ["---"] * len(self.headings), *self.rows]
-        body = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in r)} |" for r in lines)
-        return f"{body}\n" + (f"\n{self.note}\n" if self.note else "")
-
-    def csv(self) -> str:
-        file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows([self.headings, *self.rows])
-        return file.getvalue()
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
@@ -198,12 +166,60 @@ def optimization(runs: Sequence[Run]) -> Table:
     return Table(f"{runs[0].unit.name}: what a search found", headings, rows, where(runs))
 
 
+def babi(runs: Sequence[Run]) -> Table:
+    """Wrong answers to bAbI's tasks, each by a network of its own, MI beside the additive cell and
+    published LSTMs.
+
+    Raises:
+      UserError: when no runs of bAbI's tasks with the same seeds differ in integration.
+    """
+    single = [run for run in runs if run.config["corpus"].startswith("babi/qa")]
+    if not single:
+        raise UserError("this table shows runs on babi/qa1 and so on: leave --table out")
+    found = [gap for gap in gaps(single, "integration=additive") if gap.pairs]
+    number = {id(gap): int(gap.group.config["corpus"].removeprefix("babi/qa")) for gap in found}
+    found.sort(key=lambda gap: number[id(gap)])
+    rows = []
+    for gap in found:
+        theirs = published.BABI[number[id(gap)]]
+        rows.append((
+            f"qa{number[id(gap)]}", str(len(gap.pairs)), gap.baseline.show("test", 1),
+            gap.group.show("test", 1), shown(gap.differences, 1),
+            *(f"{100 - accuracy:.1f}" for accuracy in theirs),
+        ))  # fmt: skip
+    if set(number.values()) == set(published.BABI):
+        rows.append(_mean_of_tasks(found))
+    headings = (
+        "task", "seeds", "additive", "with MI", "gap (95 %)", "LSTM of Weston et al. (c)",
+        "LSTMs of Keras' example",
+    )  # fmt: skip
+    return Table("wrong answers, %", headings, rows, where(single))
+
+
+def _mean_of_tasks(found: Sequence[Gap]) -> tuple[str, ...]:
+    """A row of `babi`: each seed's mean over all tasks, of the seeds that all of them have."""
+    of = found[0].group.unit.of
+    each = [{run.config["seed"]: pair for pair in gap.pairs for run in pair} for gap in found]
+    seeds = set.intersection(*map(set, each))
+    ours, base = (
+        [statistics.fmean(of(pairs[seed][side].scores["test"]) for pairs in each) for seed in seeds]
+        for side in (0, 1)
+    )
+    columns = zip(*published.BABI.values(), strict=True)
+    return (
+        "mean", str(len(seeds)), mean_of(base, 1), mean_of(ours, 1),
+        shown([a - b for a, b in zip(ours, base, strict=True)], 1),
+        *(f"{100 - statistics.fmean(column):.1f}" for column in columns),
+    )  # fmt: skip
+
+
 TABLES: dict[str, Callable[[Sequence[Run]], Table]] = {
     "runs": runs_table,
     "rhn_depth": rhn_depth,
     "mi_char": mi_char,
     "mi_range": mi_range,
     "optimization": optimization,
+    "babi": babi,
 }
 
 
@@ -261,27 +277,5 @@ def _difference(group: Group, theirs: float, digits: int) -> str:
     return "" if mean is None else f"{mean - theirs:+.{digits}f}"
 
 
-def done(group: Group) -> str:
-    """Epochs done: `8`, or `3 of 500` when runs are not complete."""
-    done = min(len(run.valid) for run in group.runs)
-    asked = group.config["epochs"]
-    return f"{done:,}" if done >= asked else f"{done:,} of {asked:,}"
-
-
 def _digits(run: Run) -> int:
     return run.unit.digits - 1
-
-
-def where(runs: Sequence[Run]) -> str:
-    """Hardware and commits: `Measured on ..., commit ...`."""
-    devices = sorted({run.device for run in runs if run.device})
-    commits = sorted({run.git for run in runs if run.git})
-    if not devices:
-        return ""
-    known = f", commit {', '.join(commits)}" if commits else ""
-    return f"Measured on {'; '.join(devices)}{known}."
-
-
-def _is_number(text: str) -> bool:
-    text = text.replace(",", "").split(" ±")[0].strip("~+-")
-    return text in ("", "-") or text.replace(".", "", 1).isdigit()
