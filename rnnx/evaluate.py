@@ -31,7 +31,7 @@ from typing import Any
 
 from absl import flags
 
-from rnnx import cli, decoders, encode, workdir
+from rnnx import cli, decoders, encode, trained, workdir
 from rnnx.config import nearest
 from rnnx.display import Display
 from rnnx.duration import duration
@@ -112,8 +112,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_tokens", 0, "0, or score so many targets, or sequences, only", lower_bound=0
     )
-    flags.DEFINE_string("data_dir", "", "raw data files, if elsewhere than in training")
-    flags.DEFINE_string("corpus", "", "the file of your own trained on, if it was moved since")
+    trained.define_flags()
 
 
 def main() -> None:
@@ -124,8 +123,7 @@ def main() -> None:
     _check(protocol, run)  # before anything is loaded
     if protocol == "transfer" and split != "test":
         raise UserError("the protocol transfer has splits of its own: leave --split out")
-    config.data_dir = values.data_dir or config.data_dir
-    config.corpus = values.corpus or config.corpus
+    trained.moved(config, values)
     config.eval_tokens = values.max_tokens
     own = protocol == "transfer" and protocol in run.task.protocols
     dataset = None if own else load_data(folder, config, display.print)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from absl import flags
 from ml_collections import ConfigDict
 
 from rnnx import tasks, workdir
@@ -45,6 +46,26 @@ def open_run(folder: Path) -> Run:
             f"{folder} has no evaluated checkpoint yet: one is saved at the end of each epoch"
         )
     return Run(folder, config, task, spec, graphdef, *found)
+
+
+def define_flags() -> None:
+    """Flags that say where the data of a run are now."""
+    flags.DEFINE_string("data_dir", "", "raw data files, if elsewhere than in training")
+    flags.DEFINE_string("corpus", "", "the file of your own trained on, if it was moved since")
+    flags.DEFINE_string("test_corpus", "", "the file of its test part, if that was moved since")
+
+
+def moved(config: ConfigDict, values: Any) -> None:
+    """Sets a config's places of data to the values of these flags, where they have one.
+
+    Raises:
+      UserError: a test_corpus of a task that has none.
+    """
+    if values.test_corpus and "test_corpus" not in config:
+        raise UserError("--test_corpus: this run's test part has no file of its own")
+    for name in ("data_dir", "corpus", "test_corpus"):
+        if values[name].value:
+            config[name] = values[name].value
 
 
 def load_data(folder: Path, config: ConfigDict, say: Any) -> Dataset:

@@ -130,7 +130,8 @@ def check_data(folder: Path, name: str, sums: dict[str, str]) -> None:
     """Raises UserError when data are not those that the run in folder was begun with."""
     data = read_json(folder / "run.json", FORMAT).get("data")
     known = data.get("sums") if isinstance(data, dict) else None
-    if not isinstance(known, dict) or sorted(known.values()) != sorted(sums.values()):
+    # In order: the parts of a table may have been swapped. Names may change.
+    if not isinstance(known, dict) or list(known.values()) != list(sums.values()):
         raise UserError(
             f"the corpus {name} is not the one that the run in {folder} was trained on: bring "
             "that one back, or choose another --workdir"

@@ -262,3 +262,22 @@ def test_the_library_leaves_logging_as_it_was() -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=one_device(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_latest_of_the_same_step_is_replaced(tmp_path: Path) -> None:
+    """As after a rollback, or an epoch that ends where a checkpoint was due."""
+    checkpoints = Checkpoints(tmp_path)
+    for k in (0, 1):
+        checkpoints.save_latest(5, {"b": jnp.full(4, float(k))}, {"k": k})
+    assert checkpoints.restore_latest({"b": jnp.zeros(4)})[1] == {"k": 1}
+    checkpoints.close()
+
+
+def test_three_bests_are_kept_for_a_run_that_was_killed(tmp_path: Path) -> None:
+    """Two may have come after the checkpoint that is resumed from."""
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save_best(step, {"b": jnp.full(4, float(step))}, {"step": step})
+    checkpoints.drop_after(9, best_step=1)
+    assert checkpoints.restore_best({"b": jnp.zeros(4)})[1] == {"step": 1}
+    checkpoints.close()

@@ -7,7 +7,7 @@ from data_files import daily, hours, line, said, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnx.data import calendar
+from rnnx.data import calendar, season
 from rnnx.data.table import read_series
 from rnnx.errors import UserError
 
@@ -247,3 +247,10 @@ def test_last_days_of_months_are_followed_by_last_days():
     last = np.array(["2021-02-28", "2021-04-30", "2021-06-30"], "datetime64[s]")
     expected = np.array(["2021-08-31", "2021-10-31"], "datetime64[s]")
     np.testing.assert_array_equal(calendar.following(last, "2 months", 2), expected)
+
+
+def test_lags_with_few_pairs_do_not_count():
+    """Of 29 differences, lags from 22 on have a quarter of pairs or fewer."""
+    parts = [np.random.default_rng(0).normal(size=(30, 1))]
+    found = season.autocorrelation(parts, 28)
+    assert np.all(found[22:] == 0) and np.all(found[:20] != 0)

@@ -72,10 +72,20 @@ def test_copied_rows_and_series(tmp_path):
     v[850:] = v[300:450]
     _, _, warnings = read_series(write(tmp_path, pd.DataFrame({"v": v})))
     assert "are also in the training part" in said(warnings, "stretches of 24")
+    v = rng.normal(size=1000)
+    v[820:900] = v[705:785]  # of the valid part
+    assert not read_series(write(tmp_path, pd.DataFrame({"v": v})))[2]
     wide = pd.DataFrame(rng.normal(size=(4, 200))).reset_index()
     wide.iloc[3, 1:] = wide.iloc[0, 1:]
     _, _, warnings = read_series(write(tmp_path, wide), layout="wide")
     assert said(warnings, "1 of 4 series are copies")
+
+
+def test_a_leak_of_the_second_target_is_seen(tmp_path):
+    a, b = np.random.default_rng(0).normal(size=(2, 800)).cumsum(axis=1)
+    frame = pd.DataFrame({"t": hours(800), "a": a, "b": b, "c": np.roll(b, -3)})
+    _, _, warnings = read_series(write(tmp_path, frame), target=["a", "b"], covariates=["c"])
+    assert "follows 'b' at +3 steps" in said(warnings, "leak")
 
 
 def test_a_leak_with_values_missing_is_still_seen(tmp_path):

@@ -76,3 +76,11 @@ def test_both_directions_of_a_layer_have_masks_of_their_own() -> None:
     (ahead, back), above = masks.h
     assert ahead.shape == back.shape == above[0].shape == (2, 9)
     assert len({m.tobytes() for m in map(np.asarray, (ahead, back, *above))}) == 4
+
+
+def test_no_two_masks_of_a_stack_are_alike() -> None:
+    """Inputs and states of two layers, and outputs, of one width and one rate."""
+    rates = Rates(i=0.5, h=0.5, o=0.5)
+    masks = dropout.draw(jax.random.key(0), rates, stack(num_layers=2), jnp.arange(6))
+    each = {np.asarray(mask).tobytes() for mask in (*masks.i, *masks.h, masks.o)}
+    assert len(each) == 5

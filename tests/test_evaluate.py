@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import call_module, raw_data, run_module, small, train
 
+from rnnx import config as configs
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,3 +63,26 @@ def test_real_data_is_where_the_tests_look() -> None:
     """On the CI machine the real corpora are there, so that no check is skipped unseen."""
     if os.environ.get("CI") and (Path(__file__).parent.parent.parent / "shared").is_dir():
         assert raw_data() is not None
+
+
+def test_a_moved_test_file_can_be_named(tmp_path: Path) -> None:
+    rows = [f"{i % 2}\t{i}\t{i + 1}\t{i * i}" for i in range(30)]
+    for name, part in (("train.tsv", rows[:20]), ("test.tsv", rows[20:])):
+        (tmp_path / name).write_text("\n".join(part) + "\n")
+    config = configs.default("classify")
+    config.update(
+        corpus=str(tmp_path / "train.tsv"), test_corpus=str(tmp_path / "test.tsv"), cell="lstm",
+        hidden_size=3, batch_size=4, epochs=1,
+    )  # fmt: skip
+    train(config, tmp_path / "run")
+    (tmp_path / "test.tsv").rename(tmp_path / "moved.tsv")
+    command = ("evaluate", f"--workdir={tmp_path / 'run'}")
+    done = call_module(*command)
+    assert done.returncode == 2 and "test.tsv" in done.stderr
+    done = call_module(*command, f"--test_corpus={tmp_path / 'moved.tsv'}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_text_has_no_test_file(trained: Path) -> None:
+    done = call_module("evaluate", f"--workdir={trained}", "--test_corpus=x")
+    assert done.returncode == 2 and "no file of its own" in done.stderr

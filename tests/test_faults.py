@@ -230,6 +230,18 @@ def test_parameters_of_a_stop_in_mid_epoch_are_not_the_best_of_a_longer_run(
     assert open_run(folder).info["step"] == per_epoch
 
 
+def test_a_lost_best_is_no_longer_the_score_to_beat(
+    text: Path, tmp_path: Path, monkeypatch, every_epoch_saved: None
+) -> None:
+    """Of scores 2, 1, 1.5 the second is lost: the third betters the first, which is left."""
+    scored(monkeypatch, 2.0, 1.0, 1.5)
+    folder = tmp_path / "run"
+    per_epoch = len(Experiment(small(text), tmp_path / "none", QUIET).batches)
+    killed_after(small(text), folder, 2 * per_epoch + 1)
+    (folder / "checkpoints/best" / str(2 * per_epoch) / "values" / "metadata").unlink()
+    assert train(small(text), folder)["epoch"] == 2
+
+
 # ---------------------------------------------------------------------------- disks
 
 
@@ -367,7 +379,9 @@ def test_skip_passes_over_a_window_and_starts_from_the_zero_state(
     text: Path, tmp_path: Path, monkeypatch
 ) -> None:
     """A window of which the loss is astray: its gradient is not used, the next has no past."""
-    config = small(text, epochs=1, on_nan="skip", eval_tokens=50)
+    config = small(
+        text, epochs=1, on_nan="skip", eval_tokens=50, optimizer="adam", learning_rate=0.01
+    )
     experiment = Experiment(config, tmp_path / "run", display := Told())
     updates, seen = experiment.updates, {}
 
@@ -385,6 +399,7 @@ def test_skip_passes_over_a_window_and_starts_from_the_zero_state(
     monkeypatch.setattr(Pace, "note", lambda *_: None)
     trainer.run(experiment)
     (before, after) = seen[4]
+    assert jax.tree.leaves(before.opt_state)
     assert equal(before.params, after.params) and equal(before.opt_state, after.opt_state)
     assert all(not np.any(h) for h in jax.tree.leaves(after.carries))
     assert not equal(*(s.params for s in seen[5]))
@@ -410,6 +425,24 @@ def test_skip_gives_up_when_nothing_else_comes(text: Path, tmp_path: Path, monke
     monkeypatch.setattr(Pace, "note", lambda *_: None)
     with pytest.raises(Diverged, match="at step 24"):
         trainer.run(experiment)
+
+
+def test_windows_passed_over_are_counted_in_a_row(text: Path, tmp_path: Path, monkeypatch) -> None:
+    """Every second one is: more than give up a run, never two in a row."""
+    config = small(text, on_nan="skip", epochs=2, eval_tokens=50)
+    experiment = Experiment(config, tmp_path / "run", QUIET)
+    updates = experiment.updates
+    assert len(experiment.batches) >= 22
+
+    def bad(state, batches, seed, number, *rest):
+        if int(number) % 2:
+            h = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), state.carries)
+            state = state._replace(carries=h)
+        return updates(state, batches, seed, number, *rest)
+
+    monkeypatch.setattr(experiment, "updates", bad)
+    monkeypatch.setattr(Pace, "note", lambda *_: None)
+    assert np.isfinite(trainer.run(experiment)["valid"]["nll"])
 
 
 def test_a_loss_astray_stops_a_call_in_the_window_it_appears_in(

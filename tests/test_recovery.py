@@ -14,7 +14,7 @@ from rnnx import trainer
 from rnnx.checkpoint import Checkpoints
 from rnnx.errors import UserError
 from rnnx.experiment import Experiment
-from rnnx.recovery import Progress
+from rnnx.recovery import Progress, Saver
 from rnnx.trained import open_run
 from rnnx.trainer import Trainer
 
@@ -161,3 +161,46 @@ def test_a_first_format_with_a_renamed_field_is_refused_in_one_line() -> None:
     stored = {("steps" if name == "step" else name): value for name, value in FIRST.items()}
     with pytest.raises(UserError, match=r"another format \(1\)"):
         Progress.from_json(stored, 1)
+
+
+def test_training_time_goes_on_from_a_checkpoint(text: Path, tmp_path: Path, monkeypatch) -> None:
+    config, kept, init = small(text, checkpoint_every=5, epochs=1), [], Trainer.__init__
+    killed_after(config, tmp_path / "run", 12)
+
+    def seen(self: Trainer, *args) -> None:
+        init(self, *args)
+        kept.append((self.progress.seconds, self.clock.targets))
+
+    monkeypatch.setattr(Trainer, "__init__", seen)
+    train(config, tmp_path / "run")
+    ((seconds, targets),) = kept
+    assert seconds > 0 and targets > 0
+
+
+def test_a_run_that_trains_again_has_no_result(text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(small(text, epochs=1), folder)
+    assert (folder / "result.json").exists()
+    per_epoch = len(Experiment(small(text, epochs=2), folder, QUIET).batches)
+    killed_after(small(text, epochs=2), folder, per_epoch + 3)
+    assert not (folder / "result.json").exists()
+
+
+def test_rolling_back_drops_a_best_that_came_later(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    saver = Saver(checkpoints, 0, False)
+    saver.hold_best(9, {"b": np.ones(4)}, {"step": 9})
+    saver.roll_back(5)
+    saver.write(7, {"b": np.ones(4)}, Progress(step=7))
+    assert not checkpoints.has_best
+    checkpoints.close()
+
+
+def test_a_finished_run_without_checkpoints_is_refused(text: Path, tmp_path: Path) -> None:
+    """Not begun anew: what it came to would be lost."""
+    folder = tmp_path / "run"
+    train(small(text, epochs=1), folder)
+    for kind in ("latest", "best"):
+        shutil.rmtree(folder / "checkpoints" / kind)
+    with pytest.raises(UserError, match="latest is gone"):
+        train(small(text, epochs=2), folder)

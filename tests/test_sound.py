@@ -174,6 +174,13 @@ def test_a_folder_of_recordings_is_divided(tmp_path: Path) -> None:
     assert all(parts[s] == p for s, p in zip(found.speakers, found.part, strict=True))
 
 
+def test_parts_of_some_recordings_only_are_refused(tmp_path: Path) -> None:
+    """Not divided anew: what was named for the test would be learned from."""
+    lines = [f"{i}.wav\ta\tann" + ("\ttest" if i > 8 else "") for i in range(12)]
+    with pytest.raises(UserError, match="names no part for 9 of 12 recordings"):
+        recordings.read(manifest(tmp_path, lines))
+
+
 def test_a_folder_of_kaldi(tmp_path: Path) -> None:
     manifest(tmp_path, [])
     (tmp_path / "manifest.tsv").unlink()

@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnx import config as configs
-from rnnx import tasks
+from rnnx import model, tasks
 from rnnx.data import an4, speech
 from rnnx.data.sequences import SequenceBatches
 from rnnx.data.speech import BLANK, Utterances, joined, labels_of, scaled, with_deltas
 from rnnx.errors import UserError
 from rnnx.report.runs import from_file, read, to_file
-from rnnx.tasks import augment, decoding
+from rnnx.tasks import augment, decoding, transcripts
+from rnnx.tasks.task import Dataset
 
 DATA = Path(os.environ.get("RNNX_DATA", ROOT.parent / "shared" / "data"))
 real = pytest.mark.skipif(not (DATA / "an4").is_dir(), reason="AN4 is not there: set RNNX_DATA")
@@ -293,3 +294,57 @@ def test_an4_has_its_published_numbers_of_words_and_characters() -> None:
     assert sum(len(text.split()) for text in test) == 773
     assert sum(len(text) for text in test) == 2_565
     assert np.bincount(found.part).tolist() == [848, 100, 130]
+
+
+def test_features_are_scaled_by_the_training_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    found = utterances(
+        ids=list("abc"), speakers=list("abc"), texts=["NO"] * 3, part=np.array([0, 1, 2]),
+        frames=[level + rng.normal(size=(9, 2)) for level in (0, 100, 100)],
+    )  # fmt: skip
+    monkeypatch.setattr(speech, "read", lambda config, say: found)
+    dataset = tasks.get("speech").load(config_of(scale_by="train", frame_stack=1), QUIET.print)
+    assert abs(np.mean(dataset.spec["scaling"]["mean"])) < 1
+
+
+def test_augmentation_and_dropout_of_the_first_layer_go_together() -> None:
+    task = tasks.get("speech")
+    config = config_of(mask_bands=5, mask_steps=8, frame_stack=2, num_layers=2, drop_i=0.5)
+    spec = {"symbols": ["a"], "scaling": {"mean": [0.0] * 78}}
+    net = task.model(config, spec, nnx.Rngs(0))
+    batch = {"inputs": jnp.ones((40, 10, 78)), "lengths": jnp.full(40, 10)}
+
+    def first() -> np.ndarray:
+        masks = task.masks(config, net, jax.random.key(1), jnp.arange(40), batch)
+        return np.asarray(masks.i[0])
+
+    assert set(np.unique(first())) == {0.0, 2.0}
+    config.drop_i = 0.0
+    bands = first().reshape(10, 40, 6, 13)  # values, first and second differences of two frames
+    assert (bands == bands[:, :, :1]).all() and set(np.unique(bands)) == {0.0, 1.0}
+
+
+def test_errors_of_what_is_decoded() -> None:
+    """Frames of padding are not decoded; a symbol that training lacks is an error; what is heard
+    in silence is inserted."""
+    task, config = tasks.get("speech"), config_of(frame_stack=1, labels="char")
+    spec = {"symbols": ["a", "b"], "scaling": {"mean": [0.0] * 6}}
+    graphdef, params = model.split(task.model(config, spec, nnx.Rngs(0)))
+    rng, seen = np.random.default_rng(0), []
+
+    def errors(spelled: list[tuple[str, ...]], lengths: tuple[int, ...]) -> dict:
+        frames = [rng.normal(size=(n, 6)).astype(np.float32) for n in lengths]
+        rows = {"test": task.sequences(spec, frames, spelled)}
+        dataset = Dataset("x", rows, spec, {}, (0, 0, len(lengths)))
+
+        def decode(log_p: np.ndarray) -> list[int]:
+            seen.append(len(log_p))
+            return [1, 2]
+
+        return transcripts.score(graphdef, params, config, dataset, "test", QUIET, decode=decode)
+
+    # "a" heard as "ab", "a?" as "ab", silence as "ab": 1 + 1 + 2 of 3 symbols
+    assert errors([("a",), ("a", "z"), ()], (9, 6, 4)) == {"cer": (4, 3), "wer": (3, 2)}
+    assert sorted(seen) == [4, 6, 9]
+    with pytest.raises(UserError, match="no recording of the test part"):
+        errors([()], (4,))

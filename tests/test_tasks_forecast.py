@@ -12,7 +12,7 @@ from data_files import hours, real, write
 from series_made import made
 
 from rnnx import config as configs
-from rnnx import model, tasks
+from rnnx import model, tasks, workdir
 from rnnx.data.series import SeriesWindows
 from rnnx.errors import UserError
 from rnnx.tasks import floors, network
@@ -105,6 +105,8 @@ def test_scores_are_over_values_of_the_first_so_many_origins() -> None:
         config = network.resolve(config_of(**fields), dataset.spec)
         counts[tuple(fields)] = TASK.batches(config, dataset, "test", "full", WHOLE).targets
     assert counts == {(): 6 + 5, ("stride",): 2 + 2, ("eval_tokens",): 5}
+    capped = network.resolve(config_of(stride=3, eval_tokens=4), dataset.spec)
+    assert TASK.batches(capped, dataset, "train", "train", WHOLE).targets > 20  # all of training
     origins = [np.arange(4), np.arange(3)]
     assert [o.tolist() for o in first(origins, 5)] == [[0, 1, 2, 3], [0]]
     assert first(origins, 0) is origins and [len(o) for o in first(origins, 2)] == [2, 0]
@@ -118,7 +120,53 @@ def test_a_recursive_network_trains_on_one_step_and_is_scored_on_all() -> None:
     assert training[0]["values"].shape[1] == 12 + 1 and scoring[0]["values"].shape[1] == 12 + 3
 
 
+def test_windows_of_training_depend_on_the_seed() -> None:
+    dataset, found = dataset_of(made(80)), set()
+    for seed in (0, 1):
+        config = network.resolve(config_of(seed=seed), dataset.spec)
+        batches = TASK.batches(config, dataset, "train", "train", WHOLE)
+        found.add(np.concatenate([batch["start"] for batch in batches]).tobytes())
+    assert len(found) == 2
+
+
 # ---------------------------------------------------------------------------- refused
+
+
+def hourly(tmp_path: Path, name: str, rows: slice, gap: slice | None = None) -> str:
+    """A file of a random walk, rows of 300."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"at": hours(300), "load": 9 + rng.normal(size=300).cumsum()})
+    if gap:
+        frame.loc[gap, "load"] = np.nan
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    frame[rows].to_csv(tmp_path / name, index=False)
+    return str(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "part, gap, cap", [("valid", slice(210, 239), 0), ("test", slice(240, 246), 5)]
+)
+def test_a_part_without_a_value_to_forecast_is_refused(part, gap, cap, tmp_path: Path) -> None:
+    corpus = hourly(tmp_path, "gap.csv", WHOLE, gap)
+    config = config_of(corpus=corpus, time="at", target="load", season=4, eval_tokens=cap)
+    with pytest.raises(UserError, match=f"the {part} part has no value of load to forecast"):
+        TASK.load(config, print)
+
+
+def test_sums_tell_files_of_one_name_and_swapped_parts(tmp_path: Path) -> None:
+    fields = {"time": "at", "target": "load", "season": 4, "max_steps": 2}
+    first = hourly(tmp_path, "a/data.csv", slice(0, 240))
+    second = hourly(tmp_path, "b/data.csv", slice(240, 300))
+    config = config_of(corpus=first, test_corpus=second, **fields)
+    assert list(TASK.load(config, print).sums) == ["train data.csv", "test data.csv"]
+    train(config, tmp_path / "run")
+    known = workdir.read_json(tmp_path / "run" / "run.json")["data"]["sums"]
+    swapped = dict(zip(known, reversed(known.values()), strict=True))
+    with pytest.raises(UserError, match="is not the one"):
+        workdir.check_data(tmp_path / "run", "data", swapped)
+    hourly(tmp_path, "a/data.csv", slice(1, 240))
+    with pytest.raises(UserError, match="is not the one"):
+        train(config_of(corpus=first, test_corpus=second, **fields), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -212,3 +212,8 @@ def test_a_value_after_an_origin_changes_no_bit_of_its_forecast(kind: dict) -> N
         )
         np.testing.assert_array_equal(after[: origin + 1], before[: origin + 1])
         assert not np.array_equal(after[origin + 1 :], before[origin + 1 :])
+
+
+def test_the_interval_of_quantiles_that_cross_is_sorted() -> None:
+    net = network(season=0, levels=LEVELS)
+    assert tuple(map(float, net.interval(jnp.array([3.0, 1.0, 2.0]), 0.8))) == (1.0, 3.0)

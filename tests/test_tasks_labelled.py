@@ -149,6 +149,9 @@ def test_baselines() -> None:
         known = task.baselines(config_of("regress"), dataset, "test")
         mse = ((data.labels[data.part == 2] - seen.mean()) ** 2).mean()
         assert known["mean"] == pytest.approx(mse, rel=1e-5)
+        capped = task.baselines(config_of("regress", eval_tokens=2), dataset, "test")
+        mse = ((data.labels[data.part == 2][:2] - seen.mean()) ** 2).mean()
+        assert capped["mean"] == pytest.approx(mse, rel=1e-5) or steps
         # Training scores the last steps, which may be further away than all steps are.
         away = data.labels[at] - seen.mean()
         worst = max((away**2).mean(), seen.var())
@@ -232,13 +235,16 @@ def test_inputs_are_scaled_by_the_training_part(tmp_path: Path) -> None:
 def test_engines_train_on_every_cycle(tmp_path: Path) -> None:
     config = config_of("regress", corpus=str(engines(tmp_path)), cap=20, epochs=15)
     dataset = tasks.of(config).load(config, print)
-    names = ["RUL_FD001.txt", "test_FD001.txt", "train_FD001.txt"]
-    assert sorted(dataset.sums) == names and dataset.spec["every_step"]
+    names = ["train train_FD001.txt", "test test_FD001.txt", "rul RUL_FD001.txt"]
+    assert list(dataset.sums) == names and dataset.spec["every_step"]
     assert dataset.spec["columns"] == ["sensor 1", "sensor 2"] and dataset.sizes == (16, 4, 6)
     result = train(config, tmp_path / "run")["test"]
     assert result["mse"] < 0.5 * tasks.of(config).baselines(config, dataset, "test")["mean"]
     with pytest.raises(UserError, match="take the task regress"):
         tasks.get("classify").load(config_of("classify", corpus=config.corpus), print)
+    config.test_corpus = config.corpus
+    with pytest.raises(UserError, match="leave test_corpus out"):
+        tasks.get("regress").load(config, print)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -254,5 +260,22 @@ def test_the_test_part_is_the_file_that_is_named_or_lies_beside(
     config = config_of("classify", corpus=str(train), test_corpus=str(other) if named else "")
     dataset = tasks.get("classify").load(config, print)
     assert dataset.sizes[2] == (4 if named else 6)
-    assert set(dataset.sums) == {"X_TRAIN.tsv", "other.tsv" if named else "X_TEST.tsv"}
+    beside_it = "test other.tsv" if named else "test X_TEST.tsv"
+    assert list(dataset.sums) == ["train X_TRAIN.tsv", beside_it]
     assert ("the test part is X_TEST.tsv" in dataset.about) != named
+
+
+def test_a_cap_on_what_is_scored_leaves_training_whole() -> None:
+    data, task, config = labelled(), tasks.get("classify"), config_of("classify", eval_tokens=2)
+    dataset = dataset_of(data, "classify")
+    assert task.batches(config, dataset, "train", "train", WHOLE).targets == (data.part == 0).sum()
+    assert task.batches(config, dataset, "valid", "full", WHOLE).targets == 2
+
+
+def test_a_fraction_of_training_is_drawn_not_the_first() -> None:
+    data = labelled(200)
+    data = data._replace(ids=tuple(map(str, range(len(data.part)))))
+    kept = set(map(int, shortened(data, 0.3).ids))
+    for label in np.unique(data.labels):
+        own = np.flatnonzero((data.part == 0) & (data.labels == label))
+        assert max(kept.intersection(own)) > own[len(own) // 2]

@@ -316,3 +316,20 @@ def test_training_on_real_ptb_beats_the_unigram_model(
     known = experiment.task.baselines(experiment.config, experiment.dataset, "valid")
     assert result["valid"]["tokens"] == 5_000
     assert result["valid"]["ppl"] < 0.8 * math.exp(known["symbol frequencies"])
+
+
+def test_the_clock_goes_on_after_a_checkpoint_in_mid_epoch(
+    text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """All updates but the one that compiles are timed."""
+    experiment = Experiment(small(text, checkpoint_every=5, epochs=1), tmp_path / "run", QUIET)
+    timed, result = [], experiment.result
+
+    def seen(epoch, scores, clock) -> dict:
+        timed.append(clock.targets)
+        return result(epoch, scores, clock)
+
+    monkeypatch.setattr(experiment, "result", seen)
+    monkeypatch.setattr(Pace, "note", lambda *_: None)
+    trainer.run(experiment)
+    assert timed == [(len(experiment.batches) - 1) * 8 * 25]

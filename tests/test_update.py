@@ -306,3 +306,28 @@ def test_a_batch_passed_over_leaves_the_zero_state_even_where_its_own_is_finite(
     assert not any(np.any(h) for h in jax.tree.leaves(passed.carries))
     for name, p in params.items():
         np.testing.assert_array_equal(passed.params[name], p, err_msg=name)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is() -> None:
+    """sqrt at 0: no cost, an infinite slope times 0."""
+    config = configs.default()
+    config.update(level="word", hidden_size=6, batch_size=4, init_scale=0.5, on_nan="skip")
+    task, config = tasks.of(config), network.resolve(config, words(9))
+
+    class Bent(type(task)):
+        def cost(self, net, batch, carries, masks):
+            costs, *rest = super().cost(net, batch, carries, masks)
+            return costs + jnp.sqrt(0.0 * jnp.sum(net.softmax_bias[...])), *rest
+
+    graphdef, params = model.split(network.build(config, words(9)))
+    params, mesh = jax.tree.map(np.array, params), score.local_mesh()
+    placed = parallel.shard(params, mesh, EVERYWHERE)
+    carries = score.zero_carries(task, graphdef, params, 4, mesh)
+    state = State(placed, optim.update_rule(config).init(placed), carries)
+    step = update.make_updates(Bent(), config, graphdef, mesh)
+    x = np.random.default_rng(0).integers(0, 9, (4, 8))
+    batches = on_devices(window(x[:, :-1], x[:, 1:]), mesh)
+    after, metrics = step(state, batches, np.uint32(0), np.int32(0), np.int32(1), np.float32(0.1))
+    assert np.isfinite(metrics["loss"][0]) and not np.isfinite(metrics["grad_norm"][0])
+    for name, p in params.items():
+        np.testing.assert_array_equal(after.params[name], p)

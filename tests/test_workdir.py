@@ -96,6 +96,33 @@ def test_run_json_keeps_the_first_launch_and_notes_the_later(text: Path, tmp_pat
     assert (first["updates"], second["updates"]) == (3, 6)
     assert len(second.pop("continued")) == 1 and second == first | {"updates": 6}
     assert {"versions", "devices", "git", "data", "parameters"} <= first.keys()
+    train(small(text, max_steps=7), tmp_path / "run")
+    assert len(workdir.read_json(tmp_path / "run" / "run.json")["continued"]) == 2
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "result.json"
+    workdir.write_json(path, {"a": 1})
+
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(workdir.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        workdir.write_json(path, {"a": 2})
+    assert workdir.read_json(path) == {"a": 1}
+
+
+def test_the_config_is_written_last(text: Path, tmp_path: Path, monkeypatch) -> None:
+    """A folder with a config is a run: all else must be there."""
+    written, config = [], small(text)
+    task = tasks.of(config)
+    dataset = task.load(config, print)
+    config = network.resolve(config, dataset.spec)
+    monkeypatch.setattr(workdir, "write_json", lambda path, value: written.append(path.name))
+    spec = task.spec_to_json(dataset.spec)
+    workdir.write(tmp_path / "run", config, task.spec_file, spec, {"updates": 1})
+    assert written == ["vocabulary.json", "run.json", "config.json"]
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "\x00\xff", "{}", '{"format": 1}'])

@@ -55,9 +55,13 @@ def read(folder: Path) -> tuple[Any, ...]:
         )
     if missing := [line.path for line in lines if not line.path.is_file()]:
         raise UserError(f"{len(missing)} recordings are not there, such as {missing[0]}")
-    part = np.array([p if p is not None else -1 for p in (line.part for line in lines)])
-    if (part < 0).any():
-        part = _divided(lines)
+    without = sum(line.part is None for line in lines)
+    if 0 < without < len(lines):
+        raise UserError(
+            f"{folder} names no part for {without} of {len(lines)} recordings: name one for each "
+            "of them, or for none"
+        )
+    part = _divided(lines) if without else np.array([line.part for line in lines])
     for name, number in (("train", 0), ("valid", 1), ("test", 2)):
         if not (part == number).any():
             raise UserError(f"{folder} has no recordings for {name}: name more, or their parts")

@@ -1,13 +1,13 @@
 """The published sets of numbers that configs name: found, or downloaded where that is allowed."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rnnx import cache
 from rnnx.config import nearest
 from rnnx.data.catalogue import NUMBERS
-from rnnx.data.download import RawFiles
+from rnnx.data.download import RawFiles, sha256
 from rnnx.errors import UserError
 
 NAMES = (*NUMBERS, "cmapss", "ucr/NAME")
@@ -56,6 +56,15 @@ def find(
         ]
         return _there(name, place, name, forms, _UCR)
     raise UserError(f"unknown set {name!r}; {nearest(name, NAMES)}")
+
+
+def checksums(files: Mapping[str, Path]) -> dict[str, str]:
+    """sha256 of a table's files, the parts in their order: by name, and by `train NAME` and so on
+    if there are several, which may have one name."""
+    return {
+        f"{part} {path.name}" if len(files) > 1 else path.name: sha256(path)
+        for part, path in files.items()
+    }
 
 
 def _there(

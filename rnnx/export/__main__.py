@@ -22,7 +22,7 @@ from typing import Any
 from absl import flags
 from rich.table import Table
 
-from rnnx import cli
+from rnnx import cli, trained
 from rnnx.data.batches import Batches
 from rnnx.display import Display
 from rnnx.errors import UserError, writing
@@ -120,8 +120,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("int8", False, "onnx: weights of matrix products in 8 bits")
     flags.DEFINE_enum("split", "valid", ["valid", "test"], "held-out data to compare on")
     flags.DEFINE_integer("max_tokens", 20_000, "compare on so many targets; 0: all", lower_bound=0)
-    flags.DEFINE_string("data_dir", "", "raw data files, if elsewhere than in training")
-    flags.DEFINE_string("corpus", "", "the file of your own trained on, if it was moved since")
+    trained.define_flags()
 
 
 def main() -> None:
@@ -136,8 +135,7 @@ def main() -> None:
     run = open_run(folder)
     exports, config = exports_of(run), run.config
     told = about(run, exports)
-    config.data_dir = values.data_dir or config.data_dir
-    config.corpus = values.corpus or config.corpus
+    trained.moved(config, values)
     config.eval_tokens = values.max_tokens
     title, batches, unit = "Read back, equal to the last bit.", None, run.task.unit(config)
     if values.format != "safetensors":

@@ -14,7 +14,6 @@ from rnnx.config import cell_of
 from rnnx.data import sets, table
 from rnnx.data.ahead import prolonged
 from rnnx.data.batches import Batches
-from rnnx.data.download import sha256
 from rnnx.data.series import Scaling, Series, SeriesWindows, origins_of
 from rnnx.dropout import Masks
 from rnnx.errors import UserError
@@ -80,6 +79,11 @@ class Forecast(Task):
                     f"horizon={config.horizon} is longer than the {part} part of every series: "
                     "lower it, or give that part more rows (parts)"
                 )
+            if not _any_value(series, _scored(config, series, part), config.horizon):
+                raise UserError(
+                    f"the {part} part has no value of {', '.join(series.targets)} to forecast: all "
+                    "are missing"
+                )
         spec = {
             "table": like,
             "horizon": config.horizon,
@@ -101,7 +105,7 @@ class Forecast(Task):
             *notes,
             *(f"warning: {line}" for line in warnings),
         )
-        sums = {path.name: sha256(path) for path in files.values()}
+        sums = sets.checksums(files)
         splits = dict.fromkeys(PARTS, series)
         return Dataset(files["train"].stem, splits, spec, sums, sizes, about, *places(config))
 
@@ -143,9 +147,9 @@ class Forecast(Task):
         train = protocol == "train"
         horizon = 1 if train and config.decode == "recursive" else config.horizon
         series = dataset.splits[split]
-        origins = origins_of(series, PARTS[split], horizon)
-        if not train:
-            origins = first([o[:: config.stride] for o in origins], config.eval_tokens)
+        origins = (
+            origins_of(series, PARTS[split], horizon) if train else _scored(config, series, split)
+        )
         return windows(config, dataset.spec, series, origins, horizon, rows, train)
 
     def cost(
@@ -176,8 +180,7 @@ class Forecast(Task):
     def baselines(self, config: ConfigDict, dataset: Dataset, split: str) -> dict[str, float]:
         """The last value; and the value at the same time of the last season."""
         series, season = dataset.splits[split], dataset.spec["season"]
-        origins = origins_of(series, PARTS[split], config.horizon)
-        origins = first([o[:: config.stride] for o in origins], config.eval_tokens)
+        origins = _scored(config, series, split)
         floor = {"last value": 1} | ({"last season": season} if season > 1 else {})
         totals, counts = dict.fromkeys(floor, 0.0), dict.fromkeys(floor, 0)
         for i, values in enumerate(series.values):
@@ -333,6 +336,21 @@ def first(origins: list[np.ndarray], count: int) -> list[np.ndarray]:
         return origins
     before = np.cumsum([0, *map(len, origins)])
     return [o[: max(count - b, 0)] for o, b in zip(origins, before, strict=False)]
+
+
+def _scored(config: ConfigDict, series: Series, split: str) -> list[np.ndarray]:
+    """The origins of a split that are scored, of every series."""
+    origins = origins_of(series, PARTS[split], config.horizon)
+    return first([o[:: config.stride] for o in origins], config.eval_tokens)
+
+
+def _any_value(series: Series, origins: list[np.ndarray], horizon: int) -> bool:
+    """Whether a target is known at any step that is forecast from these origins."""
+    for values, own in zip(series.values, origins, strict=True):
+        known = np.append(0, np.cumsum(np.isfinite(values).any(axis=1)))
+        if (known[own + horizon + 1] > known[own + 1]).any():
+            return True
+    return False
 
 
 def windows(

@@ -15,7 +15,6 @@ from rnnx.data import sets
 from rnnx.data.archives import counterpart
 from rnnx.data.batches import Batches
 from rnnx.data.cmapss import read_cmapss
-from rnnx.data.download import sha256
 from rnnx.data.labelled import read_labelled
 from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.data.series import Labelled, Scaling
@@ -60,7 +59,7 @@ class SequenceTask(Task):
             *(f"warning: {line}" for line in warnings),
         )
         sizes = tuple(map(len, splits.values()))
-        sums = {path.name: sha256(path) for path in files.values()}
+        sums = sets.checksums(files)
         name = files["train"].stem.removesuffix("_TRAIN")
         return Dataset(name, splits, spec, sums, sizes, about, *places(config))
 
@@ -183,6 +182,8 @@ def read(
     if train.name.startswith("train_FD"):
         if kind != "regress":
             raise UserError(f"{train.name} holds the life left of engines: take the task regress")
+        if config.test_corpus:
+            raise UserError(f"{train.name} has its test files beside it: leave test_corpus out")
         for part, name in (("test", "test_"), ("rul", "RUL_")):
             files[part] = train.with_name(train.name.replace("train_", name))
         found = read_cmapss(train, cap=config.cap, valid=config.valid_part)

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from rnnx import model
 from rnnx.data.sequences import SequenceBatches
+from rnnx.errors import UserError
 from rnnx.tasks import beam, decoding
 from rnnx.tasks.task import Dataset, Sums
 
@@ -54,6 +55,8 @@ def score(
     # jiwer takes no empty references; what is heard in one is inserted.
     empty = [h for s, h in zip(said, heard, strict=True) if not s]
     pairs = [(s, h) for s, h in zip(said, heard, strict=True) if s]
+    if not pairs:
+        raise UserError(f"no recording of the {split} part that is scored has a text")
     parts = [list(part) for part in zip(*pairs, strict=True)]
     if config.labels == "phone":
         sums = {"cer": _sum(jiwer.process_words(*parts))}
