@@ -52,29 +52,29 @@ def test_it_is_short() -> None:
 
 def test_it_trains_and_resumes_to_the_last_bit(tmp_path: Path) -> None:
     """Stopped in mid-epoch, between buckets of other lengths."""
-    result = trainer.run(experiment(tmp_path / "whole"))
+    result = trainer.run(experiment(tmp_path / "whole", batch_size=12))
     assert result["test"]["sequences"] == 100 and 0 < result["test"]["mse"] < 1
 
-    stopped, calls = experiment(tmp_path / "stopped"), []
+    stopped, calls = experiment(tmp_path / "stopped", batch_size=12), []
     updates = stopped.updates
 
     def signalled(*arguments):
         calls.append(arguments)
-        if len(calls) == 5:
+        if len(calls) == 9:
             os.kill(os.getpid(), signal.SIGTERM)
         return updates(*arguments)
 
     stopped.updates = signalled
     with pytest.raises(SystemExit):
         trainer.run(stopped)
-    resumed = experiment(tmp_path / "stopped")
+    resumed = experiment(tmp_path / "stopped", batch_size=12)
     assert trainer.run(resumed)["test"] == result["test"]
     lines = [
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()]
         for name in ("whole", "stopped")
     ]
     steps, again = ([x for x in found if x["kind"] == "step"] for found in lines)
-    assert steps == again and len(steps) == 2 * -(-400 // 48)
+    assert steps == again and len(steps) == 2 * -(-400 // 12)
     sizes = {tuple(a.shape for a in jax.tree.leaves(c[1])) for c in calls}
     assert len(sizes) > 1  # it did meet other lengths
 

@@ -162,6 +162,13 @@ def test_sequences_meet_others_in_the_next_epoch():
     assert len(met[0] & met[1]) < 0.3 * len(met[0])
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("count, most", [(31, 1), (32, 2)])
+def test_a_length_is_compiled_for_many_batches_only(count: int, most: int, shuffle: bool) -> None:
+    batches = SequenceBatches(made(np.arange(1, 8 * count + 1)), 8, shuffle=shuffle)
+    assert len(set(shapes(batches))) == most
+
+
 one, two = np.ones(1), np.ones(2)
 
 

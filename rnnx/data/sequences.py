@@ -11,7 +11,7 @@ from rnnx.errors import UserError
 BUCKETS = 8  # lengths that batches are padded to
 CANDIDATES = 128  # lengths considered for them
 RUN = 8  # batches of one bucket in a row
-PER_BUCKET = 4  # batches in a bucket, on average, below which training takes fewer buckets
+PER_BUCKET = 16  # batches in a bucket, on average, below which fewer buckets are taken
 
 
 class Sequences:
@@ -113,10 +113,12 @@ class SequenceBatches(Batches):
     batch is padded to the upper bound of its longest sequence's bucket, so that there are at most
     as many shapes as buckets.
 
-    In training, every epoch shuffles the sequences within each bucket. A bucket holds four batches
-    or more on average, so that the same sequences seldom meet again. Batches come in random order,
-    but in runs of up to 8 from one bucket, at most an eighth of the epoch: a run fits into one
-    compiled call, and an epoch still mixes short and long. The position of the short batch is
+    Each bucket is compiled, which takes as long as hundreds of batches of a small network: it holds
+    16 batches or more on average. So the same sequences also seldom meet again.
+
+    In training, every epoch shuffles the sequences within each bucket. Batches come in random
+    order, but in runs of up to 8 from one bucket, at most an eighth of the epoch: a run fits into
+    one compiled call, and an epoch still mixes short and long. The position of the short batch is
     random too, as each of its rows weighs more in the update, and those should not always be the
     longest or the shortest.
 
@@ -149,8 +151,7 @@ class SequenceBatches(Batches):
             raise UserError(f"a batch of {batch_size}: batch_size must be at least 1")
         self._sequences, self.batch_size, self._rows = sequences, batch_size, rows
         self._seed, self._shuffle, self.targets = seed, shuffle, len(sequences)
-        if shuffle:
-            buckets = min(buckets, max(len(self) // PER_BUCKET, 1))
+        buckets = min(buckets, max(len(self) // PER_BUCKET, 1))
         falling = np.sort(sequences.lengths)[::-1]
         self._bounds = bounds(falling[::batch_size], buckets)  # of the longest of each batch
         self._bucket = np.searchsorted(self._bounds, sequences.lengths)  # (N,)
