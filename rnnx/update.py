@@ -1,5 +1,6 @@
 """Updates of the parameters, on all devices: masks, cost, gradient, rule."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -75,10 +76,12 @@ def _make_update(task: Task, config: ConfigDict, graphdef: Any, masks_of: Callab
     def noisy(params, seed, number):
         """Parameters with Gaussian noise: where the gradient is taken (Graves 2011)."""
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _NOISE), number)
-        keys = jax.random.split(key, len(params))
+        # Drawn at once: XLA compiles the generator anew for every draw.
+        ends = list(itertools.accumulate(params[name].size for name in sorted(params)))
+        drawn = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
         return {
-            name: p + noise * jax.random.normal(k, p.shape, p.dtype)
-            for (name, p), k in zip(sorted(params.items()), keys, strict=True)
+            name: params[name] + noise * part.reshape(params[name].shape)
+            for name, part in zip(sorted(params), drawn, strict=True)
         }
 
     def loss_fn(params, batch, carries, masks, seed, number):
