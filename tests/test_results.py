@@ -18,6 +18,7 @@ KINDS = {
     "optimization": "optimization",
     "mi_trained": "gaps",
     "speech": "gaps",
+    "babi": "babi",
     "own_char": "mi_char",
     "own_word": "rhn_depth",
 }
