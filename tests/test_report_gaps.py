@@ -142,6 +142,21 @@ def test_the_gap_is_drawn_by_epoch() -> None:
     assert gap_curves(gaps([bits(1.5, (2.0,)), bits(1.4, (1.9,), cell="gru")], "cell=rnn")) is None
 
 
+def test_curves_of_several_sizes_are_told_apart() -> None:
+    runs = []
+    for size in (25_000, 100_000):
+        for integration in ("additive", "mi"):
+            runs.append(bits(1.5, integration=integration, param_budget=size))
+            runs[-1].params = size - 10
+    runs.append(bits(1.4, integration="mi_simple", param_budget=25_000))
+    legend = gap_curves(gaps(runs, "integration=additive")).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "general MI, 24,990 parameters",
+        "general MI, 99,990 parameters",
+        "simple MI",
+    ]
+
+
 def evaluated(scores: dict[str, float], **fields) -> Run:
     """A run with scores by the protocol transfer."""
     one = bits(1.5, **fields)

@@ -165,7 +165,10 @@ def gap_curves(found: Sequence[Gap]) -> Figure | None:
         return None
     figure, axes = plots.blank()
     names = telling(found)
-    for i, gap in enumerate(drawn):
+    texts = [label(gap.group.config, names) for gap in drawn]
+    for i, (gap, text) in enumerate(zip(drawn, texts, strict=True)):
+        if texts.count(text) > 1:  # of several sizes
+            text = f"{text}, {gap.group.runs[0].params:,} parameters"
         epochs = min(len(run.valid) for pair in gap.pairs for run in pair)
         of = gap.group.unit.of
         curves = [
@@ -177,7 +180,7 @@ def gap_curves(found: Sequence[Gap]) -> Figure | None:
         axes.plot(
             x,
             [statistics.fmean(c) for c in columns],
-            label=label(gap.group.config, names),
+            label=text,
             **style,
         )
         low, high = [min(c) for c in columns], [max(c) for c in columns]
