@@ -27,6 +27,7 @@ from sequences_made import engines
 
 from rnnx import cli, experiment, metrics, parallel, workdir
 from rnnx import config as configs
+from rnnx.data import sequences
 from rnnx.experiment import Experiment
 from rnnx.parallel import BATCHES
 from rnnx.sweep import replicas, space
@@ -298,8 +299,9 @@ def test_references_of_a_config_follow_a_trial_s_fields(text: Path, tmp_path: Pa
     assert [config["input_scale"] for config in found] == [0.2, 0.6]
 
 
-def test_batches_of_different_shapes(tmp_path: Path) -> None:
+def test_batches_of_different_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sequences of unlike lengths, in an order that depends on the seed."""
+    monkeypatch.setattr(sequences, "PER_BUCKET", 1)
     config = configs.default("regress")
     config.update(
         corpus=str(engines(tmp_path)), cell="gru", hidden_size=5, init_scale=0.4, batch_size=2,

@@ -11,6 +11,7 @@ from conftest import TOKENS, full, language_model, small, train
 
 from rnnx import config as configs
 from rnnx import data, experiment, model, native, parallel, score, tasks
+from rnnx.data import sequences
 from rnnx.data.batches import Batches, ScoringWindows
 from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.display import Display
@@ -114,6 +115,7 @@ def test_splits_side_by_side_score_as_each_alone(first: int, second: int) -> Non
 
 def test_only_splits_of_one_row_and_one_shape_are_read_together(monkeypatch) -> None:
     monkeypatch.setattr(native, "tile_width", lambda: 16)
+    monkeypatch.setattr(sequences, "PER_BUCKET", 1)
     shapes = (1, 9), (1, 8), (2, 9)
     one, other, two = (ScoringWindows(TOKENS, rows, steps) for rows, steps in shapes)
     ragged = [
