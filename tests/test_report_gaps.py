@@ -194,7 +194,7 @@ def test_a_protocol_has_a_gap_for_each_score_and_columns_for_floors() -> None:
 
 
 def test_evaluations_are_the_last_of_the_final_parameters(tmp_path: Path) -> None:
-    """Of the test split; a setting, a count and a line half written are no scores."""
+    """Of the test split; a setting, a count, lines half written or of others are no scores."""
     line = {
         "split": "test", "protocol": "dynamic", "rate": 5e-5, "segment": 5, "nll": 1.0,
         "tokens": 9, "seconds": 1.5, "checkpoint": {"epoch": 3},
@@ -206,7 +206,7 @@ def test_evaluations_are_the_last_of_the_final_parameters(tmp_path: Path) -> Non
         line | {"nll": 0.2, "checkpoint": {"epoch": 2}},
         line | {"protocol": "by_task", "error": 0.5},
     ]
-    text = "\n".join(map(json.dumps, lines)) + '\n{"split": "te'
+    text = "\n".join(map(json.dumps, [*lines, [1], {"split": "test"}])) + '\n{"split": "te'
     (tmp_path / "evaluations.jsonl").write_text(text)
     found = _evaluations(tmp_path, epoch=3)
     assert found["dynamic"] == {"nll": 1.0}

@@ -140,11 +140,12 @@ def _evaluations(folder: Path, epoch: int) -> dict[str, dict[str, float]]:
     for text in kept.read_text("utf-8").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:
-            continue  # the last line of an evaluation still being written
-        if line["split"] == "test" and line["checkpoint"]["epoch"] == epoch:
-            others = ("seconds", *SETTINGS.get(line["protocol"], ()))
-            found[line["protocol"]] = {
+            protocol, at = line["protocol"], (line["split"], line["checkpoint"]["epoch"])
+        except (ValueError, TypeError, KeyError):
+            continue  # the last line of an evaluation still being written, or none of ours
+        if at == ("test", epoch):
+            others = ("seconds", *SETTINGS.get(protocol, ()))
+            found[protocol] = {
                 name: value
                 for name, value in line.items()
                 if isinstance(value, float) and name not in others
