@@ -12,7 +12,11 @@ from conftest import ROOT
 from rnnx import cli
 from rnnx import config as configs
 
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), ROOT / "rnnx/compare/README.md"]
+READMES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("*/README.md")),
+    *sorted(ROOT.glob("*/*/README.md")),
+]
 every_readme = pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
 
 
@@ -73,7 +77,8 @@ def test_links_lead_somewhere(path: Path) -> None:
         target = path.parent / file if file else path
         assert target.exists(), link
         headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.M) if heading else []
-        assert not heading or heading in [h.lower().replace(" ", "-") for h in headings], link
+        anchors = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings]
+        assert not heading or heading in anchors, link
 
 
 @every_readme

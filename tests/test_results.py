@@ -1,4 +1,4 @@
-"""The tables in the READMEs are those of the data files."""
+"""The tables of the results are those of the data files."""
 
 from pathlib import Path
 
@@ -22,18 +22,19 @@ KINDS = {
     "own_char": "mi_char",
     "own_word": "rhn_depth",
 }
-FILES = [ROOT / "notebooks" / "results" / f"{name}.json" for name in KINDS]
+RESULTS = ROOT / "notebooks" / "results"
+FILES = [RESULTS / f"{name}.json" for name in KINDS]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_configs_readme_has_the_table_of_the_data_file(path: Path) -> None:
+def test_the_readme_has_the_table_of_the_data_file(path: Path) -> None:
     found, kind = runs.from_file(path), KINDS[path.stem]
     if kind == "gaps":
         table = gaps_table(gaps(found, "integration=additive"), "integration=additive")
     else:
         table = TABLES[kind](found)
     rows = [line for line in table.markdown().splitlines() if line.startswith("|")]
-    readme = (ROOT / "configs" / "README.md").read_text()
+    readme = (RESULTS / "README.md").read_text()
     for row in rows:
         assert row in readme, f"{path.name} has another row: {row}"
 
