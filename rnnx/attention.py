@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from rnnx import heads, scan
+from rnnx import heads, products, ragged
 from rnnx.cells import Cell
 from rnnx.dropout import Masks
 from rnnx.layers import Stack
@@ -40,9 +40,9 @@ def weights(
       dtype: operands of the products, as in `heads.logits`.
     """
     valid = jnp.arange(ds.shape[0])[:, None] < lengths
-    dtype, ds, q, p = scan.widen(dtype, scan.clean(ds, valid), q, p)
-    alike = scan.product(ds, p["M"], dtype) * scan.product(q, p["M"], dtype)
-    seen = heads.logits(ds, p["W_d"], p["b_d"], dtype) + scan.product(q, p["W_q"], dtype)
+    dtype, ds, q, p = products.widen(dtype, ragged.clean(ds, valid), q, p)
+    alike = products.product(ds, p["M"], dtype) * products.product(q, p["M"], dtype)
+    seen = heads.logits(ds, p["W_d"], p["b_d"], dtype) + products.product(q, p["W_q"], dtype)
     scores = jnp.tanh(seen + jnp.sum(alike, axis=-1, keepdims=True)) @ p["v"]
     scores = jnp.where(valid, scores, jnp.finfo(scores.dtype).min)
     e = jnp.where(valid, jnp.exp(scores - jnp.max(scores, axis=0)), 0)
@@ -62,8 +62,8 @@ def summary(
       mean: (B, w), of the passage's states.
       p: W_c, W_q', W_m (w, n), as `W_c`, `W_q`, `W_m`; b (n,).
     """
-    dtype, context, q, mean, p = scan.widen(dtype, context, q, mean, p)
-    sums = scan.product(context, p["W_c"], dtype) + scan.product(mean, p["W_m"], dtype)
+    dtype, context, q, mean, p = products.widen(dtype, context, q, mean, p)
+    sums = products.product(context, p["W_c"], dtype) + products.product(mean, p["W_m"], dtype)
     return jnp.tanh(sums + heads.logits(q, p["W_q"], p["b"], dtype))
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from rnnx import native, scan
+from rnnx import native, products, ragged
 
 # Smallest log standard deviation. For series of unit variance, e^-7 is a thousandth of it.
 LOG_STD_FLOOR = -7.0
@@ -36,8 +36,8 @@ def logits(ys: Array, weights: Array, bias: Array, dtype: Any = jnp.float32) -> 
 
     dtype is that of the product's operands; the sum is float32, or as wide as the arrays.
     """
-    dtype, ys, weights = scan.widen(dtype, ys, weights)
-    return scan.product(ys, weights, dtype) + bias
+    dtype, ys, weights = products.widen(dtype, ys, weights)
+    return products.product(ys, weights, dtype) + bias
 
 
 def tied_logits(ys: Array, embedding: Array, bias: Array, dtype: Any = jnp.float32) -> Array:
@@ -47,7 +47,7 @@ def tied_logits(ys: Array, embedding: Array, bias: Array, dtype: Any = jnp.float
     """
     # Contracted as it lies: XLA would copy E's transpose for every single token.
     axes = (((ys.ndim - 1,), (1,)), ((), ()))
-    dtype, ys, embedding = scan.widen(dtype, ys, embedding)
+    dtype, ys, embedding = products.widen(dtype, ys, embedding)
     wide = ys.dtype
     ys, embedding = ys.astype(dtype), embedding.astype(dtype)
     return jax.lax.dot_general(ys, embedding, axes, preferred_element_type=wide) + bias
@@ -62,6 +62,7 @@ def last(ys: Array, lengths: Array | None = None, bidirectional: bool = False) -
     steps = ys.shape[0]
     t = jnp.arange(steps)[:, None]
     lengths = jnp.full(ys.shape[1], steps) if lengths is None else lengths
+    lengths = ragged.as_lengths(lengths, ys.shape[1])
     end = (t == jnp.minimum(lengths, steps) - 1)[..., None]
     if bidirectional:
         start = ((t == 0) & (lengths > 0))[..., None]
@@ -75,8 +76,8 @@ def mean(ys: Array, lengths: Array | None = None) -> Array:
     """Mean output over the valid steps: ys (T, B, n), lengths (B,) to (B, n); length 0 gives 0."""
     if lengths is None:
         return jnp.mean(ys, axis=0)
-    lengths = jnp.clip(lengths, 0, ys.shape[0])
-    total = jnp.sum(scan.clean(ys, jnp.arange(ys.shape[0])[:, None] < lengths), axis=0)
+    lengths = jnp.clip(ragged.as_lengths(lengths, ys.shape[1]), 0, ys.shape[0])
+    total = jnp.sum(ragged.clean(ys, jnp.arange(ys.shape[0])[:, None] < lengths), axis=0)
     return total / jnp.maximum(lengths, 1)[:, None]
 
 
@@ -108,7 +109,7 @@ def tied_softmax(
     """
     if jax.default_backend() != "cpu":
         return softmax(tied_logits(ys, embedding, bias, dtype), targets)
-    dtype, ys, embedding, bias = scan.widen(dtype, ys, embedding, bias)
+    dtype, ys, embedding, bias = products.widen(dtype, ys, embedding, bias)
     return _tied_softmax(dtype, ys, embedding, bias, targets)
 
 
@@ -275,7 +276,7 @@ def ctc(logits: Array, lengths: Array, labels: Array, label_lengths: Array) -> A
     ended = jnp.arange(logits.shape[0])[:, None] >= lengths
     unused = jnp.arange(labels.shape[1]) >= label_lengths[:, None]
     return optax.ctc_loss(
-        jnp.swapaxes(scan.clean(logits, ~ended), 0, 1),
+        jnp.swapaxes(ragged.clean(logits, ~ended), 0, 1),
         ended.T.astype(logits.dtype),
         labels,
         unused.astype(logits.dtype),

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from rnnx import cells, scan
+from rnnx import cells, products, ragged, scan
 from rnnx.cells import CELLS, Carry, Cell, Params
 
 
@@ -60,8 +60,8 @@ class _Recurrent(nnx.Module):
           cell: which equations.
           in_features, hidden_features: m and n.
           dtype: operand type of the matrix products; state and parameters stay float32. Given
-            float64 inputs or states (see `jax_enable_x64`), all is computed in float64; dtype
-            float64 does so for any.
+            float64 inputs or states (see `jax_enable_x64`), all is computed in float64; with dtype
+            float64 it is, whatever their type.
           rngs: its `params` stream is drawn from.
           **init: the scales and constants that `cells.init` takes.
         """
@@ -90,10 +90,10 @@ class RecurrentCell(_Recurrent, nnx.RNNCellBase):
 
         Leading axes other than one batch axis work too; mask is as in `cells.step`.
         """
-        dtype, params, inputs, carry, mask = scan.widen(
+        dtype, params, inputs, carry, mask = products.widen(
             self.dtype, self.params, inputs, carry, mask
         )
-        params = scan.cast_matrices(params, dtype)
+        params = products.cast_matrices(params, dtype)
         wx = cells.project(params, inputs)
         carry = cells.step(self.cell, params, carry, wx, mask)
         return carry, carry[0]
@@ -144,11 +144,9 @@ class RecurrentLayer(_Recurrent):
           remat: as in `scan.unroll`.
 
         Raises:
-          ValueError: when lengths or reset have another shape or type.
+          ValueError: when any of these has another shape, or lengths or reset another type.
         """
-        if not time_major:
-            xs = jnp.swapaxes(xs, 0, 1)
-            reset = None if reset is None else jnp.swapaxes(reset, 0, 1)
+        xs, reset = _time_first(xs, reset, self.in_features, time_major)
         if carry is None:
             carry = cells.zero_carry(self.cell, xs.shape[1], self.hidden_features)
         ys, carry = scan.unroll(
@@ -157,15 +155,27 @@ class RecurrentLayer(_Recurrent):
         return (ys if time_major else jnp.swapaxes(ys, 0, 1)), carry
 
 
+def _time_first(
+    xs: Array, reset: Array | None, m: int, time_major: bool
+) -> tuple[Array, Array | None]:
+    """xs (T, B, m) and reset (T, B), from either layout. Raises ValueError on another shape."""
+    xs = jnp.asarray(xs)
+    if xs.ndim != 3 or xs.shape[2] != m:
+        axes = "time, batch" if time_major else "batch, time"
+        raise ValueError(f"xs must be ({axes}, {m}), not {xs.shape}")
+    if time_major:
+        return xs, reset
+    return jnp.swapaxes(xs, 0, 1), None if reset is None else jnp.swapaxes(reset, 0, 1)
+
+
 class Stack(nnx.Module):
     """Layers one over the other: each takes the outputs of the one below as inputs.
 
         stack = rnnx.Stack(rnnx.Cell("lstm"), 128, 256, num_layers=2, rngs=nnx.Rngs(0))
         ys, carries = stack(xs)
 
-    In a bidirectional stack every layer also reads its inputs from the last valid step to the
-    first, with parameters of their own; the outputs of both, (.., 2 n), are what the layer gives.
-    Schuster and Paliwal 1997.
+    In a bidirectional stack every layer has a second set of parameters that reads its inputs from
+    the last valid step to the first; its output joins both, (.., 2 n). Schuster and Paliwal 1997.
 
     Attributes:
       layers: one `RecurrentLayer` a layer.
@@ -264,15 +274,15 @@ class Stack(nnx.Module):
 
         Raises:
           ValueError: on reset in a bidirectional stack, whose states come from the future too;
-            when lengths or reset have another shape or type.
+            when anything has another shape, or lengths or reset another type.
         """
         if self.bidirectional and reset is not None:
             raise ValueError("reset is for stacks that read forward only, not for bidirectional")
-        ys, last = xs if time_major else jnp.swapaxes(xs, 0, 1), []
-        if reset is not None and not time_major:
-            reset = jnp.swapaxes(reset, 0, 1)
+        ys, reset = _time_first(xs, reset, self.in_features, time_major)
+        lengths = None if lengths is None else ragged.as_lengths(lengths, ys.shape[1])
         # Before the masks: a NaN in padding would reach their gradients.
-        ys = scan.clean(ys, scan.select_rows(ys, lengths, reset).valid)
+        ys = ragged.clean(ys, ragged.select_rows(ys, lengths, reset).valid)
+        last = []
         shared = {"lengths": lengths, "reset": reset, "time_major": True, "remat": remat}
         none = (None,) * len(self.layers)
         for i, (carry, drop_in, drop_state) in enumerate(
@@ -292,9 +302,12 @@ class Stack(nnx.Module):
         """Layer i in both directions, on xs (T, B, m)."""
         carry, mask = carry or (None, None), mask or (None, None)
         ahead, last = self.layers[i](xs, carry[0], mask=mask[0], **shared)
-        flipped = scan.flip(xs, shared["lengths"])
+        flipped = ragged.flip(xs, shared["lengths"])
         back, first = self.backward[i](flipped, carry[1], mask=mask[1], **shared)
-        return jnp.concatenate([ahead, scan.flip(back, shared["lengths"])], axis=-1), (last, first)
+        return jnp.concatenate([ahead, ragged.flip(back, shared["lengths"])], axis=-1), (
+            last,
+            first,
+        )
 
 
 # ---------------------------------------------------------------------------- cells by name

@@ -25,21 +25,15 @@ order (beyond the first at JAX's own speed); `unroll_plain` has forward mode too
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from rnnx import cells, linear, native
+from rnnx import cells, linear, native, products, ragged
 from rnnx.cells import Carry, Cell, Params
-
-
-class Rows(NamedTuple):
-    """Which rows of the batch each step concerns; None where nothing has to be selected."""
-
-    valid: Array | None = None  # (T, B): the row's sequence has not ended
-    reset: Array | None = None  # (T, B): the row's state is set to zero before the step
+from rnnx.ragged import Rows
 
 
 def unroll(
@@ -77,14 +71,16 @@ def unroll(
       row's length on, and the carry is the one at the length (at length 0 the initial one).
 
     Raises:
-      ValueError: when lengths or reset have another shape or type.
+      ValueError: when any of these has another shape, or lengths or reset another type.
     """
-    dtype, params, xs, carry, mask = widen(dtype, params, xs, carry, mask)
-    rows = select_rows(xs, lengths, reset)
-    xs = clean(xs, rows.valid)
-    wx = tuple(product(xs, block["W"], dtype) if "W" in block else None for block in params)
-    if mask is not None:
-        mask = lax.stop_gradient(mask)
+    dtype, params, xs, carry, mask, rows = _prepared(
+        cell, params, xs, carry, mask, dtype, lengths, reset
+    )
+    if xs.shape[0] == 0:
+        return jnp.zeros((0, *carry[0].shape), carry[0].dtype), carry
+    wx = tuple(
+        products.product(xs, block["W"], dtype) if "W" in block else None for block in params
+    )
     without_input = tuple({k: p for k, p in block.items() if k != "W"} for block in params)
 
     def run(steps: tuple[Any, Rows], carry: Carry) -> tuple[Carry, Array]:
@@ -109,71 +105,40 @@ def unroll_plain(
     reset: Array | None = None,
 ) -> tuple[Array, Carry]:
     """`unroll` as JAX differentiates it by itself: slower, but in forward mode too."""
-    dtype, params, xs, carry, mask = widen(dtype, params, xs, carry, mask)
-    rows = select_rows(xs, lengths, reset)
-    params = cast_matrices(params, dtype)
-    wx = cells.project(params, clean(xs, rows.valid))
+    dtype, params, xs, carry, mask, rows = _prepared(
+        cell, params, xs, carry, mask, dtype, lengths, reset
+    )
+    params = products.cast_matrices(params, dtype)
+    wx = cells.project(params, xs)
     matrices = tuple(block.get("U") for block in params)
     return _scan(cell, params, matrices, wx, rows, carry, mask)
 
 
-def widen(dtype: Any, *trees: Any) -> tuple[Any, ...]:
-    """The operands' type of products, and the trees: in float64 if anything is, else in float32.
-
-    The type is dtype; only where that is float32, the default, it is as wide as the trees.
-    """
-    dtype = jnp.dtype(dtype)
-    wide = jnp.result_type(jnp.float32, dtype, *jax.tree.leaves(trees))
-    trees = jax.tree.map(lambda a: jnp.asarray(a, wide), trees)
-    return wide if dtype == jnp.float32 else dtype, *trees
-
-
-def select_rows(xs: Array, lengths: Array | None, reset: Array | None) -> Rows:
-    """The rows that each step of xs (T, B, ...) concerns.
-
-    Raises:
-      ValueError: when lengths are not (B,) integers, or reset is not (T, B) booleans.
-    """
-    valid, shape = None, xs.shape[:2]
-    if lengths is not None:
-        lengths = jnp.asarray(lengths)
-        if lengths.shape != shape[1:] or not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise ValueError(
-                f"lengths must be integers {shape[1:]}, not {lengths.dtype} {lengths.shape}"
-            )
-        valid = jnp.arange(shape[0])[:, None] < lengths
-    if reset is not None:
-        reset = jnp.asarray(reset)
-        if reset.shape != shape or reset.dtype != jnp.bool:
-            raise ValueError(f"reset must be booleans {shape}, not {reset.dtype} {reset.shape}")
-        reset = reset if valid is None else reset & valid
-    return Rows(valid, reset)
-
-
-def clean(xs: Array, valid: Array | None) -> Array:
-    """xs (T, B, ...) with zeros where it isn't valid (T, B): a NaN in padding reaches nothing."""
-    return xs if valid is None else _select(valid, xs, jnp.zeros_like(xs))
-
-
-@jax.custom_vjp
-def flip(xs: Array, lengths: Array | None = None) -> Array:
-    """xs (T, B, ...) with each row's first `lengths` (B,) steps, or all, in reverse order.
-
-    Padding stays where it is, so that flipping twice changes nothing.
-    """
-    if lengths is None:
-        return jnp.flip(xs, 0)
-    t = jnp.arange(xs.shape[0])[:, None]
-    lengths = jnp.minimum(lengths, xs.shape[0])
-    index = jnp.where(t < lengths, lengths - 1 - t, t)
-    return jnp.take_along_axis(xs, index.reshape(*index.shape, *[1] * (xs.ndim - 2)), axis=0)
-
-
-# Its own transpose: the gradient is a gather too, where JAX would form a scatter.
-flip.defvjp(
-    lambda xs, lengths: (flip(xs, lengths), lengths),
-    lambda lengths, bar: (flip(bar, lengths), None),
-)
+def _prepared(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry,
+    mask: Array | None,
+    dtype: Any,
+    lengths: Array | None,
+    reset: Array | None,
+) -> tuple[Any, Params, Array, Carry, Array | None, Rows]:
+    """The arguments of `unroll`, checked and in the types they are computed in, padding cleaned."""
+    dtype, params, xs, carry, mask = products.widen(dtype, params, xs, tuple(carry), mask)
+    m, n = params[0]["W"].shape[0], params[0]["b"].shape[0] // len(cell.blocks[0])
+    if xs.ndim != 3 or xs.shape[2] != m:
+        raise ValueError(f"xs must be (time, batch, {m}), not {xs.shape}")
+    shape = (xs.shape[1], n)
+    if [a.shape for a in carry] != [shape] * cell.num_states:
+        shapes = ", ".join(str(a.shape) for a in carry)
+        raise ValueError(f"the carry must be {cell.num_states} x {shape}, not {shapes}")
+    if mask is not None:
+        if mask.shape != shape:
+            raise ValueError(f"mask must be {shape}, not {mask.shape}")
+        mask = lax.stop_gradient(mask)
+    rows = ragged.select_rows(xs, lengths, reset)
+    return dtype, params, ragged.clean(xs, rows.valid), carry, mask, rows
 
 
 def in_segments(run: Callable, length: int, xs: Any, carry: Any) -> tuple[Any, Any]:
@@ -198,34 +163,6 @@ def in_segments(run: Callable, length: int, xs: Any, carry: Any) -> tuple[Any, A
     return carry, ys
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: Array, w: Array, dtype: Any = jnp.float32) -> Array:
-    """`x @ w` for many rows x (..., m), with operands of dtype; no forward mode.
-
-    As JAX forms the gradient of w, XLA transposes the rows' cotangent, on CPU at up to a seventh
-    of the whole update's cost. Here it is x^T times the cotangent as it lies, a float32 sum
-    (float64 if either is).
-    """
-    return cells.matmul(x, w.astype(dtype))
-
-
-product.defvjp(
-    lambda x, w, dtype: (product(x, w, dtype), (x, w)),
-    lambda dtype, xw, y_bar: (
-        cells.matmul(y_bar, xw[1].astype(dtype).T),
-        _outer(xw[0], y_bar, dtype),
-    ),
-)
-
-
-def cast_matrices(params: Params, dtype: Any) -> Params:
-    """The blocks with W and U in dtype; vectors stay float32."""
-    return tuple(
-        {name: p.astype(dtype) if name in ("W", "U") else p for name, p in block.items()}
-        for block in params
-    )
-
-
 def _scan(
     cell: Cell,
     params: Params,
@@ -239,13 +176,13 @@ def _scan(
 
     def body(carry: Carry, step: tuple[Any, Rows]) -> tuple[Carry, Array]:
         wx, now = step
-        carry = _restart(now, carry)
+        carry = ragged.restart(now, carry)
         pre = cells.make_pre(cell, params, wx, mask, lambda k, z: native.times(z, matrices[k]))
-        carry = _freeze(now, cells.CELLS[cell.kind].transition(pre, carry, cell), carry)
+        carry = ragged.freeze(now, cells.CELLS[cell.kind].transition(pre, carry, cell), carry)
         return carry, carry[0]
 
     carry, ys = lax.scan(body, carry, (wx, rows))
-    return clean(ys, rows.valid), carry
+    return ragged.clean(ys, rows.valid), carry
 
 
 def _linear(
@@ -255,30 +192,11 @@ def _linear(
     pre = cells.make_pre(cell, params, wx, None, cells.matmul)
     decay, addition = cells.CELLS[cell.kind].linear(*pre(0, carry[0]))
     if rows.reset is not None:
-        decay = _select(rows.reset, jnp.zeros_like(decay), decay)
+        decay = ragged.select(rows.reset, jnp.zeros_like(decay), decay)
     if rows.valid is not None:
-        decay = _select(rows.valid, decay, jnp.ones_like(decay))
-    hs = linear.recurrence(decay, clean(addition, rows.valid), carry[0])
-    return clean(hs, rows.valid), (hs[-1],)
-
-
-def _select(rows: Array, a: Array, b: Array) -> Array:
-    """a where the rows are true, b elsewhere; rows has the leading axes of both."""
-    return jnp.where(rows.reshape(*rows.shape, *[1] * (a.ndim - rows.ndim)), a, b)
-
-
-def _restart(now: Rows, state: Carry) -> Carry:
-    """The state before a step: zero in the rows that are reset."""
-    if now.reset is None:
-        return state
-    return tuple(_select(now.reset, jnp.zeros_like(s), s) for s in state)
-
-
-def _freeze(now: Rows, after: Carry, before: Carry) -> Carry:
-    """The state after a step: the one before in rows that have ended."""
-    if now.valid is None:
-        return after
-    return tuple(_select(now.valid, a, b) for a, b in zip(after, before, strict=True))
+        decay = ragged.select(rows.valid, decay, jnp.ones_like(decay))
+    hs = linear.recurrence(decay, ragged.clean(addition, rows.valid), carry[0])
+    return ragged.clean(hs, rows.valid), (hs[-1],)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -292,14 +210,14 @@ def _recur_fwd(cell, dtype, params, wx, rows, carry, mask):
 
     def body(state, step):
         wx, now = step
-        state = _restart(now, state)
-        products: dict[int, Array] = {}
+        state = ragged.restart(now, state)
+        uz: dict[int, Array] = {}
         taken: list[int] = []
 
         def recorded(k, z):
             taken.append(k)
-            products[k] = native.times(z, matrices[k])
-            return products[k]
+            uz[k] = native.times(z, matrices[k])
+            return uz[k]
 
         pre = cells.make_pre(cell, params, wx, mask, recorded)
         after = cells.CELLS[cell.kind].transition(pre, state, cell)
@@ -307,11 +225,11 @@ def _recur_fwd(cell, dtype, params, wx, rows, carry, mask):
             raise ValueError(
                 f"cell {cell.kind} takes blocks {taken} of {len(params)}: it must take each once"
             )
-        after = _freeze(now, after, state)
-        return after, (after, tuple(products[k] for k in range(len(params))))
+        after = ragged.freeze(now, after, state)
+        return after, (after, tuple(uz[k] for k in range(len(params))))
 
     last, (states, uzs) = lax.scan(body, carry, (wx, rows))
-    ys = clean(states[0], rows.valid)
+    ys = ragged.clean(states[0], rows.valid)
     return (ys, last), (params, wx, rows, carry, mask, states, uzs)
 
 
@@ -344,11 +262,13 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
 
         # Adding a zero to each pre-activation makes its cotangent a result of the vjp.
         nudge = tuple(jnp.zeros_like(u) for u in uz)
-        _, pull, taken = jax.vjp(replay, _restart(now, state), nudge, has_aux=True)
+        _, pull, taken = jax.vjp(replay, ragged.restart(now, state), nudge, has_aux=True)
         # A step after the end hands the state on: its cotangent passes by the transition.
         moved_bar = (after_bar[0] + y_bar, *after_bar[1:])
-        before_bar, a_bar = pull(_freeze(now, moved_bar, jax.tree.map(jnp.zeros_like, after_bar)))
-        return _restart(now, _freeze(now, before_bar, after_bar)), (a_bar, taken)
+        before_bar, a_bar = pull(
+            ragged.freeze(now, moved_bar, jax.tree.map(jnp.zeros_like, after_bar))
+        )
+        return ragged.restart(now, ragged.freeze(now, before_bar, after_bar)), (a_bar, taken)
 
     carry_bar, (a_bars, (zs, scales)) = lax.scan(
         body, last_bar, (before, wx, uzs, ys_bar, rows), reverse=True
@@ -361,7 +281,7 @@ def _recur_bwd(cell, dtype, residuals, cotangents):
         meet = partial(cells.integrate, cell, k, scale=scale)
         _, pull = jax.vjp(meet, vectors, wx_k, uz)
         block_bar, wx_k_bar, uz_bar = pull(a_bar)
-        params_bar.append(block_bar | {"U": _outer(z, uz_bar, dtype)})
+        params_bar.append(block_bar | {"U": products.outer(z, uz_bar, dtype)})
         wx_bar.append(wx_k_bar)
     return tuple(params_bar), tuple(wx_bar), None, carry_bar, None
 
@@ -389,12 +309,3 @@ _recorded_product.defvjp(
     lambda z, uz, transposed: (uz, transposed),
     lambda transposed, uz_bar: (native.times(uz_bar, transposed), None, None),
 )
-
-
-def _outer(z: Array, uz_bar: Array, dtype: Any) -> Array:
-    """Sum over time and batch of the outer products: (T, B, n), (T, B, G n) to (n, G n)."""
-    wide = jnp.result_type(z, uz_bar, jnp.float32)
-    z, uz_bar = (a.reshape(-1, a.shape[-1]).astype(dtype) for a in (z, uz_bar))
-    if wide == jnp.float32 and dtype == jnp.bfloat16 and native.bfloat16():
-        return native.outer(z, uz_bar)
-    return jnp.matmul(z.T, uz_bar, preferred_element_type=wide)

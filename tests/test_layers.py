@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 
 import rnnx
-from rnnx import cells
+from rnnx import cells, layers
+from rnnx.cells import Cell
 
-NAMES = ("RNN", "LSTM", "GRU", "RHN", "MIRNN", "MILSTM", "MIGRU", "MIRHN", "DTRNN", "DTSRNN",
-         "SLSTM", "MinGRU")  # fmt: skip
+NAMES = [name for name in layers.BY_NAME if not name.endswith("Cell")]
 XS = jax.random.normal(jax.random.key(0), (3, 5, 4))  # (B, T, m)
 
 
@@ -95,7 +95,7 @@ def test_initialize_carry_takes_an_initialiser() -> None:
 
 
 def test_a_stack_is_its_layers_one_over_the_other() -> None:
-    stack = rnnx.Stack(rnnx.Cell("gru", "mi"), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
+    stack = rnnx.Stack(Cell("gru", "mi"), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
     ys, carries = stack(XS)
     below, first = stack.layers[0](XS)
     above, second = stack.layers[1](below)
@@ -107,7 +107,7 @@ def test_a_stack_is_its_layers_one_over_the_other() -> None:
 
 
 def test_stack_masks_reach_their_layers() -> None:
-    stack = rnnx.Stack(rnnx.Cell("rhn", depth=2), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
+    stack = rnnx.Stack(Cell("rhn", depth=2), 4, 6, num_layers=2, rngs=nnx.Rngs(0))
     drop = jnp.asarray(np.random.default_rng(0).random((3, 6)) < 0.5, jnp.float32)
     ys, _ = stack(XS, input_masks=(None, drop), state_masks=(drop, None))
     below, _ = stack.layers[0](XS, mask=drop)
@@ -153,7 +153,7 @@ def test_a_class_shows_what_its_cell_takes(name: str) -> None:
         default = "mi" if name.startswith("MI") else "additive"
         assert signature["integration"].default == default
     module = cls(3, 4, **options, rngs=nnx.Rngs(0))
-    assert module.cell == rnnx.Cell(kind.lower(), **options)
+    assert module.cell == Cell(kind.lower(), **options)
     assert cls.__module__ == "rnnx.layers" and isinstance(module, getattr(rnnx, plain))
     assert all(f"  {keyword}: " in cls.__init__.__doc__ for keyword in OWN[kind])
     assert "= " in cls.__doc__  # an equation
@@ -164,7 +164,7 @@ def test_keywords_of_a_class_reach_its_cell_and_its_parameters() -> None:
         3, 4, depth=2, coupled=False, transform_bias=-3.0, mi_init=(2.0, 3.0, 4.0), init_scale=0.1,
         input_scale=0.0, dtype=jnp.bfloat16, rngs=nnx.Rngs(0),
     )  # fmt: skip
-    assert rhn.cell == rnnx.Cell("rhn", "mi", depth=2, coupled=False)
+    assert rhn.cell == Cell("rhn", "mi", depth=2, coupled=False)
     block = rhn.params[1]
     assert rhn.dtype == jnp.bfloat16 and (block["b"][4:8] == -3).all()
     assert (rhn.params[0]["beta1"] == 3).all() and not rhn.params[0]["W"].any()
@@ -283,3 +283,11 @@ def test_a_product_of_float64_and_float32_loses_nothing() -> None:
     with jax.enable_x64(True):
         for a, b in ((x, w), (w, x)):
             np.testing.assert_allclose(cells.matmul(a, b), a @ b, rtol=1e-12)
+
+
+def test_inputs_without_a_batch_are_refused_in_the_layout_they_came_in() -> None:
+    layer = rnnx.RHN(16, 8, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"xs must be \(batch, time, 16\), not \(16, 16\)"):
+        layer(jnp.ones((16, 16)))
+    with pytest.raises(ValueError, match=r"xs must be \(time, batch, 16\), not \(3, 4, 8\)"):
+        rnnx.Stack(Cell("rnn"), 16, 8, rngs=nnx.Rngs(0))(jnp.ones((3, 4, 8)), time_major=True)

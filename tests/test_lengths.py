@@ -28,7 +28,7 @@ from test_cells import (
 )
 
 import rnnx
-from rnnx import linear, scan
+from rnnx import heads, linear, scan
 from rnnx.cells import Cell
 
 LENGTHS = np.array([2, T, 0])
@@ -255,6 +255,20 @@ def test_a_stack_s_padding_reaches_neither_outputs_nor_gradients() -> None:
     padded = nan_padding(XS.swapaxes(0, 1), LENGTHS).swapaxes(0, 1)
     equal(run(padded, drop, LENGTHS), run(XS, drop, LENGTHS), 0)
     assert np.all(np.isfinite(jax.tree.leaves(run(padded, drop, LENGTHS))[0]))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int64", "list"])
+def test_lengths_of_any_integer_type_are_the_same(kind: str) -> None:
+    """As uint8, 256 time steps would be none."""
+    steps, lengths = 256, [100, 3]
+    given = lengths if kind == "list" else np.array(lengths, kind)
+    xs = jax.random.normal(jax.random.key(1), (steps, 2, M))
+    stack = stack_of(bidirectional=True)
+    equal(stack(xs, lengths=given, time_major=True), stack(xs, lengths=lengths, time_major=True), 0)
+    for f in (heads.last, heads.mean, lambda a, n: heads.last(a, n, bidirectional=True)):
+        equal(f(xs, given), f(xs, np.array(lengths, np.int32)), 0)
+    equal(heads.last(xs, given)[0], xs[99, 0], 0)
+    equal(heads.mean(xs, given)[1], xs[:3, 1].mean(0), 1e-6)
 
 
 @pytest.mark.parametrize(

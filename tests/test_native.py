@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, one_device
 
-from rnnx import cache, cells, native, scan, workdir
+from rnnx import cache, cells, native, products, scan, workdir
 from rnnx.cells import Cell
 
 # Where there is a compiler, a source that does not compile fails the tests.
@@ -122,12 +122,12 @@ def test_cells_in_bfloat16(kind: str) -> None:
 def test_weight_gradients_of_bfloat16_are_one_packed_product() -> None:
     rng = np.random.default_rng(0)
     z, bar = drawn(rng, jnp.float32, 5, 10, 70), drawn(rng, jnp.float32, 5, 10, 90)
-    outer = jax.jit(lambda z, bar: scan._outer(z, bar, jnp.bfloat16))
+    outer = jax.jit(lambda z, bar: products.outer(z, bar, jnp.bfloat16))
     assert "rnnx_multiply_bfloat16" in outer.lower(z, bar).as_text()
     rows, bars = (a.reshape(50, -1).astype(jnp.bfloat16) for a in (z, bar))
     close(outer(z, bar), exact(rows.T, bars), 1e-5)
     with jax.enable_x64(True):  # a wider sum than the packed product has
-        wide = scan._outer(jnp.asarray(z, jnp.float64), bar, jnp.bfloat16)
+        wide = products.outer(jnp.asarray(z, jnp.float64), bar, jnp.bfloat16)
         assert wide.dtype == jnp.float64
         close(wide, exact(rows.T, bars), 1e-12)
 

@@ -1,5 +1,7 @@
 """The fast backward pass is the gradient that JAX finds by itself, and costs what it promises."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +90,49 @@ def test_second_derivatives_equal_autodiff(cell: Cell) -> None:
     )
     for ours, theirs in zip(jax.tree.leaves(fast), jax.tree.leaves(plain), strict=True):
         close(ours, np.asarray(theirs), 1e-5)
+
+
+@pytest.mark.parametrize("cell", [Cell("rhn", "mi", 2), Cell("lstm"), Cell("mingru")], ids=label)
+def test_no_time_steps_leave_the_state(cell: Cell) -> None:
+    params, (xs, carry, mask) = random_params(cell), random_inputs(cell)
+
+    def loss(params, carry):
+        ys, last = scan.unroll(cell, params, xs[:0], carry, mask)
+        assert ys.shape == (0, *carry[0].shape)
+        return sum(jnp.sum(c**2) for c in last)
+
+    of_params, of_carry = jax.grad(loss, (0, 1))(params, carry)
+    assert not any(map(jnp.any, jax.tree.leaves(of_params)))
+    for slope, c in zip(of_carry, carry, strict=True):
+        close(slope, 2 * np.asarray(c), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"xs": (5, 4)}, "xs must be (time, batch, 4)"),
+        ({"xs": (5, 3, 2)}, "xs must be (time, batch, 4)"),
+        ({"carry": ((3, 6),)}, "the carry must be 2 x (3, 6)"),
+        ({"carry": ((1, 6), (1, 6))}, "the carry must be 2 x (3, 6)"),
+        ({"mask": (1, 6)}, "mask must be (3, 6)"),
+    ],
+)
+def test_another_shape_is_refused(change: dict, what: str) -> None:
+    cell = Cell("lstm")
+    shapes = {"xs": (5, 3, 4), "carry": ((3, 6), (3, 6)), "mask": (3, 6)} | change
+    xs, mask = jnp.ones(shapes["xs"]), jnp.ones(shapes["mask"])
+    carry = [jnp.ones(shape) for shape in shapes["carry"]]  # a list will do
+    params = cells.init(cell, jax.random.key(0), 4, 6)
+    for f in (scan.unroll, scan.unroll_plain):
+        with pytest.raises(ValueError, match=re.escape(what)):
+            f(cell, params, xs, carry, mask)
+
+
+def test_the_mask_is_a_constant_to_both_ways() -> None:
+    cell = Cell("rnn")
+    params, (xs, carry, mask) = random_params(cell), random_inputs(cell)
+    for f in (scan.unroll, scan.unroll_plain):
+        assert not jax.grad(lambda m, f=f: jnp.sum(f(cell, params, xs, carry, m)[0]))(mask).any()
 
 
 @pytest.mark.parametrize("way", [linear.step_by_step, linear.in_parallel])
