@@ -33,7 +33,7 @@ Sources: MI is Wu et al. 2016, arXiv:1606.06630; RHN is Zilly et al. 2017, arXiv
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import jax
@@ -88,12 +88,16 @@ class Cell:
                 f"cell {self.kind} has no product of the state: integration must be additive, "
                 f"not {self.integration}"
             )
-        if self.depth > 1 and not CELLS[self.kind].deep:
-            deep = ", ".join(kind for kind, family in CELLS.items() if family.deep)
-            raise ValueError(
-                f"cell {self.kind} has no transition depth: depth={self.depth} needs one of {deep} "
-                "(num_layers stacks any cell)"
-            )
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            kinds = [kind for kind, family in CELLS.items() if name in family.options]
+            if kinds and self.kind not in kinds and value != field.default:
+                what = "transition depth" if name == "depth" else f"option {name}"
+                also = " (num_layers stacks any cell)" if name == "depth" else ""
+                raise ValueError(
+                    f"cell {self.kind} has no {what}: {name}={value} needs "
+                    f"{'one of ' if kinds[1:] else ''}{', '.join(kinds)}{also}"
+                )
         if self.norm not in NORMS:
             raise ValueError(f"unknown norm {self.norm!r}: one of {', '.join(NORMS)}")
         gates = "".join(dict.fromkeys("".join(self.blocks)))
@@ -105,15 +109,13 @@ class Cell:
     @property
     def linear(self) -> bool:
         """Whether the cell has no product of the state."""
-        return CELLS[self.kind].linear is not None
+        return CELLS[self.kind].linear
 
     @property
     def blocks(self) -> tuple[str, ...]:
         """The gates of each block, one letter a gate."""
-        gates = CELLS[self.kind].blocks
-        if self.kind == "rhn" and not self.coupled:
-            gates = ("htc",)
-        return gates * self.depth
+        family = CELLS[self.kind]
+        return (family.blocks if self.coupled else family.uncoupled) * self.depth
 
     @property
     def num_states(self) -> int:
@@ -185,7 +187,7 @@ def rhn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
     """s_l = h_l * t_l + s_{l-1} * c_l for l = 1..L, from s_0 = y- to y = s_L.
 
     h_l = tanh, t_l (transform gate) and c_l (carry gate, 1 - t_l if coupled) sigmoid of block l;
-    the input enters at l = 1 only. RHN paper, eq. 6 to 9.
+    the input enters at l = 1 only, unless input_every. RHN paper, eq. 6 to 9.
     """
     (s,) = carry
     for l in range(cell.depth):
@@ -241,12 +243,19 @@ class Family(NamedTuple):
     transition: Callable[[Pre, Carry, Cell], Carry]
     blocks: tuple[str, ...]  # gates of each block, one letter a gate; of one layer l if deep
     num_states: int = 1
-    deep: bool = False  # has a transition depth; only its first block sees the input
+    options: tuple[str, ...] = ()  # the fields of `Cell` that it has, beside integration and norm
+    uncoupled: tuple[str, ...] = ()  # blocks with coupled=False
     uniform_bias: bool = False  # biases start like the matrices (RHN paper), not at 0 (MI paper)
-    options: tuple[str, ...] = ()  # its own among the fields of `Cell` and keywords of `init`
+    # Biases that start at a keyword of `init`: letter of a gate, keyword, its sign.
+    biases: tuple[tuple[str, str, int], ...] = ()
     mi_class: bool = False  # has classes of its own with MI in `layers.py`
+    # For the analysis. Sigmoid gates by letter; other letters are candidates, through tanh, but for
+    # those in `unbounded`; the gate that says how much of the state is kept (a coupled c is 1 - t).
+    gates: dict[str, str] = {}  # noqa: RUF012 - never changed
+    unbounded: str = ""
+    keeps: str = ""
     # Of a cell without recurrent matrix, h = decay * h- + addition: pre-activations to these two.
-    linear: Callable[..., tuple[Array, Array]] | None = None
+    terms: Callable[..., tuple[Array, Array]] | None = None
 
     @property
     def class_name(self) -> str:
@@ -254,28 +263,71 @@ class Family(NamedTuple):
         letters = "".join(filter(str.isalnum, self.name))
         return letters[0].upper() + letters[1:]
 
+    @property
+    def deep(self) -> bool:
+        """Whether it has a transition depth."""
+        return "depth" in self.options
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is linear in its state, and has no product of it."""
+        return self.terms is not None
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """Its own among the fields of `Cell` and the keywords of `init`."""
+        return *self.options, *dict.fromkeys(keyword for _, keyword, _ in self.biases)
+
+
+_LSTM_GATES = {"i": "input gate", "f": "forget gate", "o": "output gate"}
 
 CELLS: dict[str, Family] = {
     "rnn": Family("RNN", rnn, ("h",), mi_class=True),
-    "lstm": Family("LSTM", lstm, ("ifoz",), num_states=2, options=("forget_bias",), mi_class=True),
-    "gru": Family("GRU", gru, ("ru", "g"), options=("reset_after",), mi_class=True),
+    "lstm": Family(
+        "LSTM",
+        lstm,
+        ("ifoz",),
+        num_states=2,
+        biases=(("f", "forget_bias", 1),),
+        gates=_LSTM_GATES,
+        keeps="f",
+        mi_class=True,
+    ),
+    "gru": Family(
+        "GRU",
+        gru,
+        ("ru", "g"),
+        options=("reset_after",),
+        gates={"r": "reset gate", "u": "update gate"},
+        keeps="u",
+        mi_class=True,
+    ),
     "rhn": Family(
         "RHN",
         rhn,
         ("ht",),
-        deep=True,
+        options=("depth", "coupled", "input_every"),
+        uncoupled=("htc",),
         uniform_bias=True,
-        options=("depth", "coupled", "input_every", "transform_bias"),
+        biases=(("t", "transform_bias", 1), ("c", "transform_bias", -1)),
+        gates={"t": "transform gate", "c": "carry gate"},
+        keeps="c",
         mi_class=True,
     ),
-    "dtrnn": Family(
-        "DT-RNN", dtrnn, ("h",), deep=True, uniform_bias=True, options=("depth", "input_every")
-    ),
+    "dtrnn": Family("DT-RNN", dtrnn, ("h",), uniform_bias=True, options=("depth", "input_every")),
     "dtsrnn": Family(
-        "DT(S)-RNN", dtsrnn, ("h",), deep=True, uniform_bias=True, options=("depth", "input_every")
+        "DT(S)-RNN", dtsrnn, ("h",), uniform_bias=True, options=("depth", "input_every")
     ),
-    "slstm": Family("sLSTM", slstm, ("ifoz",), num_states=4, options=("forget_bias",)),
-    "mingru": Family("minGRU", mingru, ("zg",), linear=mingru_terms),
+    "slstm": Family(
+        "sLSTM",
+        slstm,
+        ("ifoz",),
+        num_states=4,
+        biases=(("f", "forget_bias", 1),),
+        gates={letter: _LSTM_GATES[letter] for letter in "fo"},
+        unbounded="i",  # an exponential
+    ),
+    "mingru": Family("minGRU", mingru, ("zg",), terms=mingru_terms),
 }
 
 
@@ -368,18 +420,16 @@ def init(
     Matrices are U(-init_scale, init_scale); None means 1 / sqrt(n). Input matrices W are
     U(-input_scale, input_scale) if that is given: the r of the MI paper's table. Biases of rhn,
     dtrnn and dtsrnn are U(-init_scale, init_scale), of the others 0, as in the two papers; except
-    the RHN's transform gate (transform_bias at every depth; its uncoupled carry gate starts at
-    -transform_bias, which is 1 - t) and the forget gate of lstm and slstm (forget_bias).
+    the RHN's transform gate (transform_bias at every depth; an uncoupled carry gate's is
+    -transform_bias, so that c starts near 1 - t) and the forget gate of lstm and slstm
+    (forget_bias).
     mi_init holds the constants that alpha, beta1 and beta2 start at; gains start at 1.
     """
     family = CELLS[cell.kind]
     scale = n**-0.5 if init_scale is None else init_scale
     input_scale = scale if input_scale is None else input_scale
-    fixed = {
-        "rhn": {"t": transform_bias, "c": -transform_bias},
-        "lstm": {"f": forget_bias},
-        "slstm": {"f": forget_bias},
-    }.get(cell.kind, {})
+    given = {"transform_bias": transform_bias, "forget_bias": forget_bias}
+    fixed = {gate: sign * given[keyword] for gate, keyword, sign in family.biases}
 
     def uniform(key: Array, *shape: int, scale: float = scale) -> Array:
         return jax.random.uniform(key, shape, jnp.float32, -scale, scale)

@@ -338,7 +338,7 @@ _MEANINGS = {
 def _constructor(name: str, kind: str, integration: str) -> Callable[..., None]:
     """The `__init__` of a class by name: the keywords that its cell has, with their defaults."""
     family = CELLS[kind]
-    keywords = ("integration", *family.options)
+    keywords = ("integration", *family.keywords)
     keywords += ("norm", "mi_init", "init_scale", "input_scale", "dtype", "rngs")
     if family.linear:  # no product of the state to integrate
         keywords = tuple(k for k in keywords if k not in ("integration", "mi_init"))

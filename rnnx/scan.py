@@ -54,9 +54,9 @@ def unroll(
       params: the cell's blocks, float32 or float64.
       xs: (T, B, m) inputs.
       carry: state before the first step, each (B, n).
-      mask: (B, n), the variational dropout mask of the state, the same at every step and block;
-        treated as a constant: no gradient reaches it. It acts inside the products, so a linear
-        cell ignores it.
+      mask: (B, n), or (1, n) for all rows: the variational dropout mask of the state, the same at
+        every step and block; treated as a constant: no gradient reaches it. It acts inside the
+        products, so a linear cell ignores it.
       dtype: of the matrix products' operands; sums and states are float32, and gradients have the
         types of what they belong to. When any array here or dtype is float64 (which needs
         `jax_enable_x64`), sums, states and products of dtype float32 are float64 instead.
@@ -84,7 +84,7 @@ def unroll(
     without_input = tuple({k: p for k, p in block.items() if k != "W"} for block in params)
 
     def run(steps: tuple[Any, Rows], carry: Carry) -> tuple[Carry, Array]:
-        if cells.CELLS[cell.kind].linear:
+        if cell.linear:
             ys, carry = _linear(cell, without_input, *steps, carry)
         else:
             ys, carry = _recur(cell, dtype, without_input, *steps, carry, mask)
@@ -134,8 +134,8 @@ def _prepared(
         shapes = ", ".join(str(a.shape) for a in carry)
         raise ValueError(f"the carry must be {cell.num_states} x {shape}, not {shapes}")
     if mask is not None:
-        if mask.shape != shape:
-            raise ValueError(f"mask must be {shape}, not {mask.shape}")
+        if mask.shape not in (shape, (1, n)):
+            raise ValueError(f"mask must be {shape} or {(1, n)}, not {mask.shape}")
         mask = lax.stop_gradient(mask)
     rows = ragged.select_rows(xs, lengths, reset)
     return dtype, params, ragged.clean(xs, rows.valid), carry, mask, rows
@@ -190,7 +190,7 @@ def _linear(
 ) -> tuple[Array, Carry]:
     """The recurrence of a linear cell on input terms wx, each (T, B, G n)."""
     pre = cells.make_pre(cell, params, wx, None, cells.matmul)
-    decay, addition = cells.CELLS[cell.kind].linear(*pre(0, carry[0]))
+    decay, addition = cells.CELLS[cell.kind].terms(*pre(0, carry[0]))
     if rows.reset is not None:
         decay = ragged.select(rows.reset, jnp.zeros_like(decay), decay)
     if rows.valid is not None:

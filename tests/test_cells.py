@@ -1,5 +1,6 @@
 """The equations, in values and gradients, against an independent float64 NumPy reference."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -291,6 +292,9 @@ def test_blocks_of_different_gates_and_depths_start_different() -> None:
             {"kind": "lstm", "depth": 2},
             "lstm has no transition depth: .* one of rhn, dtrnn, dtsrnn",
         ),
+        ({"kind": "lstm", "coupled": False}, "lstm has no option coupled: coupled=False needs rhn"),
+        ({"reset_after": True}, "rhn has no option reset_after: reset_after=True needs gru"),
+        ({"kind": "gru", "input_every": True}, "needs one of rhn, dtrnn, dtsrnn"),
         ({"integration": "mi", "mi_gates": "c"}, "rhn has no gate 'c'"),
         ({"mi_gates": "h"}, "integration=additive has none"),
         ({"kind": "mingru", "integration": "mi"}, "mingru has no product of the state.* not mi"),
@@ -299,3 +303,20 @@ def test_blocks_of_different_gates_and_depths_start_different() -> None:
 def test_impossible_cells_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Cell(**options)
+
+
+@every_kind
+def test_each_keyword_of_a_family_decides_where_its_biases_start(cell: Cell) -> None:
+    family = CELLS[cell.kind]
+    if "coupled" in family.options:
+        cell = dataclasses.replace(cell, coupled=False)
+    keywords = {keyword for _, keyword, _ in family.biases}
+    assert keywords == set(family.keywords) - {field.name for field in dataclasses.fields(Cell)}
+    for keyword in keywords:
+        found = {}
+        for block, gates in zip(
+            cells.init(cell, jax.random.key(0), M, N, **{keyword: 7.0}), cell.blocks, strict=True
+        ):
+            found |= dict(zip(gates, np.split(np.asarray(block["b"]), len(gates)), strict=True))
+        moved = {gate: set(b) for gate, b in found.items() if np.all(np.abs(b) == 7)}
+        assert moved == {gate: {7.0 * sign} for gate, of, sign in family.biases if of == keyword}

@@ -114,7 +114,7 @@ def test_no_time_steps_leave_the_state(cell: Cell) -> None:
         ({"xs": (5, 3, 2)}, "xs must be (time, batch, 4)"),
         ({"carry": ((3, 6),)}, "the carry must be 2 x (3, 6)"),
         ({"carry": ((1, 6), (1, 6))}, "the carry must be 2 x (3, 6)"),
-        ({"mask": (1, 6)}, "mask must be (3, 6)"),
+        ({"mask": (6,)}, "mask must be (3, 6) or (1, 6)"),
     ],
 )
 def test_another_shape_is_refused(change: dict, what: str) -> None:

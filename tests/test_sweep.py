@@ -512,6 +512,7 @@ def test_a_search_prunes_what_is_hopeless(config_file: Path, tmp_path: Path) -> 
         (["--workdir={tmp}/s", "--search=depth=1..2"], "go together"),
         (["--workdir={tmp}/s[1]", "--grid=depth=1"], "has brackets"),
         (["--workdir={tmp}/s", "--grid=dept=1"], "did you mean depth"),
+        (["--workdir={tmp}/s", "--grid=cell=lstm,gru;depth=2"], "has no transition depth"),
         (["--workdir={tmp}/s", "--grid=seed=1,2", "--seeds=2"], "leave --seeds out"),
         (["--workdir={tmp}/s", "--grid=hidden_size=1,2", "--param_budget=999"], "solves"),
         (["--workdir={tmp}/s", "--config.corpus=nosuch", "--grid=depth=1"], "nosuch"),

@@ -8,7 +8,7 @@ from jax import Array
 
 from rnnx import model
 from rnnx.analysis import trace
-from rnnx.cells import Cell
+from rnnx.cells import CELLS, Cell
 
 _CHUNK = 64  # time steps whose gates are held in memory at once
 
@@ -48,7 +48,7 @@ def over_text(
         for i, inside in enumerate(jax.device_get(insides)):
             for k, block in enumerate(inside.gates):
                 for letter, activity in block.items():
-                    if (cell.kind, letter) not in trace.GATES:
+                    if letter not in CELLS[cell.kind].gates:
                         continue
                     a, key = activity[:, 0].astype(np.float64), (i, k, letter)
                     times.setdefault(key, []).append(np.stack([a.mean(1), a.std(1)]))
@@ -61,7 +61,7 @@ def over_text(
     found = [
         Gate(
             *key,
-            trace.GATES[cell.kind, key[2]],
+            CELLS[cell.kind].gates[key[2]],
             np.concatenate(times[key], axis=1),
             units[key] / len(tokens),
             np.where(counts > 0, by_token[key] / np.maximum(counts, 1), np.nan),
@@ -73,11 +73,12 @@ def over_text(
 
 def _carried(cell: Cell, inside: trace.Layer) -> np.ndarray | None:
     """The share of a unit's state kept over each step, (T, B, n); None for cells without gates."""
-    if cell.kind == "rhn":
-        blocks = (b["c"] if "c" in b else 1 - b["t"] for b in inside.gates)
-        return np.prod(np.stack(list(blocks)).astype(np.float64), axis=0)
-    letter = {"lstm": "f", "gru": "u"}.get(cell.kind)
-    return inside.gates[0][letter].astype(np.float64) if letter else None
+    letter = CELLS[cell.kind].keeps
+    if letter == "c" and cell.coupled:
+        shares = [1 - block["t"] for block in inside.gates]
+    else:
+        shares = [block[letter] for block in inside.gates if letter in block]
+    return np.prod(np.stack(shares).astype(np.float64), axis=0) if shares else None
 
 
 def memory_length(carried: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from rnnx import cells, heads, model
 from rnnx.analysis import trace
+from rnnx.cells import CELLS
 from rnnx.model import SequenceModel
 
 SATURATED = 0.9  # |tanh| from which an activation counts as saturated
@@ -109,7 +110,7 @@ def activations(
             kind = net.stack.layers[i].cell.kind
             for block in inside.gates:
                 for letter, a in block.items():
-                    if (kind, letter) not in trace.GATES:
+                    if letter not in CELLS[kind].gates:
                         counts[i] += np.histogram(a, edges)[0]
                         saturated[i] += (np.abs(a) > SATURATED).sum()
     totals = counts.sum(axis=1)

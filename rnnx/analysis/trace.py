@@ -11,21 +11,6 @@ from rnnx import cells, model
 from rnnx.cells import CELLS, Carry, Cell, Params
 from rnnx.model import SequenceModel
 
-# The gates, by cell and letter in a block's name; other letters are candidates, through tanh.
-GATES = {
-    ("rhn", "t"): "transform gate",
-    ("rhn", "c"): "carry gate",
-    ("lstm", "i"): "input gate",
-    ("lstm", "f"): "forget gate",
-    ("lstm", "o"): "output gate",
-    ("gru", "r"): "reset gate",
-    ("gru", "u"): "update gate",
-    ("slstm", "f"): "forget gate",
-    ("slstm", "o"): "output gate",
-}
-# Neither a gate between 0 and 1 nor a candidate: an exponential without an upper bound.
-_LEFT_OUT = ("slstm", "i")
-
 
 class Layer(NamedTuple):
     """States, input terms and gates of one layer over T steps of B rows."""
@@ -50,11 +35,12 @@ def through_layer(
             return seen[-1]
 
         after = CELLS[cell.kind].transition(pre, carry, cell)
+        family = CELLS[cell.kind]
         gates = tuple(
             {
-                letter: _activation(cell, letter)(a)
+                letter: (jax.nn.sigmoid if letter in family.gates else jnp.tanh)(a)
                 for letter, a in zip(name, parts, strict=True)
-                if (cell.kind, letter) != _LEFT_OUT
+                if letter not in family.unbounded
             }
             for name, parts in zip(cell.blocks, seen, strict=True)
         )
@@ -63,10 +49,6 @@ def through_layer(
     after, (before, gates) = lax.scan(body, carry, wx)
     ys = jnp.concatenate([before[0][1:], after[0][None]])
     return ys, after, Layer(before, wx, gates)
-
-
-def _activation(cell: Cell, letter: str) -> Any:
-    return jax.nn.sigmoid if (cell.kind, letter) in GATES else jnp.tanh
 
 
 def through(

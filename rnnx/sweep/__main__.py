@@ -66,6 +66,21 @@ def own_sweep(path: str, config: ConfigDict) -> list[Overrides]:
     return points
 
 
+def refuse_impossible(config: ConfigDict, points: list[Overrides]) -> None:
+    """Raises UserError when no point can be run. One of several fails in its turn."""
+    for point in points:
+        one = config.copy_and_resolve_references()
+        with one.unlocked():
+            one.update(point)
+        try:
+            configs.validate(one)
+        except UserError as error:
+            last = UserError(f"{space.label(point)}: {error}")
+        else:
+            return
+    raise last
+
+
 # ---------------------------------------------------------------------------- command line
 
 
@@ -122,6 +137,7 @@ def plan_of(values: flags.FlagValues) -> Plan:
         return Plan(config, arguments, space=space.search(values.search), trials=values.trials)
     points = space.grid(values.grid) if values.grid else own_sweep(path, config)
     points = [space.checked(point) for point in points]
+    refuse_impossible(config, points)
     if config.param_budget and any("hidden_size" in point for point in points):
         raise UserError("param_budget solves hidden_size: it can't be swept beside it")
     if any("seed" in point for point in points) and values.seeds > 1:
