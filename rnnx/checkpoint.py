@@ -121,6 +121,16 @@ class Checkpoints:
             return None
         return found and found[1]
 
+    @property
+    def has_older(self) -> bool:
+        """Whether there is a latest checkpoint beside the newest."""
+        return len(self._latest.all_steps()) > 1
+
+    def drop_latest(self, step: int) -> None:
+        """Deletes the latest checkpoint of a step, which can't be continued."""
+        _wait(self._latest)
+        self._latest.delete(step)
+
     def drop_after(self, step: int, best_step: int) -> None:
         """Deletes what was written before the run was rolled back: later epochs, later bests."""
         for manager, last in ((self._best, best_step), (self._epochs, step)):
@@ -139,7 +149,7 @@ class Checkpoints:
             manager.close()
 
     def _manager(self, kind: str, kept: int | None = None) -> ocp.CheckpointManager:
-        """Of checkpoints of a kind, of which the newest are kept, or all."""
+        """The manager of one kind of checkpoint; keeps the newest `kept`, or all if None."""
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(kept),
             cleanup_tmp_directories=True,

@@ -143,7 +143,8 @@ FIELDS: dict[str, Field] = {
                         "that a network learns to read from there", low=0.0, below=1.0),
     "epochs": Field(10, "passes over the training split", low=1),
     "max_steps": Field(0, "0, or stop after this many updates", low=0),
-    "checkpoint_every": Field(0, "updates between checkpoints; 0: one an epoch", low=0),
+    "checkpoint_every": Field(0, "updates between checkpoints; 0: one an epoch, at most every five "
+                              "seconds, and one every ten minutes within longer epochs", low=0),
     "snapshot_every": Field(0, "0, or keep the parameters every so many epochs, to "
                             "analyze how they change", low=0),
     "eval_tokens": Field(0, "0, or a cap on the targets scored per split, of sequences on "

@@ -31,7 +31,8 @@ class Experiment:
       task, dataset: what is learned, and from what.
       mesh: all devices.
       batches: of the training split.
-      graphdef, state: the network's structure, and the arrays: of a new run, then of its end.
+      graphdef: the network's structure.
+      state: the arrays, of a new run and then of its end; None while it trains.
       updates, scorers: compiled on first use.
       highest: a primary score above it counts as diverged.
       last_step: updates of the whole run.
@@ -133,14 +134,16 @@ class Experiment:
             self.display.finish()
         return scores
 
-    def result(self, epoch: int, scores: dict[str, Scores], clock: Clock) -> dict:
-        """What `result.json` holds of a run whose best epoch has these scores."""
+    def result(self, epoch: int, scores: dict[str, Scores], clock: Clock, skipped: int) -> dict:
+        """What `result.json` holds of a run whose best epoch has these scores; skipped: batches
+        that were passed over."""
         return {
             "format": workdir.FORMAT,
             "config": self.config.to_dict(),
             "params": self.parameters,
             "epoch": epoch,
             **scores,
+            "skipped": skipped,
             "memory_bytes": peak_memory(),
             "tokens_per_second": round(clock.rate, 1),
             "seconds": round(clock.seconds, 3),

@@ -34,8 +34,8 @@ def learning_rate(config: ConfigDict, epoch: int, halvings: int) -> float:
 
         learning_rate / lr_decay^max(epoch - flat_epochs + 1, 0) / 2^halvings
 
-    The first factor is the RHN schedule: epochs 0 .. flat_epochs - 1 run at the initial rate. The
-    second is the MI paper's: halved when the valid score has not improved for `patience` epochs.
+    The first divisor is the RHN schedule: epochs 0 .. flat_epochs - 1 run at the initial rate. The
+    second counts halvings: by `patience`, as in the MI paper, and by on_nan=rollback.
     """
     exponent = max(epoch - config.flat_epochs + 1, 0)
     return config.learning_rate / config.lr_decay**exponent / 2**halvings

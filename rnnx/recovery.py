@@ -24,8 +24,10 @@ class Progress:
     step: int = 0  # updates done
     epoch: int = 0
     batch: int = 0  # batches of this epoch done
-    sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # of those, in training
-    skipped: int = 0  # of this epoch's batches, those passed over
+    sums: dict[str, list[float]] = dataclasses.field(
+        default_factory=dict
+    )  # of training, over those
+    skipped: int = 0  # batches passed over
     skipped_in_a_row: int = 0
     best: float | None = None  # primary score of valid, by the batched protocol
     best_step: int = 0
@@ -69,16 +71,20 @@ class Progress:
 
 
 class Saver:
-    """Writes a run's checkpoints; at the ends of epochs only every few seconds.
+    """Writes a run's checkpoints: at the ends of epochs at most every few seconds, and within an
+    epoch every few minutes.
 
-    Epochs of small data take milliseconds, a checkpoint takes tens of them. Best parameters are
-    held until the next checkpoint, so that the two always agree.
+    Epochs of small data take milliseconds, a checkpoint takes tens of them; those of large data
+    take hours, which a power cut must not cost. Best parameters are held until the next checkpoint,
+    so that the two always agree.
     """
 
     SECONDS = 5.0  # at least between the ends of epochs that are saved
+    MINUTES = 10.0  # at most between two checkpoints
 
     def __init__(self, checkpoints: Checkpoints, step: int, always: bool):
-        """step: of the checkpoint there is; always: save at every end of an epoch."""
+        """step: of the checkpoint there is; always: save at every end of an epoch, and within one
+        only when told to."""
         self.checkpoints, self.step, self._always = checkpoints, step, always
         self._saved = monotonic()
         self._best: tuple[int, Any, dict] | None = None
@@ -87,6 +93,11 @@ class Saver:
     def due(self) -> bool:
         """Whether the end of an epoch is to be saved."""
         return self._always or monotonic() - self._saved >= self.SECONDS
+
+    @property
+    def late(self) -> bool:
+        """Whether the middle of an epoch is to be saved."""
+        return not self._always and monotonic() - self._saved >= 60 * self.MINUTES
 
     def hold_best(self, step: int, params: Any, info: dict) -> None:
         """Keeps parameters, to be written with the next checkpoint."""

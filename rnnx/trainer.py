@@ -28,7 +28,7 @@ from rnnx.tasks.task import Scores
 from rnnx.update import Call, State, all_finite
 
 _MOST_SKIPPED = 20  # batches passed over in a row
-_MOST_HALVINGS = 8  # of the learning rate, from one checkpoint
+_MOST_ROLLBACKS = 8  # in a row to one checkpoint
 
 Calls = Generator[Call, tuple[State, dict[str, Any]], Any]  # is sent the state and metrics after
 
@@ -62,8 +62,8 @@ def run(experiment: Experiment) -> dict:
 
 
 def training(experiment: Experiment, stop: cli.Stop, pace: Pace) -> Calls:
-    """What `run` does, call by call, at the pace of all runs that are computed together; returns
-    and raises what it does."""
+    """The body of `run`: yields each call of updates, is sent what it gives, and returns and raises
+    as `run` does. pace: of all runs that are computed together."""
     begun, folder, say = time.perf_counter(), experiment.folder, experiment.display.print
     lock = workdir.locked(folder) if parallel.is_main() else contextlib.nullcontext()
     # Closing the log writes too.
@@ -71,19 +71,22 @@ def training(experiment: Experiment, stop: cli.Stop, pace: Pace) -> Calls:
         closing.callback(experiment.display.finish)
         checkpoints = Checkpoints(folder, say)
         closing.callback(checkpoints.close)
-        found = recovery.resume(checkpoints, folder, experiment.state, experiment.targets(1))
-        state, progress = found or (experiment.state, Progress())
+        # From here on the trainer alone holds the state: its arrays are donated at each update.
+        state, experiment.state = experiment.state, None
+        found = recovery.resume(checkpoints, folder, state, experiment.targets(1))
+        state, progress = found or (state, Progress())
         if found:
             say(f"resuming from step {progress.step:,}, in epoch {progress.epoch + 1}")
         ended = progress.step >= experiment.last_step
         if ended and (result := recovery.result(folder, experiment.config)):
             say(f"this run is complete: {folder / 'result.json'}")
+            experiment.state = state
             return result
         recovery.agree(checkpoints, experiment.task, progress, state.params)
         trainer = Trainer(experiment, checkpoints, stop, pace, state, progress, begun)
         closing.callback(lambda: trainer.log.close())
         result = yield from trainer.run(new=not found)
-        experiment.state = trainer.state  # the arrays it came with are donated
+        experiment.state = trainer.state
         return result
 
 
@@ -114,6 +117,7 @@ class Trainer:
         always = self.config.checkpoint_every > 0 or not parallel.single()
         self.saver = Saver(checkpoints, progress.step, always)
         self.last_valid: Scores | None = None
+        self.rolled_back_to, self.rollbacks = -1, 0  # a step, and how often in a row
 
     def run(self, new: bool) -> Calls:
         """All epochs that are left; returns the final scores."""
@@ -149,7 +153,8 @@ class Trainer:
             if self._stop_requested():
                 self.save()
                 self.leave()
-            if every and progress.step % every == 0 and progress.batch < len(batches):
+            due = progress.step % every == 0 if every else self.saver.late
+            if due and progress.batch < last:
                 self.save()
                 self.clock.start()
         self.settle()
@@ -171,7 +176,7 @@ class Trainer:
             self.leave()
 
     def call(self, count: int, rate: float) -> Calls:
-        """So many updates, which the device may still be at when this ends."""
+        """Dispatches `count` updates; the device may still be computing them on return."""
         experiment, progress = self.experiment, self.progress
         stacked = experiment.batches.together(progress.batch, count, experiment.width)
         stacked = {
@@ -254,13 +259,19 @@ class Trainer:
             raise error
         halvings = self.progress.halvings + 1
         self.pending = None
+        if self.saver.step == self.progress.step:  # saved before the validation that failed
+            if not self.checkpoints.has_older:
+                raise error
+            self.checkpoints.drop_latest(self.progress.step)
         found = recovery.load(self.checkpoints, self.state, self.experiment.targets(1))
         if found is None:
             raise error
         self.state, self.progress = found
         progress = self.progress
         recovery.agree(self.checkpoints, self.task, progress, self.state.params)
-        if halvings - progress.halvings > _MOST_HALVINGS:
+        self.rollbacks = self.rollbacks + 1 if progress.step == self.rolled_back_to else 1
+        self.rolled_back_to = progress.step
+        if self.rollbacks > _MOST_ROLLBACKS:
             raise error
         progress.halvings = halvings
         self.log.close()
@@ -306,7 +317,7 @@ class Trainer:
             info = {"epoch": progress.epoch, "valid": valid}
             self.checkpoints.save_epoch(progress.step, self.state.params, info)
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        progress.sums, progress.skipped = {}, 0
+        progress.sums = {}
 
     def validate(self) -> Scores:
         """The valid scores by the batched protocol.
@@ -361,7 +372,9 @@ class Trainer:
             scores = experiment.evaluate(params, splits, self.watched)
         except Stopped:
             self.leave()
-        result = experiment.result(info["epoch"], scores, self.clock)
+        result = experiment.result(info["epoch"], scores, self.clock, progress.skipped)
+        if progress.skipped:
+            self.display.print(f"{progress.skipped:,} of {progress.step:,} batches passed over")
         if parallel.is_main():
             workdir.write_json(experiment.folder / "result.json", result)
         return result
@@ -369,8 +382,8 @@ class Trainer:
     def _stop_requested(self) -> bool:
         """Whether a signal has come; of several processes, to any, and all have come to know.
 
-        JAX lets them agree at a number that has to be the step, as orbax uses it for that too; so
-        they can't ask within an evaluation.
+        The processes agree by a counter that orbax uses too and takes for the step, so they can't
+        ask within an evaluation.
         """
         step = self.progress.step
         if not parallel.single() and multihost_utils.reached_preemption_sync_point(step):

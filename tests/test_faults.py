@@ -29,7 +29,7 @@ from conftest import (
     train,
 )
 
-from rnnx import recovery, trainer
+from rnnx import optim, recovery, trainer
 from rnnx.checkpoint import Checkpoints, fingerprint, read_best, read_epochs
 from rnnx.display import Display
 from rnnx.errors import Diverged, Outage, UserError
@@ -364,6 +364,33 @@ def test_rollback_gives_up(text: Path, tmp_path: Path, monkeypatch) -> None:
     assert sum("back to step 5" in line for line in display.lines) == 8
 
 
+@pytest.mark.parametrize("until", [0.06, 0.0])
+def test_a_checkpoint_that_fails_validation_is_not_gone_back_to(
+    until: float, text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Several processes save before they validate."""
+    config = small(text, epochs=2, on_nan="rollback")
+    experiment = Experiment(config, tmp_path / "run", display := Told())
+    validate, ends = Trainer.validate, len(experiment.batches)
+
+    def saved_first(self: Trainer) -> dict:
+        self.save()
+        rate = optim.learning_rate(config, self.progress.epoch, self.progress.halvings)
+        if self.progress.epoch == 1 and rate > until:
+            self._diverged("valid score nan", self.progress.step)
+        return validate(self)
+
+    monkeypatch.setattr(Trainer, "validate", saved_first)
+    if until:
+        assert np.isfinite(trainer.run(experiment)["valid"]["nll"])
+    else:
+        with pytest.raises(Diverged, match="valid score nan"):
+            trainer.run(experiment)
+    back = [line for line in display.lines if "back to step" in line]
+    assert len(back) == (2 if until else 8)
+    assert all(f"at step {2 * ends}" in line and f"to step {ends}," in line for line in back)
+
+
 def test_parameters_that_are_not_finite_are_not_saved(
     text: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -403,8 +430,9 @@ def test_skip_passes_over_a_window_and_starts_from_the_zero_state(
     assert equal(before.params, after.params) and equal(before.opt_state, after.opt_state)
     assert all(not np.any(h) for h in jax.tree.leaves(after.carries))
     assert not equal(*(s.params for s in seen[5]))
-    (said,) = [line for line in display.lines if "passed over" in line]
-    assert "at step 5" in said
+    said, total = [line for line in display.lines if "passed over" in line]
+    assert "at step 5" in said and total == f"1 of {len(experiment.batches)} batches passed over"
+    assert json.loads((tmp_path / "run/result.json").read_text())["skipped"] == 1
     lines = lines_of(tmp_path / "run")
     steps = [line["nll"] for line in lines if line["kind"] == "step"]
     assert steps.count(None) == 1 and len(steps) == len(experiment.batches)

@@ -1,11 +1,14 @@
 """Where a run stands, and how it gets back there: nothing is lost, nothing is done twice."""
 
+import gc
 import json
 import math
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import QUIET, equal, killed_after, lines_of, outcome, small, train
@@ -17,6 +20,10 @@ from rnnx.experiment import Experiment
 from rnnx.recovery import Progress, Saver
 from rnnx.trained import open_run
 from rnnx.trainer import Trainer
+
+
+def steps_saved(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in (folder / "checkpoints/latest").iterdir())
 
 
 def test_a_run_stopped_anywhere_resumes_to_the_same_bits(text: Path, tmp_path: Path) -> None:
@@ -35,6 +42,38 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(text: Path, tmp_path: P
     assert lines_of(tmp_path / "stopped") == lines_of(tmp_path / "whole")
     steps = [line["step"] for line in lines_of(tmp_path / "whole") if line["kind"] == "step"]
     assert steps == list(range(1, 3 * per_epoch + 1))
+
+
+def test_a_long_epoch_is_saved_within(text: Path, tmp_path: Path, monkeypatch) -> None:
+    config = small(text, epochs=1)
+    whole = train(config, tmp_path / "whole")
+    assert [0 < step < 9 for step in steps_saved(tmp_path / "whole")] == [False, False]
+    monkeypatch.setattr(Saver, "MINUTES", 0)
+    killed_after(config, tmp_path / "stopped", 8)
+    saved = steps_saved(tmp_path / "stopped")
+    assert 0 < saved[-1] <= 8, saved
+    assert outcome(train(config, tmp_path / "stopped")) == outcome(whole)
+
+
+def test_nothing_but_the_trainer_holds_the_state_of_a_resumed_run(
+    text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """The drawn variables would take memory beside the restored ones, to the end of the run."""
+    config = small(text, checkpoint_every=5, optimizer="adam")
+    killed_after(config, tmp_path / "run", 8)
+    experiment = Experiment(config, tmp_path / "run", QUIET)
+    drawn = [weakref.ref(a) for a in jax.tree.leaves(experiment.state)]
+    updates, alive = experiment.updates, []
+
+    def watched(*arguments):
+        gc.collect()
+        alive.append(sum(ref() is not None for ref in drawn))
+        return updates(*arguments)
+
+    monkeypatch.setattr(experiment, "updates", watched)
+    trainer.run(experiment)
+    assert len(drawn) > 6 and not any(alive)
+    assert experiment.state is not None
 
 
 def test_a_kill_between_the_first_two_checkpoints_is_no_damage(
@@ -63,6 +102,7 @@ def test_short_epochs_are_not_all_saved(text: Path, tmp_path: Path, monkeypatch)
     saved: list[tuple[str, int]] = []
     now = iter(range(0, 1000, 2))
     monkeypatch.setattr("rnnx.recovery.monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(Saver, "late", False)
     for kind in ("latest", "best"):
         save = getattr(Checkpoints, f"save_{kind}")
 

@@ -325,9 +325,9 @@ def test_the_clock_goes_on_after_a_checkpoint_in_mid_epoch(
     experiment = Experiment(small(text, checkpoint_every=5, epochs=1), tmp_path / "run", QUIET)
     timed, result = [], experiment.result
 
-    def seen(epoch, scores, clock) -> dict:
+    def seen(epoch, scores, clock, *rest) -> dict:
         timed.append(clock.targets)
-        return result(epoch, scores, clock)
+        return result(epoch, scores, clock, *rest)
 
     monkeypatch.setattr(experiment, "result", seen)
     monkeypatch.setattr(Pace, "note", lambda *_: None)
