@@ -7,7 +7,6 @@ line on stderr; 75 likewise, but caused by the machine: disk, network, permissio
 
 import contextlib
 import errno
-import importlib
 import itertools
 import os
 import re
@@ -25,7 +24,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from rnnx import cache
+from rnnx import cache, tasks
 from rnnx import config as configs
 from rnnx.errors import Outage, UserError, out_of_memory
 
@@ -36,7 +35,9 @@ def command() -> str:
     if path.parent.parent.name != "rnnx" and path.parent.name != "rnnx":
         return ""
     name = path.parent.name if path.name == "__main__.py" else path.stem
-    return shlex.join(["python", "-m", f"rnnx.{name}", *sys.argv[1:]])
+    tasks_of_own = os.environ.get("RNNX_TASKS", "")
+    needed = f"RNNX_TASKS={shlex.quote(tasks_of_own)} " if tasks_of_own else ""
+    return needed + shlex.join(["python", "-m", f"rnnx.{name}", *sys.argv[1:]])
 
 
 class Lasting:
@@ -136,7 +137,7 @@ def run(main: Callable[..., None], doc: str, files: bool = False) -> None:
     _keep_runtime_apart()
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
-        _plug_in()
+        tasks.plug_in()
         if {"--help", "-h", "-help", "--helpfull"} & set(sys.argv[1:]):
             print(_help(doc, has_config))
             return
@@ -202,53 +203,11 @@ def _keep_runtime_apart() -> None:
     os.close(file)
 
 
-def _plug_in() -> None:
-    """Imports the modules that RNNX_TASKS names: tasks of the user's own.
-
-    Raises:
-      UserError: when one can't be imported.
-    """
-    for module in filter(None, os.environ.get("RNNX_TASKS", "").split(",")):
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # a module is code: it may raise anything
-            raise UserError(
-                f"cannot import {module}, which RNNX_TASKS names: {type(error).__name__}: {error}"
-            ) from error
-
-
-def config_file(name: str) -> str:
-    """The file that `--config=NAME[:variant]` means, with its variant.
-
-    A NAME without a folder and without `.py` is a packaged config: `ptb_word:small` is
-    `configs/ptb_word.py:small` of the package. Anything else is a path, returned as it is.
-
-    Raises:
-      UserError: when no packaged config has that name.
-    """
-    stem, colon, variant = name.partition(":")
-    if not stem or "/" in stem or stem.endswith(".py"):
-        return name
-    packaged = _packaged_configs()
-    if stem not in packaged:
-        hint = configs.nearest(stem, packaged)
-        raise UserError(f"unknown config {stem!r}; {hint} (a file of your own: --config=FILE.py)")
-    return f"{packaged[stem]}{colon}{variant}"
-
-
-def _packaged_configs() -> dict[str, Path]:
-    package = Path(__file__).parent
-    # Installed they are a part of the package, in a checkout they lie beside it.
-    folders = [package / "configs", package.parent / "configs"]
-    found = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return {path.stem: path for path in sorted(found.glob("*.py"))}
-
-
 def _accept_config_names() -> None:
     """Makes `--config` load packaged configs by name; the flag keeps the name as it was typed."""
     parser = flags.FLAGS["config"].parser
     load = parser.parse
-    parser.parse = lambda name: load(config_file(name))
+    parser.parse = lambda name: load(configs.config_file(name))
 
 
 def _parse(has_config: bool) -> list[str]:
@@ -273,7 +232,7 @@ def _parse(has_config: bool) -> list[str]:
     except OSError:
         found = re.search(r"-config[= ](\S+)", " ".join(sys.argv))
         file = Path(found[1].partition(":")[0] if found else "")
-        packaged = file.stem in _packaged_configs()
+        packaged = file.stem in configs.packaged()
         hint = f"; the packaged one is --config={file.stem}" if packaged else ""
         raise UserError(f"cannot read the config file {file}{hint}") from None
     except Exception as error:  # a config file is code: it may raise anything

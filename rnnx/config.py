@@ -7,7 +7,9 @@ task of your own registers. Some belong to one task or a few; the configs of oth
 
 import dataclasses
 import difflib
+import runpy
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -186,7 +188,8 @@ SHARED = ("seed", "learning_rate", "lr_decay", "flat_epochs", "patience", "init_
 
 
 def default(task: str = "") -> ConfigDict:
-    """The configuration of a task with every field at its default; "" is that of the corpus."""
+    """The configuration of a task with every field at its default; "" is that of the corpus,
+    with the fields of language."""
     config = ConfigDict({name: field.default for name, field in fields_of(task).items()})
     config.task = task
     return config
@@ -194,7 +197,7 @@ def default(task: str = "") -> ConfigDict:
 
 def fields_of(task: str) -> dict[str, Field]:
     """The fields that the configs of a task have."""
-    return {name: f for name, f in FIELDS.items() if not f.tasks or task in f.tasks}
+    return {n: f for n, f in FIELDS.items() if not f.tasks or (task or "language") in f.tasks}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -281,8 +284,10 @@ def variants(arg: str, config: ConfigDict, known: dict[str, Callable]) -> Config
 
 def tiny(config: ConfigDict) -> None:
     """Shrinks a config to a smoke run of seconds that needs no download."""
-    for name in config.keys() - fields_of("").keys():
+    known = fields_of("")
+    for name in config.keys() - known.keys():
         del config[name]
+    config.update({name: known[name].default for name in known.keys() - config.keys()})
     config.update(
         task="",
         corpus="python",
@@ -296,6 +301,49 @@ def tiny(config: ConfigDict) -> None:
         max_steps=12,
         eval_tokens=600,
     )
+
+
+def load(name: str) -> ConfigDict:
+    """The config that `--config=NAME[:variant]` means: `ptb_word:small`, or `FILE.py:variant`.
+
+    A config file is code, which this runs.
+
+    Raises:
+      UserError: when there is none of that name.
+    """
+    path, _, variant = config_file(name).partition(".py:")
+    file = Path(path.removesuffix(".py") + ".py")
+    if not file.is_file():
+        raise UserError(f"cannot read the config file {file}")
+    return runpy.run_path(str(file))["get_config"](variant)
+
+
+def config_file(name: str) -> str:
+    """The file that `--config=NAME[:variant]` means, with its variant.
+
+    A NAME without a folder and without `.py` is a packaged config: `ptb_word:small` is
+    `configs/ptb_word.py:small` of the package. Anything else is a path, returned as it is.
+
+    Raises:
+      UserError: when no packaged config has that name.
+    """
+    stem, colon, variant = name.partition(":")
+    if not stem or "/" in stem or stem.endswith(".py"):
+        return name
+    known = packaged()
+    if stem not in known:
+        hint = nearest(stem, known)
+        raise UserError(f"unknown config {stem!r}; {hint} (a file of your own: --config=FILE.py)")
+    return f"{known[stem]}{colon}{variant}"
+
+
+def packaged() -> dict[str, Path]:
+    """The files of the packaged configs, by name."""
+    package = Path(__file__).parent
+    # Installed they are a part of the package, in a checkout they lie beside it.
+    folders = [package / "configs", package.parent / "configs"]
+    found = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(found.glob("*.py"))}
 
 
 def show(value: Any) -> str:

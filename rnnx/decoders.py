@@ -70,7 +70,7 @@ class CharacterModel:
         self._ids = [next((known[f] for f in form if f in known), -1) for form in forms]
         self._step = jax.jit(partial(_step, run.graphdef))
         self._run, self._states = run, {}
-        net = model.merge(run.graphdef, run.params)
+        net = run.net
         begin = jnp.asarray(start_of_text(run.spec)[:1])
         row, carries = self._step(run.params, begin, net.stack.zero_carry(1))
         self._states[()] = (np.asarray(row)[0], jax.tree.map(lambda c: np.asarray(c)[0], carries))

@@ -43,7 +43,7 @@ class Experiment:
     def __init__(
         self,
         config: ConfigDict,
-        folder: Path,
+        folder: Path | str,
         display: Display,
         beside: "Experiment | None" = None,
     ):
@@ -56,7 +56,8 @@ class Experiment:
         Raises:
           UserError: on a bad config, bad data, or a workdir of another run.
         """
-        self.folder, self.display = folder, display
+        self.folder = folder = Path(folder)
+        self.display = display
         configs.validate(config)
         self.task = task = tasks.of(config)
         task.check(config)

@@ -209,8 +209,19 @@ def uniform(rngs: nnx.Rngs, scale: float, *shape: int) -> nnx.Param:
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, dict[str, Array]]:
-    """The model's structure, and its parameters as a flat dict of arrays, by dotted name."""
-    graphdef, state = nnx.split(model)
+    """The model's structure, and its parameters as a flat dict of arrays, by dotted name.
+
+    Raises:
+      ValueError: when the model has variables that are not `nnx.Param`: each would be trained.
+    """
+    graphdef, state, rest = nnx.split(model, nnx.Param, ...)
+    if other := nnx.to_flat_state(rest):
+        path, variable = other[0]
+        name, kind = ".".join(map(str, path)), type(variable).__name__
+        raise ValueError(
+            f"{name} is a {kind}: rnnx trains networks whose variables are all nnx.Param "
+            "(dropout comes from Task.masks)"
+        )
     return graphdef, {
         ".".join(map(str, path)): p.get_value() for path, p in nnx.to_flat_state(state)
     }

@@ -28,7 +28,7 @@ def predictions(
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
     """Each batch, with what `Task.predict` gives of it."""
     predict = predictor(run.task, run.graphdef)
-    net = model.merge(run.graphdef, run.params)
+    net = run.net
     carries = run.task.zero_carry(net, batches.batch_size)
     for i, batch in enumerate(batches):
         found, carries = predict(run.params, batch, carries)

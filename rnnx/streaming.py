@@ -45,7 +45,7 @@ class Listener:
         self._scaling = Scaling.from_json(run.spec["scaling"])
         self._stack = run.spec["frame_stack"]
         self._step = partial(jax.jit(partial(_step, run.graphdef)), run.params)
-        self._zero = model.merge(run.graphdef, run.params).stack.zero_carry(1)
+        self._zero = run.net.stack.zero_carry(1)
         # The first call compiles.
         jax.block_until_ready(self._step(np.zeros(len(self._scaling.mean), np.float32), self._zero))
         self.begin()

@@ -7,7 +7,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from rnnx import tasks, workdir
+from rnnx import model, tasks, workdir
 from rnnx.checkpoint import read_best
 from rnnx.errors import UserError
 from rnnx.tasks import network
@@ -15,7 +15,13 @@ from rnnx.tasks.task import Dataset, Task
 
 
 class Run(NamedTuple):
-    """A workdir opened for use."""
+    """A workdir opened for use.
+
+    Attributes:
+      spec: what the task knows of its data: of texts the vocabulary.
+      graphdef, params: of `net`, as `model.split` gives them.
+      info: step, epoch and valid scores of the checkpoint.
+    """
 
     folder: Path
     config: ConfigDict
@@ -23,15 +29,21 @@ class Run(NamedTuple):
     spec: Any
     graphdef: Any
     params: dict[str, Any]
-    info: dict  # step, epoch and valid scores of the checkpoint
+    info: dict
+
+    @property
+    def net(self) -> Any:
+        """The network with these parameters."""
+        return model.merge(self.graphdef, self.params)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path | str) -> Run:
     """Opens a workdir with its best parameters, on the first local device.
 
     Raises:
       UserError: when there is no run, or no checkpoint yet.
     """
+    folder = Path(folder)
     config = workdir.read_config(folder)
     task = tasks.of(config)
     spec = task.spec_from_json(workdir.read_json(folder / task.spec_file))

@@ -154,7 +154,9 @@ def write(folder: Path, config: ConfigDict, spec_file: str, spec: dict, about: d
             told = ("versions", "device", "git", "replicas")
             launch = {name: about[name] for name in told if name in about}
             launches = [*first.get("continued", []), launch]
-            about = first | {"updates": about["updates"], "continued": launches}
+            # The newest command alone repeats the run: it may have raised the number of epochs.
+            about = first | {name: about[name] for name in ("updates", "command") if about[name]}
+            about |= {"continued": launches}
         else:
             write_json(folder / spec_file, spec)
         write_json(folder / "run.json", about)

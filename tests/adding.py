@@ -1,4 +1,4 @@
-"""A task from outside the package: the sum of the two marked numbers of a sequence.
+"""A task from outside the package, and its config: the sum of two marked numbers of a sequence.
 
 Each step is a number from U(0, 1) and a mark; two steps are marked, and the target is the sum of
 their numbers (the adding problem of Hochreiter and Schmidhuber 1997, with unequal lengths).
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx import heads, tasks
-from rnnx.config import Field, cell_of
+from rnnx.config import Field, cell_of, default, variants
 from rnnx.data.sequences import SequenceBatches, Sequences
 from rnnx.model import VectorModel
 from rnnx.tasks.network import stack_options
@@ -57,3 +57,9 @@ class Adding(Task):
 
 
 tasks.register("adding", Adding(), {"longest": Field(12, "steps of the longest sequence", low=4)})
+
+
+def get_config(arg=""):
+    config = default("adding")
+    config.update(cell="lstm", hidden_size=32, optimizer="adam", learning_rate=0.01, epochs=10)
+    return variants(arg, config, {"mi": lambda config: config.update(integration="mi")})

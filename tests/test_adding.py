@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,13 +42,13 @@ def adding(monkeypatch) -> Iterator[None]:
 
 
 def experiment(folder: Path, **fields) -> Experiment:
-    config = configs.default()
+    config = configs.default("adding")
     config.update(FIELDS | fields)
     return Experiment(config, folder, QUIET)
 
 
 def test_it_is_short() -> None:
-    assert len((ROOT / "tests" / "adding.py").read_text().splitlines()) < 60
+    assert len((ROOT / "tests" / "adding.py").read_text().splitlines()) < 70
 
 
 def test_it_trains_and_resumes_to_the_last_bit(tmp_path: Path) -> None:
@@ -113,15 +114,9 @@ def test_each_of_several_processes_scores_every_sequence_by_full(tmp_path: Path)
 
 def test_it_is_swept_and_reported(tmp_path: Path) -> None:
     """By command: each trial is a process of its own, which imports the task too."""
-    file = tmp_path / "adding_config.py"
-    file.write_text(
-        "from rnnx.config import default\n\n\n"
-        f"def get_config(arg=''):\n    config = default()\n    config.update({FIELDS!r})\n"
-        "    return config\n"
-    )
     done = run_module(
         "sweep",
-        f"--config={file}",
+        f"--config={ROOT / 'tests' / 'adding.py'}:mi",
         f"--workdir={tmp_path / 'sweep'}",
         "--grid=longest=6",
         "--config.epochs=1",
@@ -142,3 +137,7 @@ def test_it_is_unknown_where_its_module_is_not_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tasks, "TASKS", {"language": tasks.TASKS["language"]})
     with pytest.raises(UserError, match=r"unknown task 'adding'.*RNNX_TASKS"):
         open_run(tmp_path / "run")
+    monkeypatch.setenv("RNNX_TASKS", "adding")
+    monkeypatch.delitem(sys.modules, "adding")
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    assert open_run(tmp_path / "run").config.longest == 12

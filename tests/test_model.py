@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import words
+from flax import nnx
 from ml_collections import ConfigDict
 
 from rnnx import config as configs
@@ -164,3 +165,15 @@ def test_config_fields_reach_the_initial_variables() -> None:
     config.seed = 4
     other = model.split(network.build(config, words(11)))[1]
     assert not jnp.array_equal(params["embedding"], other["embedding"])
+
+
+@pytest.mark.parametrize(
+    ("module", "what"),
+    [
+        (nnx.BatchNorm(3, rngs=nnx.Rngs(0)), "mean is a BatchStat"),
+        (nnx.Dropout(0.5, rngs=nnx.Rngs(0)), "is a Rng"),
+    ],
+)
+def test_variables_that_would_be_trained_though_none_are_parameters(module, what: str) -> None:
+    with pytest.raises(ValueError, match=f"{what}.*rnnx trains networks whose variables are all"):
+        model.split(module)

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, one_device
 
-from rnnx import cli
 from rnnx import config as configs
 from rnnx.errors import UserError
 from rnnx.extras import EXTRAS
@@ -186,16 +185,16 @@ def test_a_packaged_config_may_hold_a_sweep() -> None:
 @pytest.mark.parametrize("name", ["ptb_word", "ptb_word:small", "ptb_char:small,rnn"])
 def test_a_name_is_a_packaged_config(name: str) -> None:
     stem, colon, variant = name.partition(":")
-    assert cli.config_file(name) == f"{ROOT / 'configs' / stem}.py{colon}{variant}"
+    assert configs.config_file(name) == f"{ROOT / 'configs' / stem}.py{colon}{variant}"
 
 
 @pytest.mark.parametrize("name", ["ptb_word.py", "ptb_word.py:small", "./ptb_word", "a/b.py:c", ""])
 def test_a_path_stays_as_it_is(name: str) -> None:
-    assert cli.config_file(name) == name
+    assert configs.config_file(name) == name
 
 
 def test_an_unknown_name_is_told_with_the_nearest() -> None:
     with pytest.raises(UserError, match="'ptb_wrd'; did you mean ptb_word or"):
-        cli.config_file("ptb_wrd:small")
+        configs.config_file("ptb_wrd:small")
     with pytest.raises(UserError, match=r"known: (\w+, )*enwik8, (\w+, )*jsb, "):
-        cli.config_file("xyzzy")
+        configs.config_file("xyzzy")

@@ -2,14 +2,12 @@
 
 import ast
 import re
-import runpy
 from pathlib import Path
 
 import jax
 import pytest
 from conftest import ROOT
 
-from rnnx import cli
 from rnnx import config as configs
 
 READMES = [
@@ -86,5 +84,4 @@ def test_commands_name_configs_that_exist(path: Path) -> None:
     named = re.findall(r"--config=([\w:,]+?\w)(?=[\s`])", path.read_text())
     for name in named:
         if name != "FILE":
-            file, _, variant = cli.config_file(name).partition(":")
-            configs.validate(runpy.run_path(file)["get_config"](variant))
+            configs.validate(configs.load(name))

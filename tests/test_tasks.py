@@ -4,12 +4,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from conftest import call_module, words
 
 from rnnx import config as configs
 from rnnx import tasks
 from rnnx.config import Field
+from rnnx.dropout import Masks
 from rnnx.errors import UserError
 from rnnx.tasks.language import Language
 from rnnx.tasks.rolls import Rolls
@@ -70,13 +73,22 @@ def test_a_registered_task_has_its_fields() -> None:
     with pytest.raises(UserError, match="unknown config field 'span'"):
         configs.validate(config_of(span=2))
     tasks.register("mine", task, fields={"span": Field(24, "steps ahead", low=1)})
-    assert configs.default().span == 24
-    assert tasks.of(config_of(task="mine")) is task
-    configs.validate(config_of(task="mine", span=2))
+    config = configs.default("mine")
+    assert config.span == 24 and "span" not in configs.default()
+    assert tasks.of(config) is task
+    configs.validate(config)
+    config.span = 0
     with pytest.raises(UserError, match="span=0 must be at least 1"):
-        configs.validate(config_of(task="mine", span=0))
-    stored = configs.to_json(config_of(task="mine", span=3))
-    assert tasks.config_from_json(stored, "config.json").span == 3
+        configs.validate(config)
+    config.span = 3
+    assert tasks.config_from_json(configs.to_json(config), "config.json").span == 3
+
+
+@pytest.mark.parametrize(("name", "field"), [("language", "span"), ("mine", "horizon")])
+def test_a_task_takes_no_name_of_rnnx_s_own(name: str, field: str) -> None:
+    with pytest.raises(ValueError, match=f"'{'language' if name == 'language' else field}' is a"):
+        tasks.register(name, Task(), {field: Field(1, "steps")})
+    assert configs.FIELDS.get("horizon").tasks == ("forecast",)
 
 
 def test_a_workdir_of_an_unknown_task_is_told_as_that() -> None:
@@ -158,3 +170,21 @@ def test_a_width_leaves_the_config_it_comes_from_alone() -> None:
     for task in (Task(), Language()):
         assert task.at_width(config, words(7), 9).hidden_size == 9
         assert config.hidden_size == 5 and config.embed_size == 0
+
+
+def test_a_network_needs_no_stack_where_nothing_drops() -> None:
+    key, rows = jax.random.key(0), np.arange(2)
+    assert Task().masks(config_of(), object(), key, rows, {}) == Masks()
+    with pytest.raises(AttributeError, match="stack"):
+        Task().masks(config_of(drop_h=0.1), object(), key, rows, {})
+
+
+def test_a_share_of_training_is_of_texts_not_of_piano_rolls() -> None:
+    for task in (Language(), Rolls()):
+        task.check(config_of())
+    Language().check(config_of(fraction=0.5))
+    for fraction in (0.0, 70.0):
+        with pytest.raises(UserError, match="above 0 and at most 1"):
+            Language().check(config_of(fraction=fraction))
+    with pytest.raises(UserError, match="leave fraction at 1"):
+        Rolls().check(config_of(fraction=0.5))

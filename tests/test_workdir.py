@@ -88,6 +88,19 @@ def test_a_reader_leaves_unfinished_writes_alone(text: Path, tmp_path: Path) -> 
     assert sorted(str(path) for path in folder.rglob("*")) == before
 
 
+def test_run_json_has_the_command_that_repeats_the_run(
+    text: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """That of the newest launch, which may have raised the number of updates; with its tasks."""
+    monkeypatch.setattr(sys, "argv", ["/x/rnnx/train.py", "--config.max_steps=3"])
+    train(small(text, max_steps=3), tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["/x/rnnx/train.py", "--config.max_steps=6"])
+    monkeypatch.setenv("RNNX_TASKS", "mine")
+    train(small(text, max_steps=6), tmp_path / "run")
+    told = workdir.read_json(tmp_path / "run" / "run.json")["command"]
+    assert told == "RNNX_TASKS=mine python -m rnnx.train --config.max_steps=6"
+
+
 def test_run_json_keeps_the_first_launch_and_notes_the_later(text: Path, tmp_path: Path) -> None:
     train(small(text, max_steps=3), tmp_path / "run")
     first = workdir.read_json(tmp_path / "run" / "run.json")

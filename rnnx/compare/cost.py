@@ -81,7 +81,7 @@ def latency(run: Run, batch: dict[str, np.ndarray]) -> dict[str, Any]:
     Args:
       batch: of the run's task, one row or more.
     """
-    net = model.merge(run.graphdef, run.params)
+    net = run.net
     task = run.task
     one = {name: jnp.asarray(np.resize(a, (1, *a.shape[1:]))) for name, a in batch.items()}
     many = {name: jnp.asarray(np.resize(a, (32, *a.shape[1:]))) for name, a in batch.items()}

@@ -1,7 +1,6 @@
 """What is asked: the data, the task and its config, from the command line."""
 
 import os
-import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict, config_flags
 
-from rnnx import cli, tasks
+from rnnx import config as configs
+from rnnx import tasks
 from rnnx.compare.candidates import Candidate, chosen
-from rnnx.config import nearest
 from rnnx.data.detect import detect
 from rnnx.errors import UserError
 from rnnx.sweep import space
@@ -78,7 +77,7 @@ def from_flags(values: Any, say: Callable[[str], None]) -> Question:
         given = dict(config_flags.get_override_values(handle))
     else:
         source = f"own:{_kind(values, say)}"
-        config = _load_config(source)
+        config = configs.load(source)
         given = _fields(values, config)
     given |= {name: values[name].value for name in _ALSO if values[name].present}
     given |= candidates[0].point
@@ -130,7 +129,7 @@ def _kind(values: Any, say: Callable[[str], None]) -> str:
     """The task of the data: as named, else as found."""
     if values.task:
         if values.task not in TASKS:
-            raise UserError(f"--task={values.task}: {nearest(values.task, TASKS)}")
+            raise UserError(f"--task={values.task}: {configs.nearest(values.task, TASKS)}")
         return values.task
     kind, why = detect(
         own_file(values.data),
@@ -142,12 +141,6 @@ def _kind(values: Any, say: Callable[[str], None]) -> str:
     )
     say(f"task {kind}: {why}")
     return kind
-
-
-def _load_config(source: str) -> ConfigDict:
-    """A packaged config by name, with its variant, or a config file."""
-    path, _, variant = cli.config_file(source).partition(".py:")
-    return runpy.run_path(path.removesuffix(".py") + ".py")["get_config"](variant)
 
 
 def _fields(values: Any, config: ConfigDict) -> dict[str, Any]:

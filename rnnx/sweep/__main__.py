@@ -56,7 +56,7 @@ def own_sweep(path: str, config: ConfigDict) -> list[Overrides]:
       UserError: when it has none.
     """
     points: list[Overrides] = []
-    file = cli.config_file(path).partition(".py:")[0].removesuffix(".py") + ".py"
+    file = configs.config_file(path).partition(".py:")[0].removesuffix(".py") + ".py"
     function = runpy.run_path(file).get("sweep")
     if function is None:
         raise UserError(f"{path} holds no sweep(config, add): name one with --grid or --search")

@@ -4,13 +4,18 @@ A task of your own is a subclass of `Task` that registers itself:
 
     # mytask.py
     from rnnx import tasks
-    tasks.register("mytask", MyTask(), fields={"horizon": Field(24, "steps ahead", low=1)})
+    tasks.register("mytask", MyTask(), fields={"delay": Field(24, "blank steps", low=1)})
+
+and of a config file, which takes all fields from `rnnx.config.default("mytask")`. The same file can
+be both.
 
 Every command imports the modules that the environment variable RNNX_TASKS names, separated by
-commas: `RNNX_TASKS=mytask python -m rnnx.train --config=... --config.task=mytask`.
+commas: `RNNX_TASKS=mytask python -m rnnx.train --config=mytask.py`.
 """
 
+import dataclasses
 import importlib
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -42,14 +47,44 @@ TASKS: dict[str, Row] = {
 }
 
 
+_OWN_TASKS, _OWN_FIELDS = frozenset(TASKS), frozenset(configs.FIELDS)
+
+
 def register(name: str, task: "Task", fields: dict[str, Field] | None = None) -> None:
-    """Adds a task, and the config fields that it declares."""
+    """Adds a task, and the config fields that it declares, which its configs alone have.
+
+    Raises:
+      ValueError: on a name that rnnx has given to a task or a field of its own.
+    """
+    fields = {
+        n: f if f.tasks else dataclasses.replace(f, tasks=(name,))
+        for n, f in (fields or {}).items()
+    }
+    if taken := [n for n in (name, *fields) if n in (_OWN_TASKS if n == name else _OWN_FIELDS)]:
+        raise ValueError(f"{taken[0]!r} is a name of rnnx's own: choose another")
     TASKS[name] = Row(task)
-    configs.FIELDS.update(fields or {})
+    configs.FIELDS.update(fields)
+
+
+def plug_in() -> None:
+    """Imports the modules that RNNX_TASKS names: tasks of the user's own.
+
+    Raises:
+      UserError: when one can't be imported.
+    """
+    for module in filter(None, os.environ.get("RNNX_TASKS", "").split(",")):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a module is code: it may raise anything
+            raise UserError(
+                f"cannot import {module}, which RNNX_TASKS names: {type(error).__name__}: {error}"
+            ) from error
 
 
 def get(name: str) -> "Task":
     """A task by name. Raises UserError when there is none."""
+    if name not in TASKS:
+        plug_in()
     if name not in TASKS:
         raise UserError(
             f"unknown task {name!r}; {configs.nearest(name, TASKS)} (a task of your own needs "

@@ -20,7 +20,7 @@ from rnnx.errors import UserError
 from rnnx.tasks import floors
 from rnnx.tasks.forecaster import Columns, Forecaster, exported, targets_of
 from rnnx.tasks.network import stack_options
-from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit, Unseen
+from rnnx.tasks.task import Dataset, Function, Sums, Task, Unit, Unseen, check_fraction
 
 COVERAGE = 0.8  # of the interval that a Gaussian head is asked for
 PARTS = {"train": 0, "valid": 1, "test": 2}
@@ -245,11 +245,6 @@ class Forecast(Task):
 def columns(text: str) -> tuple[str, ...]:
     """The names in a config field: separated by commas."""
     return tuple(filter(None, map(str.strip, text.split(","))))
-
-
-def check_fraction(config: ConfigDict) -> None:
-    if not 0 < config.fraction <= 1:
-        raise UserError(f"fraction={config.fraction} must be above 0 and at most 1")
 
 
 def source(config: ConfigDict, say: Callable[[str], None]) -> tuple[dict[str, Path], dict]:

@@ -22,9 +22,9 @@ from rnnx.data.unlabelled import read_unlabelled
 from rnnx.dropout import Masks
 from rnnx.errors import UserError
 from rnnx.model import VectorModel
-from rnnx.tasks.forecast import PARTS, check_fraction, columns, own_file, places
+from rnnx.tasks.forecast import PARTS, columns, own_file, places
 from rnnx.tasks.network import stack_options
-from rnnx.tasks.task import Dataset, Task, Unseen
+from rnnx.tasks.task import Dataset, Task, Unseen, check_fraction
 
 
 class SequenceTask(Task):

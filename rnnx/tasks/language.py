@@ -21,7 +21,7 @@ from rnnx.model import LanguageModel, restarted
 from rnnx.tasks import dynamic, monte_carlo
 from rnnx.tasks.measures import bits, perplexity
 from rnnx.tasks.network import stack_options
-from rnnx.tasks.task import Dataset, Function, Scores, Sums, Task, Unit, over_window
+from rnnx.tasks.task import Dataset, Function, Scores, Sums, Task, Unit, check_fraction, over_window
 
 FULL_STEPS = 256  # time steps a call at batch 1; the score does not depend on it
 
@@ -38,6 +38,7 @@ class Language(Task):
 
     def check(self, config: ConfigDict) -> None:
         """Refuses one-hot inputs with tied weights, and an embedding that contradicts them."""
+        check_fraction(config)
         if config.one_hot and config.tied:
             raise UserError("one_hot inputs have no embedding for tied weights to share")
         if config.tied and config.embed_size not in (0, config.hidden_size):
@@ -51,7 +52,7 @@ class Language(Task):
         corpus = data.load(config.corpus, config.level, config.data_dir, say)
         own = corpus.name not in data.BUILT_IN
         place = str(Path(config.corpus).expanduser().resolve()) if own else config.corpus
-        train = corpus.train[: math.ceil(config.get("fraction", 1.0) * len(corpus.train))]
+        train = corpus.train[: math.ceil(config.fraction * len(corpus.train))]
         return Dataset(
             name=corpus.name,
             splits={"train": train, "valid": corpus.valid, "test": corpus.test},

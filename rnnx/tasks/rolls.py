@@ -34,6 +34,11 @@ class Rolls(Task):
     counted = "steps"
     spec_file = "vocabulary.json"
 
+    def check(self, config: ConfigDict) -> None:
+        super().check(config)
+        if config.get("fraction", 1.0) != 1:  # a field of texts, which a config without task has
+            raise UserError("piano rolls are used whole: leave fraction at 1")
+
     def load(self, config: ConfigDict, say: Callable[[str], None]) -> Dataset:
         corpus = data.load(config.corpus, config.level, config.data_dir, say)
         splits = {"train": corpus.train, "valid": corpus.valid, "test": corpus.test}

@@ -54,6 +54,12 @@ def over_window(name: str, costs: Array, weight: Array) -> tuple[Array, Sums]:
     return costs, {name: (jnp.sum(costs), jnp.sum(weight))}
 
 
+def check_fraction(config: ConfigDict) -> None:
+    """Raises UserError unless config.fraction is a share that leaves something."""
+    if not 0 < config.fraction <= 1:
+        raise UserError(f"fraction={config.fraction} must be above 0 and at most 1")
+
+
 class Dataset(NamedTuple):
     """What a task has loaded."""
 
@@ -155,8 +161,14 @@ class Task:
     def masks(
         self, config: ConfigDict, net: Any, key: Array, rows: Array, batch: dict[str, Array]
     ) -> Masks:
-        """The dropout masks of an update for these rows of the global batch."""
+        """The dropout masks of an update for these rows of the global batch, or whatever else is
+        drawn for it; `cost` is given them.
+
+        By default those of `net.stack`, which drop rates other than 0 need.
+        """
         rates = Rates(0.0, config.drop_i, config.drop_h, config.drop_o)
+        if not any(rates):
+            return Masks()
         return dropout.draw(key, rates, net.stack, rows)
 
     def cost(
