@@ -52,8 +52,10 @@ FIELDS: dict[str, Field] = {
     "level": Field("char", "symbols of a file of your own; other corpora have theirs",
                    ("word", "char", "byte", "roll")),
     # data of numbers: a table, or a set of sequences
-    "target": Field("", "column(s) to predict, separated by commas; empty: found", tasks=_TABLES),
-    "time": Field("", "column of times, or date+hour; empty: found", tasks=_TABLES),
+    "target": Field("", "column(s) to predict, separated by commas; empty: detected from the file",
+                    tasks=_TABLES),
+    "time": Field("", "column of times, or date+hour; empty: detected from the file",
+                  tasks=_TABLES),
     "group": Field("", "column that tells several series, or sequences, apart", tasks=_TABLES),
     "covariates": Field("", "column(s) known up to the present, as inputs", tasks=_TABLES),
     "known": Field("", "column(s) known ahead, as inputs: holidays, prices", tasks=_SERIES),
@@ -63,7 +65,7 @@ FIELDS: dict[str, Field] = {
     "parts": Field((0.7, 0.1, 0.2), "of the rows of each series: train, valid, test; fractions, or "
                    "numbers of rows", tasks=_SERIES),
     "horizon": Field(24, "steps ahead H", low=1, tasks=_SERIES),
-    "season": Field(0, "steps of a season; 0: found; 1: none", low=0, tasks=_SERIES),
+    "season": Field(0, "steps of a season; 0: detected; 1: none", low=0, tasks=_SERIES),
     "warmup": Field(0, "first steps of each window, which are read only; 0: a season, or half of "
                     "the window", low=0, tasks=_SERIES),
     "stride": Field(1, "score a forecast from every so many steps", low=1, tasks=_SERIES),
@@ -165,7 +167,9 @@ FIELDS: dict[str, Field] = {
                           "update", low=0.0),
     "score_test": Field(True, "score the test split at the end; else it stays unread"),
     "dtype": Field("float32", "operands of matrix products; sums, state and parameters stay "
-                   "float32; bfloat16 is faster on accelerators, and on CPUs that multiply it",
+                   "float32; bfloat16 is faster on accelerators, and on CPUs that multiply it. "
+                   "GPUs and TPUs round float32 operands too, unless the environment has "
+                   "JAX_DEFAULT_MATMUL_PRECISION=highest",
                    ("float32", "bfloat16")),
     "on_nan": Field("stop", "when numbers are not finite, or the score is five times the one of "
                     "knowing nothing: stop; skip that batch; or rollback to the last checkpoint, "

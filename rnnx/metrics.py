@@ -126,8 +126,11 @@ class Clock:
 
 
 class Pace:
-    """How many updates a call has: it grows to one or two seconds. Costs per call vanish, and
-    signals wait no longer. Runs that are computed together share one."""
+    """Chooses how many updates one call makes: as many as take one or two seconds.
+
+    The overhead of a call is then negligible, and a signal is acted on within that time. Runs that
+    are computed together share one.
+    """
 
     def __init__(self, most: int, runs: int = 1):
         """most: updates there is room for; runs: how many share the time."""
@@ -135,7 +138,8 @@ class Pace:
         self._most = most
 
     def note(self, count: int, seconds: float) -> None:
-        """So many updates of a run took so long; beside it others note the same, to no effect."""
+        """Records that `count` updates took `seconds`. Of runs computed together, all report the
+        same call; only the first report counts."""
         if seconds < 1.0 and count == self.together:
             self.together = min(2 * self.together, self._most)
 

@@ -86,12 +86,12 @@ def batch_mesh(batch_size: int, devices: list[Any] | None = None) -> Mesh:
     """A mesh of all devices in one axis; each holds an equal share of the batch.
 
     Raises:
-      UserError: when the batch does not divide by the number of devices.
+      UserError: when the batch is not divisible by the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     if batch_size % len(devices):
         raise UserError(
-            f"batch_size={batch_size} does not divide by {len(devices)} devices: choose a "
+            f"batch_size={batch_size} is not divisible by {len(devices)} devices: choose a "
             f"multiple of {len(devices)}, or show fewer devices (CUDA_VISIBLE_DEVICES=0)"
         )
     return Mesh(np.asarray(devices), (AXIS,))
@@ -109,7 +109,7 @@ def pmapped(
 
     Args:
       step: gets its own rows of the arguments marked ROWS; the axis is named AXIS.
-      in_specs, out_specs: ROWS or EVERYWHERE, or trees of them, for arguments and results.
+      in_specs, out_specs: ROWS, BATCHES or EVERYWHERE, or trees of them, for arguments and results.
       donate: positions of the arguments whose memory may be reused for results.
       compiler_options: XLA's options, by name.
     """

@@ -24,9 +24,7 @@ class Progress:
     step: int = 0  # updates done
     epoch: int = 0
     batch: int = 0  # batches of this epoch done
-    sums: dict[str, list[float]] = dataclasses.field(
-        default_factory=dict
-    )  # of training, over those
+    sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # training's, over them
     skipped: int = 0  # batches passed over
     skipped_in_a_row: int = 0
     best: float | None = None  # primary score of valid, by the batched protocol

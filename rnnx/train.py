@@ -2,9 +2,9 @@
 
     python -m rnnx.train --config=ptb_word --workdir=DIR [--config.depth=5 ...]
 
-The same command on the same workdir resumes the run, with the same numbers to the last bit as if
-it had never stopped. --dry_run builds everything, runs two updates, one evaluation, one save and
-restore, and leaves nothing behind.
+The same command on the same workdir resumes the run, with the same numbers as if it had never
+stopped: to the last bit on a CPU. --dry_run builds everything, runs two updates, one evaluation,
+one save and restore, and leaves nothing behind.
 """
 
 import tempfile

@@ -122,9 +122,8 @@ def make_updates(
 ) -> Callable:
     """Compiles a run of updates, one batch after the other, on all devices of the mesh.
 
-    Several batches a call give the same numbers to the last bit as one by one, since it is the
-    same program; but what a call costs, however small its arrays, is paid once: dispatch, and on
-    CPU the pages of every intermediate array, which the system hands out anew and zeroed.
+    Several updates in one call give bit for bit the same numbers as one at a time. The cost of a
+    call (dispatch, and on CPUs fresh zeroed pages for intermediate arrays) is then paid once.
 
     Loss: the mean over rows of the task's cost, plus L2. For a language model that is
     cross-entropy summed over the window, the scale that the RHN paper's clipping and learning

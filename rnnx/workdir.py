@@ -201,6 +201,7 @@ def machine() -> dict:
         "versions": {"rnnx": __version__} | {name: metadata.version(name) for name in packages},
         "device": device_name(),
         "products": "packed" if native.tile_width() else "XLA",  # recurrent ones, see native
+        "precision": jax.config.jax_default_matmul_precision or "default",  # of float32 products
         "git": git_revision(),
     }
 

@@ -74,7 +74,7 @@ def test_one_all_reduce_a_step_and_none_in_the_time_loop(text: Path) -> None:
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     """As the user's mistake: a sweep over batch_size fails that trial and runs the next."""
-    with pytest.raises(UserError, match="batch_size=7 does not divide by 2 devices") as error:
+    with pytest.raises(UserError, match="batch_size=7 is not divisible by 2 devices") as error:
         parallel.batch_mesh(7)
     assert error.value.code == UserError.code
 

@@ -26,7 +26,8 @@ from rnnx.errors import UserError
 # bootstrap draws together. Only a scored test part has them.
 Sums = dict[str, tuple[Any, Any]]
 BLOCKS = "blocks"
-# Name -> mean, as results hold them; with what they are means over. `BLOCKS`: sums and counts.
+# Score name -> mean, as results hold them; under `counted` the number of targets averaged over;
+# under `BLOCKS` sums and counts.
 Scores = dict[str, Any]
 
 
