@@ -19,8 +19,12 @@ from .layers import Cell as Cell
 from .layers import DTRNNCell as DTRNNCell
 from .layers import DTSRNNCell as DTSRNNCell
 from .layers import GRUCell as GRUCell
+from .layers import LinearRNN as LinearRNN
+from .layers import LinearRNNCell as LinearRNNCell
 from .layers import LSTMCell as LSTMCell
 from .layers import MIGRUCell as MIGRUCell
+from .layers import MILinearRNN as MILinearRNN
+from .layers import MILinearRNNCell as MILinearRNNCell
 from .layers import MILSTMCell as MILSTMCell
 from .layers import MinGRU as MinGRU
 from .layers import MinGRUCell as MinGRUCell

@@ -142,6 +142,16 @@ def rnn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
     return (jnp.tanh(a),)
 
 
+def linearrnn(pre: Pre, carry: Carry, cell: Cell) -> Carry:
+    """h = pre(h-): an RNN without activation.
+
+    With MI it is not linear in x and h together. MI paper, where "linear" networks are analyzed.
+    """
+    (h,) = carry
+    (a,) = pre(0, h)
+    return (a,)
+
+
 def lstm(pre: Pre, carry: Carry, cell: Cell) -> Carry:
     """c = f * c- + i * z ;  h = o * tanh(c).
 
@@ -283,6 +293,7 @@ _LSTM_GATES = {"i": "input gate", "f": "forget gate", "o": "output gate"}
 
 CELLS: dict[str, Family] = {
     "rnn": Family("RNN", rnn, ("h",), mi_class=True),
+    "linearrnn": Family("linear RNN", linearrnn, ("h",), unbounded="h", mi_class=True),
     "lstm": Family(
         "LSTM",
         lstm,

@@ -123,6 +123,36 @@ class _RNN:
           ValueError: on an unknown integration or norm.
         """
 
+class _LinearRNN:
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        integration: str = ...,
+        norm: str = "none",
+        mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        init_scale: float | None = None,
+        input_scale: float | None = None,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Draws the parameters.
+
+        Args:
+          in_features, hidden_features: m and n.
+          integration: `additive`, `mi_simple` or `mi`: how `W x` and `U z` meet.
+          norm: `layer` normalizes `W x` and `U z`, `tanh` bounds `U z`; `none`.
+          mi_init: what alpha, beta1 and beta2 start at.
+          init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
+          input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          dtype: operand type of the matrix products; see `RecurrentLayer`.
+          rngs: its `params` stream is drawn from.
+
+        Raises:
+          ValueError: on an unknown integration or norm.
+        """
+
 class _LSTM:
     def __init__(
         self,
@@ -370,6 +400,30 @@ class MIRNNCell(RNNCell):
     """RNN with Multiplicative Integration, one time step.
 
     h = tanh(pre(h-)).
+    """
+
+class LinearRNN(_LinearRNN, RecurrentLayer):
+    """linear RNN.
+
+    h = pre(h-): an RNN without activation.
+    """
+
+class MILinearRNN(LinearRNN):
+    """linear RNN with Multiplicative Integration.
+
+    h = pre(h-): an RNN without activation.
+    """
+
+class LinearRNNCell(_LinearRNN, RecurrentCell):
+    """linear RNN, one time step.
+
+    h = pre(h-): an RNN without activation.
+    """
+
+class MILinearRNNCell(LinearRNNCell):
+    """linear RNN with Multiplicative Integration, one time step.
+
+    h = pre(h-): an RNN without activation.
     """
 
 class LSTM(_LSTM, RecurrentLayer):

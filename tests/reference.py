@@ -68,6 +68,13 @@ def rnn(
     return h, h
 
 
+def linearrnn(
+    p: Params, x: Array, h_prev: Array, *, kind: str = "additive", mask: Array | None = None
+) -> tuple[Array, Array]:
+    h = _integrate(kind, p, x @ p["W"], masked(h_prev, mask) @ p["U"], p["b"])
+    return h, h
+
+
 def lstm(
     p: Params,
     x: Array,
@@ -204,6 +211,7 @@ def mingru(
 
 CELLS: dict[str, Callable[..., tuple[Any, Array]]] = {
     "rnn": rnn,
+    "linearrnn": linearrnn,
     "lstm": lstm,
     "gru": gru,
     "rhn": rhn,
@@ -234,7 +242,7 @@ def shapes(
             for name in ("alpha", "beta1", "beta2"):
                 out[name + suffix] = (n,)
 
-    if cell == "rnn":
+    if cell in ("rnn", "linearrnn"):
         out.update(W=(m, n), U=(n, n), b=(n,))
         vectors("")
     elif cell in ("lstm", "slstm", "gru"):

@@ -19,6 +19,7 @@ VARIANTS = [
     for integration in INTEGRATIONS
     for kind, depth, options in [
         ("rnn", 1, {}),
+        ("linearrnn", 1, {}),
         ("lstm", 1, {}),
         ("gru", 1, {}),
         ("gru", 1, {"reset_after": True}),
@@ -77,7 +78,7 @@ def random_inputs(cell: Cell, seed: int = 1) -> tuple[Array, tuple[Array, ...], 
 def to_reference(cell: Cell, params: Params) -> dict[str, np.ndarray]:
     """Our fused blocks as the reference's one array a gate, by its names, in float64."""
     named = {}
-    plain = cell.kind in ("rnn", "dtrnn", "dtsrnn")  # one gate: the reference leaves its name out
+    plain = cell.blocks[0] == "h"  # one gate: the reference leaves its name out
     for k, (block, gates) in enumerate(zip(params, cell.blocks, strict=True)):
         layer = f"_{k + 1}" if CELLS[cell.kind].deep else ""
         for name, array in block.items():

@@ -122,6 +122,7 @@ def test_two_modules_of_different_seeds_differ_and_of_the_same_do_not() -> None:
 
 OWN = {  # keywords that only some have
     "RNN": set(),
+    "LinearRNN": set(),
     "LSTM": {"forget_bias"},
     "GRU": {"reset_after"},
     "RHN": {"depth", "coupled", "input_every", "transform_bias"},
