@@ -105,6 +105,23 @@ def test_cmapss():
     assert (read_cmapss(real("cmapss"), seed=1)[0].part != part).any()
 
 
+def test_cycles_are_put_in_order_and_lives_for_validation_are_not_cut_short(tmp_path):
+    table = np.column_stack([
+        np.repeat(np.arange(1, 41), 30), np.tile(np.arange(1, 31), 40),
+        np.random.default_rng(0).normal(size=(1200, 24)),
+    ])  # fmt: skip
+    np.savetxt(tmp_path / "RUL_FD009.txt", np.arange(40))
+    found = []
+    for rows in (np.arange(1200), np.random.default_rng(1).permutation(1200)):
+        for name in ("train", "test"):
+            np.savetxt(tmp_path / f"{name}_FD009.txt", table[rows])
+        found.append(read_cmapss(tmp_path, valid=0.5)[0])
+    for a, b in zip(found[0].inputs, found[1].inputs, strict=True):
+        np.testing.assert_array_equal(a, b)
+    lengths = [len(x) for x, p in zip(found[0].inputs, found[0].part, strict=True) if p == 1]
+    assert min(lengths) >= 20 and len(set(lengths)) > 5
+
+
 def test_cmapss_constants_are_those_of_the_training_part(tmp_path):
     rng = np.random.default_rng(0)
 
@@ -393,6 +410,29 @@ def test_refused_tables(tmp_path, options, words):
     with pytest.raises(UserError, match=words) as error:
         read_labelled(write(tmp_path, table()), **options)
     assert line(error)
+
+
+def test_a_target_that_is_always_the_same_is_refused(tmp_path):
+    path = write(tmp_path, table(target=lambda i, t: 3))
+    with pytest.raises(UserError, match="the target is always 3: there is nothing to learn"):
+        read_labelled(path, target="y", group="id", kind="regress")
+
+
+@pytest.mark.parametrize(
+    "header, told",
+    [
+        ("@dimensions two", "@dimensions 'two' is not a number"),
+        ("@dimensions", "@dimensions '' is not a number"),
+        ("@classLabel", "neither @classLabel nor @targetLabel"),
+    ],
+)
+def test_headers_without_their_value_are_told(tmp_path, header, told):
+    path = ts(tmp_path / "x.ts", "1,2:3,4:a")
+    name = header.split()[0]
+    text = [header if row.startswith(name) else row for row in path.read_text().split("\n")]
+    path.write_text("\n".join(text))
+    with pytest.raises(UserError, match=told):
+        read_labelled(path)
 
 
 def test_no_column_of_numbers(tmp_path):
