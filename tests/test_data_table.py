@@ -318,6 +318,19 @@ def test_new_rows_without_known_columns_end_with_the_target(tmp_path):
     assert found.season == 24 and found.known == series.known
 
 
+def test_a_few_new_rows_do_not_tell_their_step(tmp_path):
+    """Days of one week are those of weekdays, too; one row has no step at all."""
+    at = pd.date_range("2020-01-01", periods=300, freq="B")
+    frame = pd.DataFrame({"t": at, "v": daily(300, 5)})
+    series, _, _ = read_series(write(tmp_path, frame))
+    week = np.flatnonzero(at.day_of_week == 0)[0] + np.arange(5)
+    for rows in (week, week[:1]):
+        found, _, _ = read_new(write(tmp_path, frame.iloc[rows]), like=describe(series))
+        assert found.step == "1 weekday" and len(found.values[0]) == len(rows)
+        following = calendar.following(found.times[0], found.step, 5)
+        np.testing.assert_array_equal(following, at.to_numpy("datetime64[s]")[rows[-1] + 1 :][:5])
+
+
 def test_new_wide_rows(tmp_path):
     frame = pd.DataFrame(np.stack([daily(200, seed=s) for s in range(3)])).reset_index()
     series, _, _ = read_series(write(tmp_path, frame), layout="wide")
