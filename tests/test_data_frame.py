@@ -115,6 +115,12 @@ def test_an_empty_line_of_a_single_column_is_a_missing_value(tmp_path):
     assert len(values) == 40 and np.flatnonzero(np.isnan(values)).tolist() == list(range(2, 40, 4))
 
 
+def test_spaces_before_quotes_are_none_of_the_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('a, b\n1, "x, y"\n2, "z"\n')
+    assert read_frame(path)["b"].tolist() == ["x, y", "z"]
+
+
 def test_without_a_header_the_first_row_counts(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("1;2,5\n3;4,5\n")

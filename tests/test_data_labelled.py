@@ -179,6 +179,15 @@ def test_labels_of_whole_numbers_lose_their_decimals(tmp_path):
     assert found.classes == ("-1", "1", "10") and found.labels[:3].tolist() == [1, 0, 2]
 
 
+def test_classes_are_in_the_order_of_numbers_and_of_text(tmp_path):
+    for names in (("-2", "9", "10"), ("10", "9a", "NA")):
+        data = [(names[i % 3], x) for i, (_, x) in enumerate(rows(30))]
+        assert read_labelled(tsv(tmp_path / "x.tsv", data))[0].classes == names
+    frame = table(target=lambda i, t: ("NA", "b")[i % 2])  # a name in a table, too
+    found, _, _ = read_labelled(write(tmp_path, frame), target="y", group="id", time="t")
+    assert found.classes == ("NA", "b")
+
+
 TS = """#comment
 @problemName x
 @timeStamps false
@@ -384,9 +393,10 @@ def test_a_class_that_only_the_test_part_has(tmp_path):
 
 def test_warnings(tmp_path):
     data = [*rows(), ("rare", [1.0] * 12)]
+    data += [("two", [float(i)] * 12) for i in range(3)]  # one of them is for validation
     tsv(tmp_path / "x_TEST.tsv", [data[0], data[3], *rows(9, seed=1)])
     _, _, warnings = read_labelled(tsv(tmp_path / "x_TRAIN.tsv", data))
-    assert any("1 of 3 classes" in text and "rare" in text for text in warnings)
+    assert any("1 of 4 classes have fewer than 2" in text and "rare" in text for text in warnings)
     copies = [text for text in warnings if "sequences of the test part" in text]
     assert len(copies) == 1 and copies[0][0] in "12"
 

@@ -9,6 +9,7 @@ import pytest
 from data_files import daily, hours, line, real, said, write
 
 from rnnx.data import calendar
+from rnnx.data.ahead import prolonged
 from rnnx.data.frame import read_frame
 from rnnx.data.table import describe, read_new, read_series
 from rnnx.errors import UserError
@@ -190,6 +191,16 @@ def test_what_cannot_be_done_is_refused(tmp_path, options, words):
     assert line(error)
 
 
+def test_the_first_column_may_count_the_rows_and_another_may_not(tmp_path):
+    frame = pd.DataFrame({"n": np.arange(60), "v": daily(60), "m": np.arange(7, 67)})
+    series, notes, _ = read_series(write(tmp_path, frame))
+    assert series.targets == ("v", "m") and said(notes, "'n' counts the rows: left out")
+    series, _, _ = read_series(write(tmp_path, frame.drop(columns="n")[["m"]]))
+    assert series.targets == ("m",)  # there is no other
+    series, _, _ = read_series(write(tmp_path, frame.assign(n=hours(60))[["n", "m", "v"]]))
+    assert series.targets == ("m", "v")
+
+
 def test_a_column_without_values(tmp_path):
     path = write(tmp_path, pd.DataFrame({"t": hours(60), "v": np.nan, "w": daily(60)}))
     with pytest.raises(UserError, match="'v' has no values: all are missing"):
@@ -329,6 +340,31 @@ def test_a_few_new_rows_do_not_tell_their_step(tmp_path):
         assert found.step == "1 weekday" and len(found.values[0]) == len(rows)
         following = calendar.following(found.times[0], found.step, 5)
         np.testing.assert_array_equal(following, at.to_numpy("datetime64[s]")[rows[-1] + 1 :][:5])
+
+
+def test_series_are_prolonged_by_the_steps_to_forecast(tmp_path):
+    frame = pd.DataFrame({"t": hours(300), "v": daily(300), "c": daily(300, seed=1)})
+    series, _, _ = read_series(write(tmp_path, frame), target=["v"], covariates=["c"])
+    new, _, _ = read_new(write(tmp_path, frame[:150]), like=describe(series))
+    longer, (origin,) = prolonged(new, 24)
+    assert origin.tolist() == [149] and series.known == calendar.FEATURES[:4]
+    np.testing.assert_array_equal(longer.times[0], series.times[0][:174])
+    np.testing.assert_allclose(longer.ahead[0], series.ahead[0][:174], atol=1e-12)
+    np.testing.assert_array_equal(longer.values[0][:150], series.values[0][:150])
+    assert np.isnan(longer.values[0][150:]).all() and len(longer.values[0]) == 174
+    np.testing.assert_array_equal(longer.covariates[0][:150], series.covariates[0][:150])
+    assert (longer.covariates[0][150:] == series.covariates[0][149]).all()
+
+
+def test_what_the_user_knows_ahead_has_to_be_there(tmp_path):
+    frame = pd.DataFrame({"t": hours(300), "v": daily(300), "k": np.arange(300) % 5.0})
+    series, _, _ = read_series(write(tmp_path, frame), target=["v"], known=["k"])
+    frame.loc[130:, "v"] = np.nan
+    new, _, _ = read_new(write(tmp_path, frame[:150]), like=describe(series))
+    longer, (origin,) = prolonged(new, 20)
+    assert origin.tolist() == [129] and len(longer.values[0]) == 150
+    with pytest.raises(UserError, match=r"k must be given for the 21 steps .*: 20 rows are there"):
+        prolonged(new, 21)
 
 
 def test_new_wide_rows(tmp_path):

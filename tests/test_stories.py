@@ -11,7 +11,7 @@ from test_reading import config_of, write_babi
 
 from rnnx import tasks
 from rnnx.data import babi, cloze, cnn
-from rnnx.data.stories import Question, numbered
+from rnnx.data.stories import Question, held_out, numbered
 from rnnx.errors import UserError
 
 DATA = Path(os.environ.get("RNNX_DATA", ROOT.parent / "shared" / "data"))
@@ -73,6 +73,10 @@ def test_a_story_is_in_one_part_only(tmp_path: Path) -> None:
         assert len(set(parts[: len(stories)][np.array(stories) == story])) == 1
     assert set(found.sums) == {"qa1_made_train.txt", "qa1_made_test.txt"}
     assert found == babi.read("babi/qa1", str(tmp_path))
+
+
+def test_of_few_stories_one_is_held_out() -> None:
+    assert [held_out(count, 0.1).sum() for count in (1, 3, 20)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
