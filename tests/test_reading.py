@@ -103,14 +103,14 @@ def test_the_spec_is_of_the_training_part(monkeypatch: pytest.MonkeyPatch) -> No
 def test_names_are_of_all_parts_and_of_answers_too(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         Question("@entity0 hit @entity1 .", "@placeholder hit", "@entity0", 0),
-        Question("@entity0 hit @entity1 .", "@placeholder fell", "@entity2", 1),
-        Question("@entity0 @entity1 @entity2 @entity3", "@placeholder", "@entity3", 2),
+        Question("@entity0 hit @entity1 .", "@placeholder fell", "@entity4", 1),
+        Question("@entity0 @entity1 @entity2 @entity3", "@placeholder", "@entity0", 2),
     ]
     found = dataset_of(monkeypatch, config_of(""), rows)
-    names = [f"@entity{i}" for i in range(4)]
-    assert found.spec["entities"] == 4 and found.spec["answers"] == names
-    assert found.spec["vocabulary"][:5] == [*names, "<unk>"]
-    assert found.splits["valid"].whole["targets"].tolist() == [2]
+    names = [f"@entity{i}" for i in range(5)]
+    assert found.spec["entities"] == 5 and found.spec["answers"] == names
+    assert found.spec["vocabulary"][:6] == [*names, "<unk>"]
+    assert found.splits["valid"].whole["targets"].tolist() == [4]
     assert found.splits["test"].each("inputs")[0].tolist() == [0, 1, 2, 3]
 
 
