@@ -278,6 +278,18 @@ def test_counts_of_rows_go_on_in_their_steps():
     assert calendar.following(np.array([7, 8]), "20 milliseconds", 2).tolist() == [9, 10]
 
 
+def test_a_date_and_an_hour_are_one_time_and_a_month_begins_on_its_first(tmp_path):
+    at = hours(72)
+    frame = pd.DataFrame({"d": at.strftime("%Y-%m-%d"), "h": at.hour, "v": daily(72)})
+    series, _, _ = read_series(write(tmp_path, frame), time="d+h", target=["v"])
+    np.testing.assert_array_equal(series.times[0], at.to_numpy("datetime64[s]"))
+    at = pd.date_range("2020-01-01", periods=60, freq="MS")
+    frame = pd.DataFrame({"Year": at.year, "Month": at.month, "v": daily(60)})
+    series, _, _ = read_series(write(tmp_path, frame), time="Year+Month", target=["v"])
+    assert series.step == "1 month"
+    np.testing.assert_array_equal(series.times[0], at.to_numpy("datetime64[s]"))
+
+
 def test_an_hour_that_is_none_is_told(tmp_path):
     frame = pd.DataFrame(
         {

@@ -17,6 +17,7 @@ from rnnx.errors import UserError
     [
         ("a,b\n1,2\n", (",", ".", True)),
         ("a;b\n1,5;2\n", (";", ",", True)),
+        ("a;b\n1,234;2.5\n", (";", ".", True)),  # of thousands: refused where it is read
         ("1,5;2,5\n2,5;2,5\n", (";", ",", False)),
         ("a\tb\n1.5\t2\n", ("\t", ".", True)),
         ("a\n1,5\n2,5\n", (";", ",", True)),

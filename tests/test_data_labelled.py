@@ -261,6 +261,15 @@ def test_npz(tmp_path):
     assert found.labels[:3].tolist() == [0, 0.5, 1] and found.labels[-1] == 1
 
 
+def test_an_npz_may_tell_the_lengths_of_each_part(tmp_path):
+    x, y = np.arange(80.0).reshape(20, 4), np.arange(20) % 2
+    np.savez(tmp_path / "x.npz", x=x, y=y, lengths=np.full(20, 3), x_test=x[:2, :3],
+             y_test=y[:2], lengths_test=[1, 2])  # fmt: skip
+    found, _, _ = read_labelled(tmp_path / "x.npz")
+    assert {len(x) for x, p in zip(found.inputs, found.part, strict=True) if p < 2} == {3}
+    assert [len(x) for x in found.inputs[-2:]] == [1, 2]
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("exploded",)
@@ -420,6 +429,17 @@ def test_refused_tables(tmp_path, options, words):
     with pytest.raises(UserError, match=words) as error:
         read_labelled(write(tmp_path, table()), **options)
     assert line(error)
+
+
+def test_gaps_of_a_target_and_of_an_id_are_told(tmp_path):
+    frame = table(target=lambda i, t: i + t)
+    frame.loc[8, "y"] = np.nan
+    with pytest.raises(UserError, match="target 'y' is missing in sequence 's1'"):
+        read_labelled(write(tmp_path, frame), target="y", group="id", kind="regress")
+    frame = table()
+    frame.loc[8, "id"] = ""
+    with pytest.raises(UserError, match="--group=id is empty in row 9"):
+        read_labelled(write(tmp_path, frame), target="y", group="id")
 
 
 def test_a_target_that_is_always_the_same_is_refused(tmp_path):

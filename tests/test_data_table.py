@@ -231,6 +231,21 @@ def test_groups_have_parts_of_their_own(tmp_path):
         read_series(write(tmp_path, pd.concat([frames[0], frames[0]])), target=["v"])
 
 
+@pytest.mark.parametrize(
+    "change, options, told",
+    [
+        ({"g": [""] + ["a"] * 59}, {"group": "g"}, "--group=g is empty in row 1"),
+        ({"g": range(60)}, {"group": "g"}, "names 60 series in 60 rows"),
+        ({"t": [*range(59), 58.5]}, {"time": "t"}, "58.5 in row 60 is neither a time nor a whole"),
+    ],
+)
+def test_groups_and_counts_that_are_none_are_refused(tmp_path, change, options, told):
+    frame = pd.DataFrame({"t": hours(60), "v": daily(60)}).assign(**change)
+    with pytest.raises(UserError, match=told) as error:
+        read_series(write(tmp_path, frame), target=["v"], **options)
+    assert line(error)
+
+
 def test_a_test_file_is_the_test_part(tmp_path):
     frame = pd.DataFrame({"t": hours(120), "v": daily(120)})
     test = write(tmp_path, frame[100:], "test.csv")
@@ -288,6 +303,9 @@ def test_wide_tables(tmp_path):
     np.testing.assert_allclose(series.values[1][:60, 0], rows["b"], rtol=1e-14)
     assert series.values[0][100:, 0].tolist() == list(range(24, 36))
     assert said(notes, "'d'")
+    frame.loc[1, "index"] = "a"
+    with pytest.raises(UserError, match="two rows of series 'a'"):
+        read_series(write(tmp_path, frame), layout="wide")
 
 
 # -------------------------------------------------------------------------------------- new data

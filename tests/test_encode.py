@@ -101,6 +101,12 @@ def test_a_planted_linear_map_is_found(run: Path, tmp_path: Path) -> None:
     assert encoder.ids(["whale", "no"]) == [len(symbols), symbols.index("<unk>"), 0]
 
 
+def test_as_many_words_as_numbers_are_too_few_for_a_map(tmp_path: Path) -> None:
+    ours = {word: np.ones(2) for word in "abc"}
+    with pytest.raises(UserError, match="has 2 of the network's words, and a map of 2 numbers"):
+        word_vectors.mapped(dict.fromkeys("abx", np.ones(2)), ours, tmp_path)
+
+
 def test_words_with_spaces_are_passed_over(tmp_path: Path) -> None:
     """As GloVe's largest file has them."""
     (tmp_path / "glove.txt").write_text("rain 1 2\n. . . 3 4\nat me@there.com 5 6\n1990 7 8\n")

@@ -47,6 +47,9 @@ def test_words_are_parted_as_in_the_labelled_sets() -> None:
     assert words("well-bred o'clock caf\u00e9 \u201c3rd\u201d--") == [
         "well-bred", "o'clock", "caf\u00e9", '"', "3rd", '"', "--",
     ]  # fmt: skip
+    assert words("I'm we're they've she'll \u2013 we\u2014\u2014you") == [
+        "i", "'m", "we", "'re", "they", "'ve", "she", "'ll", "-", "we", "--", "you",
+    ]  # fmt: skip
     parted = "it 's do n't ! -- film ( 1993 )"
     assert words(parted) == parted.split()
     assert words(" \n") == []
