@@ -32,8 +32,8 @@ def decoder_of(settings: dict[str, Any], spec: dict) -> transcripts.Decoder:
     """The decoder of values of `NAMES`, for a network with this spec.
 
     Raises:
-      UserError: a model that is none of characters, a list that can't be read, either without a
-        beam, or for phones.
+      UserError: a model that is none of characters, a list that can't be read or has no word that
+        the network can spell, either without a beam, or for phones.
     """
     named = settings["lm"] or settings["words"]
     if named and not settings["width"]:
@@ -49,6 +49,11 @@ def decoder_of(settings: dict[str, Any], spec: dict) -> transcripts.Decoder:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the list of words {settings['words']}: {error}") from None
         lexicon = beam.Lexicon(text.splitlines(), spec["symbols"])
+        if not any(set(word).issubset(spec["symbols"]) for word in lexicon.words):
+            letters = "".join(spec["symbols"]).replace(" ", "")
+            raise UserError(
+                f"no word of {settings['words']} can be spelled with the network's {letters[:60]!r}"
+            )
     return transcripts.decoder(
         settings["width"], lm, settings["lm_weight"], settings["bonus"], lexicon
     )

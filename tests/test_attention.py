@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 
 from rnnx import attention, heads, model
-from rnnx.attention import AttentiveReader
+from rnnx.attention import AttentiveReader, ReaderMasks
 from rnnx.cells import Cell
+from rnnx.dropout import Masks
 
 V, M, N, A = 7, 3, 4, 5  # words, word vectors, units, answers
 LENGTHS, QUESTIONS = np.array([5, 2]), np.array([1, 3])
@@ -18,6 +19,7 @@ BATCH = {
     "lengths": LENGTHS, "question_lengths": QUESTIONS,
 }  # fmt: skip
 TARGETS = np.array([3, 0])
+NONE = ReaderMasks(Masks(), Masks(), None)
 
 
 # ---------------------------------------------------------------------------- in NumPy
@@ -27,12 +29,14 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def lstm(xs: np.ndarray, h: np.ndarray, p: dict, prefix: str) -> np.ndarray:
-    """MI-LSTM over xs (T, m) from h and c = 0: (T, n)."""
+def lstm(
+    xs: np.ndarray, h: np.ndarray, p: dict, prefix: str, mask: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """MI-LSTM over xs (T, m) from h and c = 0: (T, n); a mask (n,) of h in every product."""
     p = {name.removeprefix(prefix): a for name, a in p.items() if name.startswith(prefix)}
     c, found = np.zeros_like(h), []
     for x in xs:
-        wx, uh = x @ p["W"], h @ p["U"]
+        wx, uh = x @ p["W"], (h * mask) @ p["U"]
         a = p["alpha"] * wx * uh + p["beta1"] * uh + p["beta2"] * wx + p["b"]
         i, f, o, z = np.split(a, 4)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(z)
@@ -41,20 +45,25 @@ def lstm(xs: np.ndarray, h: np.ndarray, p: dict, prefix: str) -> np.ndarray:
     return np.array(found)
 
 
-def states(words: np.ndarray, p: dict, name: str, both: bool) -> np.ndarray:
-    """What a stack gives of words (T,)."""
-    xs = p["embedding"][words]
-    ahead = lstm(xs, p[f"{name}_start.0"], p, f"{name}.layers.0.blocks.0.")
+def states(words: np.ndarray, p: dict, name: str, both: bool, row: int, masks: Masks) -> np.ndarray:
+    """What a stack gives of words (T,), with the masks of a row."""
+    xs, of_h = p["embedding"][words], (1.0, 1.0)
+    if masks.i is not None:
+        xs, of_h = xs * masks.i[0][: len(xs), row], [h[row] for h in masks.h[0]]
+    ahead = lstm(xs, p[f"{name}_start.0"], p, f"{name}.layers.0.blocks.0.", of_h[0])
     if not both:
         return ahead
-    back = lstm(xs[::-1], p[f"{name}_start.1"], p, f"{name}.backward.0.blocks.0.")
+    back = lstm(xs[::-1], p[f"{name}_start.1"], p, f"{name}.backward.0.blocks.0.", of_h[1])
     return np.concatenate([ahead, back[::-1]], axis=1)
 
 
-def by_hand(p: dict, row: int, both: bool) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(
+    p: dict, row: int, both: bool, masks: ReaderMasks = NONE
+) -> tuple[np.ndarray, np.ndarray]:
     """Log probabilities of the answers and the attention, of one question by itself."""
-    ds = states(BATCH["inputs"][row, : LENGTHS[row]], p, "passage", both)
-    qs = states(BATCH["question"][row, : QUESTIONS[row]], p, "question", both)
+    words, asked = BATCH["inputs"][row, : LENGTHS[row]], BATCH["question"][row, : QUESTIONS[row]]
+    ds = states(words, p, "passage", both, row, masks.passage)
+    qs = states(asked, p, "question", both, row, masks.question)
     q = np.concatenate([qs[-1, :N], qs[0, N:]])
     att = {name: p[f"attention.{name}"] for name in ("W_d", "b_d", "W_q", "M", "v")}
     scores = []
@@ -64,7 +73,7 @@ def by_hand(p: dict, row: int, both: bool) -> tuple[np.ndarray, np.ndarray]:
     a = np.exp(scores) / np.exp(scores).sum()
     context = sum(weight * d for weight, d in zip(a, ds, strict=True))
     g = context @ p["summary.W_c"] + q @ p["summary.W_q"] + ds.mean(axis=0) @ p["summary.W_m"]
-    g = np.tanh(g + p["summary.b"])
+    g = np.tanh(g + p["summary.b"]) * (1.0 if masks.o is None else masks.o[row])
     logits = g @ p["output_weights"] + p["output_bias"]
     return logits - np.log(np.exp(logits).sum()), a
 
@@ -117,6 +126,36 @@ def test_values_and_gradients_are_those_by_hand(both: bool) -> None:
         slope = (ends[0] - ends[1]) / (2 * step)
         assert float(np.sum(grads[name] * along)) == pytest.approx(slope, rel=1e-6, abs=1e-8), name
         assert np.abs(grads[name]).max() > 1e-7, name
+
+
+def test_masks_of_words_states_and_g_are_where_they_belong() -> None:
+    draw = np.random.default_rng(3).uniform
+
+    def of_stack(steps: int) -> Masks:
+        return Masks(i=(draw(0, 2, (steps, 2, M)),), h=((draw(0, 2, (2, N)), draw(0, 2, (2, N))),))
+
+    masks = ReaderMasks(of_stack(5), of_stack(3), draw(0, 2, (2, N)))
+    with jax.enable_x64(True):
+        graphdef, params = reader(True)
+        logits, seen = jax.jit(lambda p: model.merge(graphdef, p)(BATCH, masks))(params)
+        logs = jax.nn.log_softmax(logits)
+    for row in (0, 1):
+        log_p, a = by_hand(params, row, True, masks)
+        np.testing.assert_allclose(logs[row], log_p, rtol=1e-9)
+        np.testing.assert_allclose(seen[: LENGTHS[row], row], a, rtol=1e-9)
+
+
+@pytest.mark.parametrize("init_scale, input_scale", [(0.01, None), (0.01, 0.1), (0.1, 0.01)])
+def test_matrices_start_as_wide_as_they_are_told(
+    init_scale: float, input_scale: float | None
+) -> None:
+    net = AttentiveReader(
+        Cell("gru"), 50, 16, 16, 5, init_scale=init_scale, input_scale=input_scale, rngs=nnx.Rngs(0)
+    )
+    for name, p in model.split(net)[1].items():
+        scale = init_scale if name.endswith(".U") else input_scale or init_scale
+        wide = 16**-0.5 if name == "attention.v" else scale if p.ndim == 2 else 0.0
+        assert 0.8 * wide <= abs(p).max() <= wide, name
 
 
 def test_padding_reaches_nothing() -> None:

@@ -1,11 +1,14 @@
 """Beam search against all alignments; a model and a list of words; errors as jiwer counts them."""
 
 import itertools
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rnnx import decoders
+from rnnx.errors import UserError
 from rnnx.tasks import beam, decoding, transcripts
 from rnnx.tasks.beam import Lexicon, search, total
 
@@ -124,3 +127,28 @@ def test_a_symbol_twice_needs_a_blank_between_while_prefixes_are_few(seed: int, 
     log_p = posteriors(seed, steps=7, symbols=3, peak=1.0)
     every = by_all_paths(log_p)
     assert tuple(search(log_p, width)) == max(every, key=every.get)
+
+
+def test_flags_of_a_decoder_are_those_of_the_search() -> None:
+    """The weight is that of a model, of which there is none here."""
+    log_p, spec = posteriors(5, steps=8), {"labels": "char", "symbols": ["a", "b", "c"]}
+    plain = {"width": 8, "lm": "", "lm_weight": 9.0, "bonus": 0.0, "words": ""}
+    for bonus in (0.0, 9.0, -99.0):
+        found = decoders.decoder_of(plain | {"bonus": bonus}, spec)(log_p)
+        assert found == search(log_p, 8, bonus=bonus)
+    assert decoders.decoder_of(plain | {"bonus": -99.0}, spec)(log_p) == []
+    path = decoding.collapsed(log_p.argmax(axis=1))
+    assert decoders.decoder_of(plain | {"width": 0, "bonus": -99.0}, spec)(log_p) == path
+
+
+def test_a_list_of_which_no_word_can_be_spelled_is_told(tmp_path: Path) -> None:
+    """As in the other case: nothing at all would be found, without a word."""
+    settings = {"width": 8, "lm": "", "lm_weight": 0.5, "bonus": 0.0}
+    settings["words"] = str(tmp_path / "words.txt")
+    spec = {"labels": "char", "symbols": [" ", "a", "b"]}
+    (tmp_path / "words.txt").write_text("AB\nba\n")
+    decoders.decoder_of(settings, spec)  # one can
+    for text in ("AB\nA\n", "\n"):
+        (tmp_path / "words.txt").write_text(text)
+        with pytest.raises(UserError, match=r"words\.txt can be spelled with the network's 'ab'$"):
+            decoders.decoder_of(settings, spec)

@@ -79,11 +79,16 @@ def test_steps_below_a_second_are_counted(tmp_path):
 def test_named_columns_of_numbers_are_times(tmp_path):
     at = hours(200, "2020-01-01")
     seconds = at.astype("datetime64[s]").astype(np.int64)
-    frame = pd.DataFrame({"s": seconds, "ms": seconds * 1000, "v": daily(200)})
+    sizes = {"s": 1, "ms": 1000, "us": 10**6, "ns": 10**9}
+    frame = pd.DataFrame({n: seconds * size for n, size in sizes.items()} | {"v": daily(200)})
     path = write(tmp_path, frame)
-    for name in ("s", "ms"):
+    for name in sizes:
         series, _, _ = read_series(path, time=name, target=["v"])
         np.testing.assert_array_equal(series.times[0], at.to_numpy("datetime64[s]"))
+    at = pd.date_range("2020-01-25", periods=100)
+    frame = pd.DataFrame({"day": at.strftime("%Y%m%d").astype(int), "v": daily(100)})
+    series, _, _ = read_series(write(tmp_path, frame), time="day", target=["v"])
+    assert series.step == "1 day" and (series.times[0] == at.to_numpy("datetime64[s]")).all()
     frame = pd.DataFrame({"year": np.arange(1900, 1960), "v": daily(60), "n": np.arange(60) * 2})
     path = write(tmp_path, frame)
     series, _, _ = read_series(path, time="year", target=["v"])
@@ -135,12 +140,14 @@ def test_repeated_times_are_averaged_over_what_is_there(tmp_path):
 
 
 def test_times_beside_the_grid_are_moved_or_refused(tmp_path):
+    """Early ones too, and the first."""
     at = hours(100).to_series().reset_index(drop=True)
-    at[[5, 50]] += pd.Timedelta("7min")
+    at[[0, 5, 50]] += pd.to_timedelta([7, 7, -7], unit="min")
     frame = pd.DataFrame({"t": at, "v": daily(100)})
     series, notes, _ = read_series(write(tmp_path, frame))
-    assert "2 of 100 times moved" in said(notes, "moved") and len(series.values[0]) == 100
+    assert "3 of 100 times moved" in said(notes, "moved") and len(series.values[0]) == 100
     assert np.isfinite(series.values[0]).all()
+    np.testing.assert_array_equal(series.times[0], hours(100).to_numpy("datetime64[s]"))
     rng = np.random.default_rng(0)
     frame.t = at + pd.to_timedelta(rng.integers(0, 3000, 100), unit="s")
     with pytest.raises(UserError, match=r"no regular time step: .* or count rows") as error:
@@ -247,6 +254,53 @@ def test_last_days_of_months_are_followed_by_last_days():
     last = np.array(["2021-02-28", "2021-04-30", "2021-06-30"], "datetime64[s]")
     expected = np.array(["2021-08-31", "2021-10-31"], "datetime64[s]")
     np.testing.assert_array_equal(calendar.following(last, "2 months", 2), expected)
+
+
+def test_a_day_that_february_lacks_is_its_last():
+    days = np.array(["2020-11-30", "2020-12-30", "2021-01-30"], "datetime64[s]")
+    expected = np.array(["2021-02-28", "2021-03-30"], "datetime64[s]")
+    np.testing.assert_array_equal(calendar.following(days, "1 month", 2), expected)
+
+
+@pytest.mark.parametrize("freq, step", [("B", "1 weekday"), ("MS", "1 month"), ("D", "1 day")])
+def test_the_clock_of_days_and_months_is_kept(tmp_path, freq, step):
+    at = pd.date_range("2020-01-01", periods=100, freq=freq) + pd.Timedelta("9h30min")
+    series, _, _ = read_series(write(tmp_path, pd.DataFrame({"t": at, "v": daily(100)})))
+    assert series.step == step
+    np.testing.assert_array_equal(series.times[0], at.to_numpy("datetime64[s]"))
+    ahead = calendar.following(series.times[0][:-3], step, 3)
+    np.testing.assert_array_equal(ahead, series.times[0][-3:])
+
+
+def test_counts_of_rows_go_on_in_their_steps():
+    assert calendar.following(np.array([4, 6, 8]), "2 rows", 3).tolist() == [10, 12, 14]
+    # Steps below a second are counted one by one.
+    assert calendar.following(np.array([7, 8]), "20 milliseconds", 2).tolist() == [9, 10]
+
+
+def test_a_date_and_an_hour_are_one_time_and_a_month_begins_on_its_first(tmp_path):
+    at = hours(72)
+    frame = pd.DataFrame({"d": at.strftime("%Y-%m-%d"), "h": at.hour, "v": daily(72)})
+    series, _, _ = read_series(write(tmp_path, frame), time="d+h", target=["v"])
+    np.testing.assert_array_equal(series.times[0], at.to_numpy("datetime64[s]"))
+    at = pd.date_range("2020-01-01", periods=60, freq="MS")
+    frame = pd.DataFrame({"Year": at.year, "Month": at.month, "v": daily(60)})
+    series, _, _ = read_series(write(tmp_path, frame), time="Year+Month", target=["v"])
+    assert series.step == "1 month"
+    np.testing.assert_array_equal(series.times[0], at.to_numpy("datetime64[s]"))
+
+
+def test_an_hour_that_is_none_is_told(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "d": np.repeat(hours(5).strftime("%Y-%m-%d"), 12),
+            "h": 12 * [0, 1, 2, 3, 25],
+            "v": daily(60),
+        }
+    )
+    with pytest.raises(UserError, match="'h': 25 in row 5 is not an hour") as error:
+        read_series(write(tmp_path, frame), time="d+h", target=["v"])
+    assert line(error)
 
 
 def test_lags_with_few_pairs_do_not_count():

@@ -70,6 +70,25 @@ def test_labels_of_sequences(tmp_path, labels, task):
     assert detect(tmp_path / "x.npz")[0] == task
 
 
+@pytest.mark.parametrize("kind, task", [("classLabel", "classify"), ("targetLabel", "regress")])
+def test_a_ts_file_says_itself_what_its_labels_are(tmp_path, kind, task):
+    (tmp_path / "a.ts").write_text(f"@problemName a\n@{kind} true\n@data\n1,2:3\n2,3:4\n")
+    assert detect(tmp_path / "a.ts")[0] == task
+
+
+def test_text_that_changes_within_a_sequence_is_no_series(tmp_path):
+    frame = sequences(["a", "b"] * 5).assign(y=list("ab") * 25)
+    frame["t"] = list(pd.date_range("2020-01-01", periods=5)) * 10
+    for path in (write(tmp_path, frame), write(tmp_path, frame.drop(columns="t"), "u.csv")):
+        assert detect(path, target=["y"], group="id") == ("classify", "'y' is not numeric")
+
+
+def test_ids_of_one_row_each_are_no_sequences(tmp_path):
+    frame = sequences(range(10), steps=1)
+    frame["t"] = pd.date_range("2020-01-01", periods=10)
+    assert detect(write(tmp_path, frame), target=["y"], group="id")[0] == "forecast"
+
+
 @pytest.mark.parametrize("copies", [1, 2])
 def test_many_whole_numbers_are_in_doubt(tmp_path, copies):
     path = write(tmp_path, sequences(list(range(30)) * copies))

@@ -17,6 +17,7 @@ from rnnx.errors import UserError
     [
         ("a,b\n1,2\n", (",", ".", True)),
         ("a;b\n1,5;2\n", (";", ",", True)),
+        ("a;b\n1,234;2.5\n", (";", ".", True)),  # of thousands: refused where it is read
         ("1,5;2,5\n2,5;2,5\n", (";", ",", False)),
         ("a\tb\n1.5\t2\n", ("\t", ".", True)),
         ("a\n1,5\n2,5\n", (";", ",", True)),
@@ -113,6 +114,12 @@ def test_an_empty_line_of_a_single_column_is_a_missing_value(tmp_path):
     path.write_text("\nv\n" + "1\n2\n\n5\n" * 10 + "\n")
     values = read_series(path)[0].values[0][:, 0]
     assert len(values) == 40 and np.flatnonzero(np.isnan(values)).tolist() == list(range(2, 40, 4))
+
+
+def test_spaces_before_quotes_are_none_of_the_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('a, b\n1, "x, y"\n2, "z"\n')
+    assert read_frame(path)["b"].tolist() == ["x, y", "z"]
 
 
 def test_without_a_header_the_first_row_counts(tmp_path):

@@ -105,6 +105,23 @@ def test_cmapss():
     assert (read_cmapss(real("cmapss"), seed=1)[0].part != part).any()
 
 
+def test_cycles_are_put_in_order_and_lives_for_validation_are_not_cut_short(tmp_path):
+    table = np.column_stack([
+        np.repeat(np.arange(1, 41), 30), np.tile(np.arange(1, 31), 40),
+        np.random.default_rng(0).normal(size=(1200, 24)),
+    ])  # fmt: skip
+    np.savetxt(tmp_path / "RUL_FD009.txt", np.arange(40))
+    found = []
+    for rows in (np.arange(1200), np.random.default_rng(1).permutation(1200)):
+        for name in ("train", "test"):
+            np.savetxt(tmp_path / f"{name}_FD009.txt", table[rows])
+        found.append(read_cmapss(tmp_path, valid=0.5)[0])
+    for a, b in zip(found[0].inputs, found[1].inputs, strict=True):
+        np.testing.assert_array_equal(a, b)
+    lengths = [len(x) for x, p in zip(found[0].inputs, found[0].part, strict=True) if p == 1]
+    assert min(lengths) >= 20 and len(set(lengths)) > 5
+
+
 def test_cmapss_constants_are_those_of_the_training_part(tmp_path):
     rng = np.random.default_rng(0)
 
@@ -160,6 +177,15 @@ def test_labels_of_whole_numbers_lose_their_decimals(tmp_path):
                                                 strict=True)]  # fmt: skip
     found, _, _ = read_labelled(tsv(tmp_path / "x.tsv", data))
     assert found.classes == ("-1", "1", "10") and found.labels[:3].tolist() == [1, 0, 2]
+
+
+def test_classes_are_in_the_order_of_numbers_and_of_text(tmp_path):
+    for names in (("-2", "9", "10"), ("10", "9a", "NA")):
+        data = [(names[i % 3], x) for i, (_, x) in enumerate(rows(30))]
+        assert read_labelled(tsv(tmp_path / "x.tsv", data))[0].classes == names
+    frame = table(target=lambda i, t: ("NA", "b")[i % 2])  # a name in a table, too
+    found, _, _ = read_labelled(write(tmp_path, frame), target="y", group="id", time="t")
+    assert found.classes == ("NA", "b")
 
 
 TS = """#comment
@@ -233,6 +259,15 @@ def test_npz(tmp_path):
     found, _, _ = read_labelled(tmp_path / "x.npz", kind="regress")
     assert np.bincount(found.part).tolist() == [24, 6, 5] and found.inputs[0].shape == (8, 1)
     assert found.labels[:3].tolist() == [0, 0.5, 1] and found.labels[-1] == 1
+
+
+def test_an_npz_may_tell_the_lengths_of_each_part(tmp_path):
+    x, y = np.arange(80.0).reshape(20, 4), np.arange(20) % 2
+    np.savez(tmp_path / "x.npz", x=x, y=y, lengths=np.full(20, 3), x_test=x[:2, :3],
+             y_test=y[:2], lengths_test=[1, 2])  # fmt: skip
+    found, _, _ = read_labelled(tmp_path / "x.npz")
+    assert {len(x) for x, p in zip(found.inputs, found.part, strict=True) if p < 2} == {3}
+    assert [len(x) for x in found.inputs[-2:]] == [1, 2]
 
 
 class Bomb:
@@ -367,9 +402,10 @@ def test_a_class_that_only_the_test_part_has(tmp_path):
 
 def test_warnings(tmp_path):
     data = [*rows(), ("rare", [1.0] * 12)]
+    data += [("two", [float(i)] * 12) for i in range(3)]  # one of them is for validation
     tsv(tmp_path / "x_TEST.tsv", [data[0], data[3], *rows(9, seed=1)])
     _, _, warnings = read_labelled(tsv(tmp_path / "x_TRAIN.tsv", data))
-    assert any("1 of 3 classes" in text and "rare" in text for text in warnings)
+    assert any("1 of 4 classes have fewer than 2" in text and "rare" in text for text in warnings)
     copies = [text for text in warnings if "sequences of the test part" in text]
     assert len(copies) == 1 and copies[0][0] in "12"
 
@@ -393,6 +429,40 @@ def test_refused_tables(tmp_path, options, words):
     with pytest.raises(UserError, match=words) as error:
         read_labelled(write(tmp_path, table()), **options)
     assert line(error)
+
+
+def test_gaps_of_a_target_and_of_an_id_are_told(tmp_path):
+    frame = table(target=lambda i, t: i + t)
+    frame.loc[8, "y"] = np.nan
+    with pytest.raises(UserError, match="target 'y' is missing in sequence 's1'"):
+        read_labelled(write(tmp_path, frame), target="y", group="id", kind="regress")
+    frame = table()
+    frame.loc[8, "id"] = ""
+    with pytest.raises(UserError, match="--group=id is empty in row 9"):
+        read_labelled(write(tmp_path, frame), target="y", group="id")
+
+
+def test_a_target_that_is_always_the_same_is_refused(tmp_path):
+    path = write(tmp_path, table(target=lambda i, t: 3))
+    with pytest.raises(UserError, match="the target is always 3: there is nothing to learn"):
+        read_labelled(path, target="y", group="id", kind="regress")
+
+
+@pytest.mark.parametrize(
+    "header, told",
+    [
+        ("@dimensions two", "@dimensions 'two' is not a number"),
+        ("@dimensions", "@dimensions '' is not a number"),
+        ("@classLabel", "neither @classLabel nor @targetLabel"),
+    ],
+)
+def test_headers_without_their_value_are_told(tmp_path, header, told):
+    path = ts(tmp_path / "x.ts", "1,2:3,4:a")
+    name = header.split()[0]
+    text = [header if row.startswith(name) else row for row in path.read_text().split("\n")]
+    path.write_text("\n".join(text))
+    with pytest.raises(UserError, match=told):
+        read_labelled(path)
 
 
 def test_no_column_of_numbers(tmp_path):

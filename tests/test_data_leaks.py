@@ -72,6 +72,8 @@ def test_copied_rows_and_series(tmp_path):
     v[850:] = v[300:450]
     _, _, warnings = read_series(write(tmp_path, pd.DataFrame({"v": v})))
     assert "are also in the training part" in said(warnings, "stretches of 24")
+    _, _, warnings = read_series(write(tmp_path, pd.DataFrame({"v": v})), horizon=48)
+    assert said(warnings, "stretches of 48")
     v = rng.normal(size=1000)
     v[820:900] = v[705:785]  # of the valid part
     assert not read_series(write(tmp_path, pd.DataFrame({"v": v})))[2]

@@ -9,6 +9,7 @@ import pytest
 from data_files import daily, hours, line, real, said, write
 
 from rnnx.data import calendar
+from rnnx.data.ahead import prolonged
 from rnnx.data.frame import read_frame
 from rnnx.data.table import describe, read_new, read_series
 from rnnx.errors import UserError
@@ -190,6 +191,16 @@ def test_what_cannot_be_done_is_refused(tmp_path, options, words):
     assert line(error)
 
 
+def test_the_first_column_may_count_the_rows_and_another_may_not(tmp_path):
+    frame = pd.DataFrame({"n": np.arange(60), "v": daily(60), "m": np.arange(7, 67)})
+    series, notes, _ = read_series(write(tmp_path, frame))
+    assert series.targets == ("v", "m") and said(notes, "'n' counts the rows: left out")
+    series, _, _ = read_series(write(tmp_path, frame.drop(columns="n")[["m"]]))
+    assert series.targets == ("m",)  # there is no other
+    series, _, _ = read_series(write(tmp_path, frame.assign(n=hours(60))[["n", "m", "v"]]))
+    assert series.targets == ("m", "v")
+
+
 def test_a_column_without_values(tmp_path):
     path = write(tmp_path, pd.DataFrame({"t": hours(60), "v": np.nan, "w": daily(60)}))
     with pytest.raises(UserError, match="'v' has no values: all are missing"):
@@ -218,6 +229,21 @@ def test_groups_have_parts_of_their_own(tmp_path):
     assert "1 of 3 series" in said(warnings, "too short")
     with pytest.raises(UserError, match="with --group"):
         read_series(write(tmp_path, pd.concat([frames[0], frames[0]])), target=["v"])
+
+
+@pytest.mark.parametrize(
+    "change, options, told",
+    [
+        ({"g": [""] + ["a"] * 59}, {"group": "g"}, "--group=g is empty in row 1"),
+        ({"g": range(60)}, {"group": "g"}, "names 60 series in 60 rows"),
+        ({"t": [*range(59), 58.5]}, {"time": "t"}, "58.5 in row 60 is neither a time nor a whole"),
+    ],
+)
+def test_groups_and_counts_that_are_none_are_refused(tmp_path, change, options, told):
+    frame = pd.DataFrame({"t": hours(60), "v": daily(60)}).assign(**change)
+    with pytest.raises(UserError, match=told) as error:
+        read_series(write(tmp_path, frame), target=["v"], **options)
+    assert line(error)
 
 
 def test_a_test_file_is_the_test_part(tmp_path):
@@ -277,6 +303,9 @@ def test_wide_tables(tmp_path):
     np.testing.assert_allclose(series.values[1][:60, 0], rows["b"], rtol=1e-14)
     assert series.values[0][100:, 0].tolist() == list(range(24, 36))
     assert said(notes, "'d'")
+    frame.loc[1, "index"] = "a"
+    with pytest.raises(UserError, match="two rows of series 'a'"):
+        read_series(write(tmp_path, frame), layout="wide")
 
 
 # -------------------------------------------------------------------------------------- new data
@@ -316,6 +345,44 @@ def test_new_rows_without_known_columns_end_with_the_target(tmp_path):
     found, notes, _ = read_new(write(tmp_path, frame), like=describe(series))
     assert len(found.values[0]) == 290 and "10 rows after" in said(notes, "after")
     assert found.season == 24 and found.known == series.known
+
+
+def test_a_few_new_rows_do_not_tell_their_step(tmp_path):
+    """Days of one week are those of weekdays, too; one row has no step at all."""
+    at = pd.date_range("2020-01-01", periods=300, freq="B")
+    frame = pd.DataFrame({"t": at, "v": daily(300, 5)})
+    series, _, _ = read_series(write(tmp_path, frame))
+    week = np.flatnonzero(at.day_of_week == 0)[0] + np.arange(5)
+    for rows in (week, week[:1]):
+        found, _, _ = read_new(write(tmp_path, frame.iloc[rows]), like=describe(series))
+        assert found.step == "1 weekday" and len(found.values[0]) == len(rows)
+        following = calendar.following(found.times[0], found.step, 5)
+        np.testing.assert_array_equal(following, at.to_numpy("datetime64[s]")[rows[-1] + 1 :][:5])
+
+
+def test_series_are_prolonged_by_the_steps_to_forecast(tmp_path):
+    frame = pd.DataFrame({"t": hours(300), "v": daily(300), "c": daily(300, seed=1)})
+    series, _, _ = read_series(write(tmp_path, frame), target=["v"], covariates=["c"])
+    new, _, _ = read_new(write(tmp_path, frame[:150]), like=describe(series))
+    longer, (origin,) = prolonged(new, 24)
+    assert origin.tolist() == [149] and series.known == calendar.FEATURES[:4]
+    np.testing.assert_array_equal(longer.times[0], series.times[0][:174])
+    np.testing.assert_allclose(longer.ahead[0], series.ahead[0][:174], atol=1e-12)
+    np.testing.assert_array_equal(longer.values[0][:150], series.values[0][:150])
+    assert np.isnan(longer.values[0][150:]).all() and len(longer.values[0]) == 174
+    np.testing.assert_array_equal(longer.covariates[0][:150], series.covariates[0][:150])
+    assert (longer.covariates[0][150:] == series.covariates[0][149]).all()
+
+
+def test_what_the_user_knows_ahead_has_to_be_there(tmp_path):
+    frame = pd.DataFrame({"t": hours(300), "v": daily(300), "k": np.arange(300) % 5.0})
+    series, _, _ = read_series(write(tmp_path, frame), target=["v"], known=["k"])
+    frame.loc[130:, "v"] = np.nan
+    new, _, _ = read_new(write(tmp_path, frame[:150]), like=describe(series))
+    longer, (origin,) = prolonged(new, 20)
+    assert origin.tolist() == [129] and len(longer.values[0]) == 150
+    with pytest.raises(UserError, match=r"k must be given for the 21 steps .*: 20 rows are there"):
+        prolonged(new, 21)
 
 
 def test_new_wide_rows(tmp_path):

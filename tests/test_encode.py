@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import QUIET, ROOT, call_module, one_device, train
 from test_sentences import small, write_books
+from test_transfer import write_sets
+from test_workdir import stored
 
 from rnnx import encode
 from rnnx.analysis import nearest
@@ -99,11 +101,37 @@ def test_a_planted_linear_map_is_found(run: Path, tmp_path: Path) -> None:
     assert encoder.ids(["whale", "no"]) == [len(symbols), symbols.index("<unk>"), 0]
 
 
+def test_as_many_words_as_numbers_are_too_few_for_a_map(tmp_path: Path) -> None:
+    ours = {word: np.ones(2) for word in "abc"}
+    with pytest.raises(UserError, match="has 2 of the network's words, and a map of 2 numbers"):
+        word_vectors.mapped(dict.fromkeys("abx", np.ones(2)), ours, tmp_path)
+
+
 def test_words_with_spaces_are_passed_over(tmp_path: Path) -> None:
     """As GloVe's largest file has them."""
     (tmp_path / "glove.txt").write_text("rain 1 2\n. . . 3 4\nat me@there.com 5 6\n1990 7 8\n")
     found = word_vectors.read(tmp_path / "glove.txt", lambda word: " " not in word)
     assert {word: v.tolist() for word, v in found.items()} == {"rain": [1, 2], "1990": [7, 8]}
+
+
+def test_of_a_word_that_comes_twice_the_first_counts(tmp_path: Path) -> None:
+    (tmp_path / "glove.txt").write_text("rain 1 2\nsnow 3 4\nrain 5 6\n")
+    assert word_vectors.read(tmp_path / "glove.txt", "rain".__eq__)["rain"].tolist() == [1, 2]
+
+
+def test_words_of_all_labelled_sets_are_looked_up(run: Path, tmp_path: Path) -> None:
+    """Of a set, and of the first and second sentences of pairs."""
+    home, opened = write_sets(tmp_path), encode.opened(str(run))
+    test = home / "sentences" / "SICK_test_annotated.txt"
+    test.write_text(test.read_text() + "\n99\ta whale\tan otter\t3.0\tNEUTRAL")
+    (home / "sentences" / "mpqa.neg").write_text("a heron")
+    rng, more = np.random.default_rng(0), ["whale", "otter", "heron"]
+    lines = [f"{w} {' '.join(map(str, rng.normal(size=3)))}" for w in (*opened.spec.symbols, *more)]
+    (tmp_path / "glove.txt").write_text("\n".join(lines))
+    asked = encode.for_transfer(opened, str(run), str(tmp_path / "glove.txt"), str(home))
+    for encoder in asked["encoders"]:
+        assert len(set(encoder.ids([*more, "unknown"]))) == 5
+    assert len(asked["encoders"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -127,6 +155,17 @@ def test_broken_word_vectors_are_told_in_one_line(
     with pytest.raises(UserError, match=told) as error:
         word_vectors.mapped(word_vectors.read(path, lambda word: True), {"rain": None}, path)
     assert "\n" not in str(error.value)
+
+
+def test_each_line_counts_at_the_end_too() -> None:
+    for data, count in ((b"a", 1), (b"a\n", 1), (b"a\n\n\n", 3), (b"\n", 1)):
+        found = encode.read(data, QUIET)
+        assert len(found) == count and not any(found[1:])
+
+
+def test_a_network_that_reads_no_sentences_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds a network that does not read sentences"):
+        encode.opened(str(stored(tmp_path)))
 
 
 def test_long_inputs_are_encoded_in_parts(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,20 @@ def test_the_spec_is_of_the_training_part(monkeypatch: pytest.MonkeyPatch) -> No
     assert rare.spec["vocabulary"] == ["<unk>", "a", "b"]
 
 
+def test_names_are_of_all_parts_and_of_answers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        Question("@entity0 hit @entity1 .", "@placeholder hit", "@entity0", 0),
+        Question("@entity0 hit @entity1 .", "@placeholder fell", "@entity4", 1),
+        Question("@entity0 @entity1 @entity2 @entity3", "@placeholder", "@entity0", 2),
+    ]
+    found = dataset_of(monkeypatch, config_of(""), rows)
+    names = [f"@entity{i}" for i in range(5)]
+    assert found.spec["entities"] == 5 and found.spec["answers"] == names
+    assert found.spec["vocabulary"][:6] == [*names, "<unk>"]
+    assert found.splits["valid"].whole["targets"].tolist() == [4]
+    assert found.splits["test"].each("inputs")[0].tolist() == [0, 1, 2, 3]
+
+
 def told(spec: dict, batch: dict, row: int) -> tuple[str, str, str]:
     """A row of a batch in words."""
     words = spec["vocabulary"]
@@ -149,6 +163,37 @@ def test_names_change_and_their_questions_stay(kind: str, monkeypatch: pytest.Mo
         for seed in (0, 1)
     ]  # fmt: skip
     assert scored[0] == scored[1]
+    again = {}
+    for batch in task.batches(config_of("", seed=1), dataset, "train", "train", slice(None)):
+        for row in np.flatnonzero(batch["weight"] > 0):
+            again[int(batch["index"][row])] = told(dataset.spec, batch, row)[0]
+    assert sum(seen[0][i] != again[i] for i in again) > 8
+
+
+def test_a_cap_is_on_what_is_scored_and_not_on_what_is_learned_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first question of valid is of another kind of answer than the two after it."""
+    one = Question("it fell .", "what fell", "x", 0)
+    rows = [one, one, one, *(one._replace(answer=a, part=1) for a in "yxx"), one._replace(part=2)]
+    task, whole, capped = tasks.get("reading"), config_of(""), config_of("", eval_tokens=1)
+    dataset = dataset_of(monkeypatch, whole, rows)
+    for config, count, error in ((whole, 3, 1 / 3), (capped, 1, 1.0)):
+        counts = [
+            task.batches(config, dataset, split, protocol, slice(None)).targets
+            for split, protocol in (("train", "train"), ("valid", "full"))
+        ]
+        assert counts == [3, count]
+        found = task.baselines(config, dataset, "valid")
+        assert found == {"most frequent answer": pytest.approx(error)}
+
+
+def test_the_nearest_name_is_no_answer_to_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, task = dataset_of(monkeypatch, config_of(""), named(9)), tasks.get("reading")
+    of = {name: list(task.baselines(config_of("", corpus=name), dataset, "test"))
+          for name in ("cnn", "cloze/novels")}  # fmt: skip
+    assert of["cnn"] == ["most frequent name"]
+    assert of["cloze/novels"] == ["most frequent name", "nearest name"]
 
 
 def test_simple_answers() -> None:
@@ -296,6 +341,21 @@ def test_commands_on_stories(tmp_path: Path) -> None:
     assert all(0 < float(row["probability"]) <= 1 for row in table)
 
 
-def test_fields_of_texts_are_refused() -> None:
+@pytest.mark.parametrize(
+    "field", [{"tied": True}, {"one_hot": True}, {"drop_x": 0.1}, {"reset_prob": 0.1}]
+)
+def test_fields_of_texts_are_refused(field: dict) -> None:
     with pytest.raises(UserError, match="leave tied, one_hot"):
-        tasks.get("reading").check(config_of("", reset_prob=0.1))
+        tasks.get("reading").check(config_of("", **field))
+
+
+def test_a_network_of_names_reads_no_other_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="knows names as @entityN only"):
+        tasks.get("reading").unseen(config_of(""), {"entities": 3}, str(tmp_path / "new.txt"))
+
+
+def test_rows_that_fill_a_batch_are_no_errors_of_an_exported_network() -> None:
+    score = tasks.get("reading").function(config_of(""), {}).score
+    p = jnp.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    batch = {"targets": jnp.array([0, 0, 1]), "weight": jnp.array([1.0, 1.0, 0.0])}
+    assert score(p, batch) == (1, 2)

@@ -47,6 +47,9 @@ def test_words_are_parted_as_in_the_labelled_sets() -> None:
     assert words("well-bred o'clock caf\u00e9 \u201c3rd\u201d--") == [
         "well-bred", "o'clock", "caf\u00e9", '"', "3rd", '"', "--",
     ]  # fmt: skip
+    assert words("I'm we're they've she'll \u2013 we\u2014\u2014you") == [
+        "i", "'m", "we", "'re", "they", "'ve", "she", "'ll", "-", "we", "--", "you",
+    ]  # fmt: skip
     parted = "it 's do n't ! -- film ( 1993 )"
     assert words(parted) == parted.split()
     assert words(" \n") == []
@@ -82,6 +85,7 @@ def test_the_vocabulary_is_by_frequency_and_ends_where_it_is_told() -> None:
     known = books.vocabulary([["b b a c", "c b"], ["d"]], 5)
     assert known.symbols == ("<eos>", "<unk>", "b", "c", "a")
     assert known.encode("b d\n").tolist() == [2, 1, 0]
+    assert books.vocabulary([["z b a", "z"]], 9).symbols[2:] == ("z", "a", "b")
 
 
 def test_the_last_books_are_held_out_or_the_last_sentences_of_few() -> None:
@@ -117,6 +121,13 @@ def test_a_folder_is_read_once_and_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.books["0.txt"][0].startswith("on monday came ")
     again = books.read(str(tmp_path / "books"), "", told.append)
     assert again == found and len(told) == 4
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_as_they_like(end: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(f"It was{end}dark{end}{end}The end".encode())
+    found = books.read(str(tmp_path / "a.txt"), "", QUIET.print)
+    assert found.books == {"a.txt": ["it was dark", "the end"]}
 
 
 @pytest.mark.parametrize(
@@ -283,6 +294,45 @@ def test_input_scale_is_that_of_all_matrices_but_u() -> None:
         if p.ndim == 2
     }
     assert wide == {"U": False, "W": True, "embedding": True, "softmax_weights": True}
+
+
+def test_words_that_are_drawn_are_rare_ones() -> None:
+    """Each once; none where the whole softmax costs no more."""
+    task, net = tasks.get("sentences"), SkipThought(Cell("gru"), 10, M, N, rngs=nnx.Rngs(0))
+    config, rows = configs.default("sentences"), jnp.arange(2)
+    for few in (1, 3, 4):
+        config.softmax_sample = few
+        drawn = task.masks(config, net, jax.random.key(few), rows, {}).tolist()
+        assert len(set(drawn)) == len(drawn) == few and all(few <= i < 10 for i in drawn)
+    for few in (0, 5):
+        config.softmax_sample = few
+        assert task.masks(config, net, jax.random.key(0), rows, {}) is None
+
+
+def test_words_are_counted_up_to_the_end_of_each_sentence(tmp_path: Path) -> None:
+    """Targets of batches, and the simple answer, over as much as is scored."""
+    text = "Rain came.\n\nIt rained on and on and on.\n\nWe went.\n\n"
+    (tmp_path / "a.txt").write_text(25 * text + "Wind came, too.")
+    task, config = tasks.get("sentences"), small(tmp_path / "a.txt")
+    dataset = task.load(config, QUIET.print)
+    written = {
+        name: [
+            np.concatenate([split.each(side)[i][: split.whole[f"{side}_lengths"][i]]
+                            for side in ("before", "after")])
+            for i in range(len(split))
+        ]
+        for name, split in dataset.splits.items()
+    }  # fmt: skip
+    counts = np.bincount(np.concatenate(written["train"]), minlength=dataset.spec.size) + 1
+    for cap in (0, 1):
+        config.eval_tokens = cap
+        scored = np.concatenate(written["test"][: cap or None])
+        batches = task.batches(config, dataset, "test", "full", slice(None))
+        assert batches.targets == len(scored)
+        found = task.baselines(config, dataset, "test")["word frequencies"]
+        assert found == pytest.approx(-np.log(counts / counts.sum())[scored].mean())
+    batches = task.batches(config, dataset, "train", "train", slice(None))
+    assert batches.targets == sum(map(len, written["train"]))
 
 
 # ---------------------------------------------------------------------------- runs

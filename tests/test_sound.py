@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import QUIET
 
 from rnnx import config as configs
 from rnnx.data import digits, features, recordings, sound, speech
@@ -96,6 +97,16 @@ def test_features_are_computed_once_and_a_damaged_cache_is_none(
     monkeypatch.setattr(features, "_EVERY", 0.0)
     of(3000, 1001)
     assert said[-1] == "computing features: 2 of 2 recordings"
+
+
+def test_features_of_another_rate_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same samples, whether it is that of the file or the one wanted."""
+    monkeypatch.setenv("RNNX_CACHE", str(tmp_path / "cache"))
+    for rate, wanted in ((8000, 8000), (16_000, 8000), (8000, 16_000)):
+        (found,), _ = features.of(lambda i, rate=rate: (TONE, rate), 1, wanted, QUIET.print)
+        np.testing.assert_array_equal(found, sound.features(TONE, rate, wanted))
 
 
 # ---------------------------------------------------------------------------- digits
@@ -201,6 +212,34 @@ def test_a_folder_of_kaldi(tmp_path: Path) -> None:
     (tmp_path / "wav.scp").write_text("u0 sph2pipe x |\n")
     with pytest.raises(UserError, match="line 1 is a command"):
         recordings.read(tmp_path)
+
+
+def test_kaldi_s_files_may_have_tabs(tmp_path: Path) -> None:
+    manifest(tmp_path, [])
+    (tmp_path / "manifest.tsv").unlink()
+    (tmp_path / "wav.scp").write_text("".join(f"u{i}\t{i}.wav\n" for i in range(12)))
+    (tmp_path / "text").write_text("u0\n" + "".join(f"u{i}\tA  B\n" for i in range(1, 12)))
+    found = speech.Recordings(*recordings.read(tmp_path))
+    assert found.ids[11] == "u11" and found.texts == ["", *["A B"] * 11]
+    assert len(found.load(11)[0]) == 1011
+
+
+@pytest.mark.parametrize("name", ["wav.scp", "utt2spk"])
+def test_a_name_of_kaldi_s_with_nothing_behind_it_is_told(name: str, tmp_path: Path) -> None:
+    manifest(tmp_path, [])
+    (tmp_path / "manifest.tsv").unlink()
+    for file in ("text", "wav.scp", "utt2spk"):
+        (tmp_path / file).write_text("u0 0.wav\n")
+    (tmp_path / name).write_text("u0 0.wav\nu1\n")
+    with pytest.raises(UserError, match=f"{name}, line 2: there is nothing behind u1$"):
+        recordings.read(tmp_path)
+
+
+def test_lines_of_a_manifest_end_at_their_end_only(tmp_path: Path) -> None:
+    """Not at the characters of Unicode that end a line elsewhere; a byte order mark is none."""
+    lines = ["\ufeffpath\ttext", *(f"{i}.wav\tone\u2028two" for i in range(12))]
+    found = speech.Recordings(*recordings.read(manifest(tmp_path, lines)))
+    assert found.texts == ["one two"] * 12
 
 
 @pytest.mark.parametrize(

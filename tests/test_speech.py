@@ -217,8 +217,9 @@ def write_an4(home: Path) -> Path:
     etc = home / "an4" / "etc"
     etc.mkdir(parents=True)
     (etc / "an4.dic").write_text("NO   N OW\nNO(2)   N AH\nYES  Y EH S\n")
+    train = [("bo", i) for i in range(52)] + [("al", i) for i in range(100, 150)]
     for part, folder, names in (
-        ("train", "an4_clstk", [("bo", i) for i in range(52)] + [("al", i) for i in range(50)]),
+        ("train", "an4_clstk", train),
         ("test", "an4test_clstk", [("cy", 1), ("di", 2)]),
     ):
         files, lines = [], []

@@ -11,7 +11,7 @@ from test_reading import config_of, write_babi
 
 from rnnx import tasks
 from rnnx.data import babi, cloze, cnn
-from rnnx.data.stories import Question, numbered
+from rnnx.data.stories import Question, held_out, numbered
 from rnnx.errors import UserError
 
 DATA = Path(os.environ.get("RNNX_DATA", ROOT.parent / "shared" / "data"))
@@ -64,7 +64,7 @@ def test_broken_stories_are_told_with_their_line(
 
 
 def test_a_story_is_in_one_part_only(tmp_path: Path) -> None:
-    write_babi(tmp_path, stories=50)
+    write_babi(tmp_path, stories=50, kinds=(1, 10))
     found = babi.read("babi/qa1", str(tmp_path))
     parts = np.array([row.part for row in found.rows])
     assert np.bincount(parts).tolist() == [90, 10, 16]
@@ -73,6 +73,10 @@ def test_a_story_is_in_one_part_only(tmp_path: Path) -> None:
         assert len(set(parts[: len(stories)][np.array(stories) == story])) == 1
     assert set(found.sums) == {"qa1_made_train.txt", "qa1_made_test.txt"}
     assert found == babi.read("babi/qa1", str(tmp_path))
+
+
+def test_of_few_stories_one_is_held_out() -> None:
+    assert [held_out(count, 0.1).sum() for count in (1, 3, 20)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +148,54 @@ def test_questions_hide_a_name_that_the_passage_has(tmp_path: Path) -> None:
     assert all(row.part == 2 for row in cloze.questions(book, known, test=True))
 
 
+ASKED = ["then", "they", "saw", "that", "Ann", "was", "home", "."]
+
+
+def asked_of(passage: list[list[str]], question: list[str] = ASKED) -> list[Question]:
+    """The questions about Ann, Bob and names of one letter in the last of these sentences."""
+    known = {"Ann", "Bob", *"CDEFGHIJKL"}
+    return cloze.questions([*passage, question], known, test=False)
+
+
+def test_a_passage_is_four_sentences_of_so_many_words_and_names() -> None:
+    rain, met = ["it", "rained", "."], ["Ann", "met", "Bob", "."]
+    (row,) = asked_of([rain, met, rain, rain, rain])
+    assert row.passage == "@entity0 met @entity1 . " + " ".join(3 * ["it rained ."])
+    assert not asked_of([met, rain, rain, rain, rain])
+    for words, count in ((189, 1), (190, 0)):
+        assert len(asked_of([met, [*words * ["so"], "."], rain, rain])) == count
+    for names, count in (("CDEFGHIJ", 1), ("CDEFGHIJK", 0)):
+        assert len(asked_of([met, list(names), rain, rain])) == count
+    # A tenth and an eleventh name that only the question has.
+    for names, count in (("CDEFGHI", 1), ("CDEFGHIJ", 0)):
+        assert len(asked_of([met, list(names), rain, rain], [*ASKED, "so", "K"])) == count
+
+
+@pytest.mark.parametrize(
+    "question, count",
+    [
+        ("we saw Ann go .", 1),
+        ("we saw Ann .", 0),
+        ("Ann" + 49 * " so", 1),
+        ("Ann" + 50 * " so", 0),
+        ("we saw Ann Kim go .", 1),
+        ("we saw Ann K go .", 0),
+        ("we saw K Ann go .", 0),
+        ("we saw Ann and Ann go .", 0),
+        ("we saw Ann and Bob go .", 2),
+    ],
+)
+def test_a_question_is_about_a_name_by_itself(question: str, count: int) -> None:
+    passage = [["Ann", "met", "Bob", "."], ["so"], ["so"], ["so"]]
+    assert len(asked_of(passage, question.split())) == count
+
+
+def test_curly_apostrophes_are_plain_ones(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("It was Ann\u2019s, and it wasn\u2019t here.", "utf-8")
+    book, _ = cloze.sentences(tmp_path / "a.txt")
+    assert book == [["It", "was", "Ann", "'s", ",", "and", "it", "wasn't", "here", "."]]
+
+
 def write_books(folder: Path, count: int) -> Path:
     folder.mkdir(parents=True)
     for i in range(count):
@@ -163,6 +215,11 @@ def test_books_are_split_by_name_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert cloze.read("cloze/books", str(tmp_path), lines.append) == found and len(lines) == 1
     (home / "b09.txt").write_text(BOOK * 2)
     assert cloze.read(str(home), "", lines.append) != found and len(lines) == 2
+
+
+def test_of_few_books_the_last_is_for_the_test(tmp_path: Path) -> None:
+    found = cloze.read(str(write_books(tmp_path / "books", 3)), "", QUIET.print)
+    assert found.about == ("2 books, and for the test b02",) and found.least == 5
 
 
 def test_folders_that_give_no_questions_are_told(tmp_path: Path) -> None:
@@ -222,6 +279,16 @@ def test_rare_words_are_nearer_than_common_ones() -> None:
     assert " ".join(cnn.nearest(passage.split(), ["a", "b", "c"])) == "a b . a b . a b . c ."
 
 
+def test_a_word_counts_once_in_a_sentence_however_often_it_comes() -> None:
+    passage, question = "tea tea . p . q . r . s .", "tea p q r s"
+    assert " ".join(cnn.nearest(passage.split(), question.split())) == "tea tea . p . q . r ."
+
+
+def test_sentences_of_news_end_at_three_marks() -> None:
+    found = cnn.nearest([*"a.b!c?d!e."], [*"bcde"])
+    assert "".join(found) == "b!c?d!e."
+
+
 def test_lines_end_at_their_end_only(tmp_path: Path) -> None:
     """Not at the characters of Unicode that end a line elsewhere."""
     (tmp_path / "a.question").write_text(NEWS.replace("it was late", "it \x85 was \u2028 late"))
@@ -236,6 +303,21 @@ def test_a_name_that_was_cut_away_is_numbered_last(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     row = cnn.parse(path)
     assert "@entity" not in row.passage and row.answer == "@entity0"
+
+
+def test_news_whose_answer_was_cut_away_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of validation. A file of another size is read anew."""
+    monkeypatch.setenv("RNNX_CACHE", str(tmp_path / "cache"))
+    folder = write_news(tmp_path) / "cnn" / "questions" / "validation"
+    more = "@entity3 slept . " + 4 * "tea . "
+    (folder / "b.question").write_text(NEWS.replace("@entity7 met", more + "@entity7 met"))
+    told = "valid: of {} the answer is not in the 4 sentences"
+    asked = NEWS.replace("@entity3 likes the red tea", "@entity9 likes the red tea")
+    assert cnn.read("cnn", str(tmp_path), QUIET.print).about == (told.format("0.0%"),)
+    (folder / "b.question").write_text(asked.replace("@entity7 met @entity3", more))
+    assert cnn.read("cnn", str(tmp_path), QUIET.print).about == (told.format("50.0%"),)
 
 
 def test_news_are_read_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import call_module
+from conftest import call_module, words
 
 from rnnx import decoders, streaming, transcribe
+from rnnx.data.vocabulary import Vocabulary
 from rnnx.errors import UserError
 from rnnx.tasks import transcripts
 from rnnx.trained import open_run
@@ -106,6 +107,39 @@ def test_a_stream_says_what_the_whole_does_whatever_its_pieces(heard: tuple, for
     assert run.spec["frame_stack"] == 3 and len(steps) == 20
 
 
+def test_phones_are_parted_and_the_pace_is_that_of_the_sound(heard: tuple, forward: Path) -> None:
+    run, rng = open_run(forward), np.random.default_rng(0)
+    run = run._replace(params={k: rng.normal(size=p.shape) for k, p in run.params.items()})
+    listener = streaming.Listener(run)
+    samples, rate = soundfile.read(heard[0] / "18.wav", dtype="float32")
+    said = {}
+    for labels in ("char", "phone"):
+        parts: list[str] = []
+        pieces = streaming.of_samples(samples, rate)
+        pace = streaming.listen(listener, pieces, run.spec | {"labels": labels}, parts.append)
+        said[labels] = "".join(parts)
+        assert pace.sound == len(samples) / rate
+        mean = pace.work / (1 + -(-len(samples) // 1600))
+        assert mean < pace.longest < pace.work
+    assert len(said["char"]) > 1 and said["phone"] == " ".join(said["char"])
+    assert str(streaming.Pace(2.0, 0.5, 0.05)) == (
+        "2.0 s of sound in 0.50 s: real-time factor 0.250, longest wait 50 ms for 100 ms of sound"
+    )
+
+
+def test_half_a_sample_at_the_end_of_a_stream_is_left_out() -> None:
+    given = np.array([-32768, 16384, 1], "<i2").tobytes()
+    for data, count in ((given, 3), (given[:-1], 2), (given[:1], 0)):
+        pieces = list(streaming.of_stream(io.BytesIO(data), 16_000))
+        assert np.concatenate(pieces).tolist() == [-1, 0.5, 1 / 32768][:count]
+
+
+def test_a_network_that_scales_by_the_speaker_does_not_stream(forward: Path) -> None:
+    run = open_run(forward)
+    with pytest.raises(UserError, match="that of its whole speaker: train with"):
+        streaming.Listener(run._replace(spec=run.spec | {"scale_by": "speaker"}))
+
+
 def test_stream_prints_each_letter_and_its_pace(heard: tuple, forward: Path) -> None:
     home, bidirectional = heard
     files = [str(home / "18.wav"), str(home / "none.wav"), str(home / "2.wav")]
@@ -170,6 +204,12 @@ def test_a_character_model_is_asked_as_the_text_goes_on(heard: tuple, tmp_path: 
     for found, row in ((first[0], 0), (several[0], 1), (longer[0], 2)):
         np.testing.assert_allclose(found[1:4], log_p[row, known], atol=1e-4)
         assert found[4] == pytest.approx(log_p[row].min(), abs=1e-4) and np.isneginf(found[0])
+    # A symbol may be known in the other case alone; the model has to be of characters.
+    large = Vocabulary("char", tuple(s.upper() for s in lm.spec.symbols))
+    again = decoders.CharacterModel(lm._replace(spec=large), symbols)
+    np.testing.assert_array_equal(again.next([()]), first)
+    with pytest.raises(UserError, match="holds no language model of characters"):
+        decoders.CharacterModel(lm._replace(spec=words(4)), symbols)
     _, run = heard
     (tmp_path / "words.txt").write_text("ab\nba\n")
     done = call_module(
@@ -191,6 +231,13 @@ def test_bad_decoders(settings: dict, told: str) -> None:
     plain = {"width": 0, "lm": "", "lm_weight": 0.5, "bonus": 0.0, "words": ""}
     with pytest.raises(UserError, match=told):
         decoders.decoder_of(plain | settings, {"labels": "char", "symbols": ["a"]})
+
+
+@pytest.mark.parametrize("name", ["lm", "words"])
+def test_phones_have_no_letters_to_look_up(name: str) -> None:
+    plain = {"width": 2, "lm": "", "lm_weight": 0.5, "bonus": 0.0, "words": ""}
+    with pytest.raises(UserError, match="for networks that emit letters"):
+        decoders.decoder_of(plain | {name: "x"}, {"labels": "phone", "symbols": ["AH"]})
 
 
 def test_bad_calls_are_told_in_one_line(heard: tuple, tmp_path: Path) -> None:

@@ -4,15 +4,21 @@ import json
 import os
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import QUIET, ROOT, call_module, train
-from test_sentences import small, write_books
+from test_sentences import M, network, small, write_books
 
+from rnnx import model
 from rnnx.data import sentence_sets
-from rnnx.data.sentence_sets import Pairs
+from rnnx.data.sentence_sets import Classes, Pairs
+from rnnx.data.vocabulary import Vocabulary
 from rnnx.errors import UserError
 from rnnx.tasks import transfer
+from rnnx.tasks.vectors import Encoder
 
 DATA = Path(os.environ.get("RNNX_DATA", ROOT.parent / "shared" / "data"))
 real = pytest.mark.skipif(
@@ -42,6 +48,14 @@ def test_separable_classes_are_told_and_shuffled_ones_are_not(few_fits: None) ->
     third = np.where(x[:, 2] > 0.5, 2, labels)
     rows = np.arange(len(x))
     assert transfer._tested(x, third, rows[:150], rows[150:]) > 0.9
+
+
+def test_the_cost_is_the_one_that_is_best_by_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest gives the more frequent class to all."""
+    monkeypatch.setattr(transfer, "COSTS", [1e-6, 64.0])
+    x = np.random.default_rng(0).normal(size=(90, 2))
+    labels = (x[:, 0] > 0.5).astype(int)
+    assert transfer._tested(x, labels, np.arange(60), np.arange(60, 90)) > 0.9
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -149,6 +163,8 @@ def test_the_floor_s_words_are_those_of_the_training_part() -> None:
     texts = ["rain came", "rain came", "wind went", "wind went"]
     found = transfer._tfidf(texts, np.array([True, True, False, False])).toarray()
     assert found.shape == (4, 3) and found[:2].all() and not found[2:].any()
+    once = transfer._tfidf(["rain came", "rain went"], np.array([True, True]))
+    assert once.shape == (2, 1)  # what comes once is no word of it
 
 
 def test_vectors_are_computed_once_for_all_folds(few_fits: None) -> None:
@@ -185,6 +201,97 @@ def test_relatedness_that_the_vectors_hold_is_found() -> None:
     assert found["Pearson"] > 0.85 and found["Spearman"] > 0.8 and found["MSE"] < 0.5
     found = transfer.related(features_of(both), pairs(400, rng.permutation(score)))
     assert abs(found["Pearson"]) < 0.3
+
+
+def test_relatedness_that_only_the_product_holds_is_found() -> None:
+    """Of equal vectors: their difference is 0, and their sum has either sign."""
+    u = np.random.default_rng(3).choice([-2.0, 0.0, 2.0], size=(200, 1), p=[0.25, 0.5, 0.25])
+    found = transfer.related(features_of(np.concatenate([u, u])), pairs(200, 1 + u[:, 0] ** 2))
+    assert found["Pearson"] > 0.99
+
+
+def test_what_was_best_for_the_development_part_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test part has the same pairs here, so that the same guess belongs to both."""
+    import scipy.stats
+
+    pearsonr, looked, rng = scipy.stats.pearsonr, [], np.random.default_rng(0)
+
+    def watched(guess: np.ndarray, told: np.ndarray) -> object:
+        looked.append((guess, pearsonr(guess, told)[0]))
+        return pearsonr(guess, told)
+
+    monkeypatch.setattr(scipy.stats, "pearsonr", watched)
+    own, x = pairs(40, rng.uniform(1, 5, 40)), rng.normal(size=(2, 40, 3))
+    x[:, 30:], own.scores[30:] = x[:, 20:30], own.scores[20:30]
+
+    def features(texts: list[str], train: np.ndarray) -> np.ndarray:
+        assert train.tolist() == 2 * (own.part == 0).tolist()
+        return np.concatenate(x)
+
+    found = transfer.related(features, own)
+    *stops, (before, best), (after, worse), (kept, last) = looked
+    assert worse <= best == last == found["Pearson"] and all(r < best for _, r in stops)
+    assert (kept == before).all() and (kept != after).any()
+    assert found["MSE"] == pytest.approx(np.mean((kept - own.scores[30:]) ** 2))
+    assert found["Spearman"] == pytest.approx(scipy.stats.spearmanr(kept, own.scores[30:])[0])
+
+
+def test_steps_are_those_of_adam() -> None:
+    rng = np.random.default_rng(0)
+    ours, optimizer = transfer._Adam(4, 5), optax.adam(transfer._RATE)
+    w, state = jnp.zeros((5, 5)), optimizer.init(jnp.zeros((5, 5)))
+
+    def cost(w: jax.Array, x: np.ndarray, targets: np.ndarray) -> jax.Array:
+        return optax.softmax_cross_entropy(x @ w[:-1] + w[-1], targets).mean()
+
+    for rows in 10 * (6, 2):  # a batch may be short
+        x, targets = rng.normal(size=(rows, 4)), transfer.soft(rng.uniform(1, 5, rows))
+        ours.step(x, targets)
+        moved, state = optimizer.update(jax.grad(cost)(w, x, targets), state)
+        w = w + moved
+    np.testing.assert_allclose(ours.w, w, atol=2e-6)
+
+
+def encoder_of(scale: float) -> Encoder:
+    """An encoder that was not trained, with word vectors so large."""
+    graphdef, params = model.split(network(dtype="float32"))
+    known = Vocabulary("word", ("<eos>", "<unk>", "a", "b", "c", "d", "e"))
+    return Encoder(graphdef, params | {"embedding": scale * params["embedding"]}, known)
+
+
+def test_means_of_word_vectors_are_of_the_words_alone() -> None:
+    encoder = encoder_of(1.0)
+    found = transfer._means(encoder, ["a b b", "", "c zebra"])
+    for row, ids in zip(found, ([2, 3, 3], [], [4, 1]), strict=True):
+        mean = encoder.words[ids].mean(axis=0) if ids else np.zeros(M)
+        np.testing.assert_allclose(row, mean / (np.linalg.norm(mean) or 1), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_vectors_are_of_all_encoders_and_word_means_of_the_first(
+    few_fits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one knows no word from another. The floor is that of the very sets."""
+    monkeypatch.setenv("RNNX_CACHE", str(tmp_path / "cache"))
+    rng, labels = np.random.default_rng(0), np.arange(36) % 2
+    sick = pairs(40, rng.uniform(1, 5, 40))._replace(first=["a"] * 40, second=["b", "c"] * 20)
+    sets = sentence_sets.Sets({"X": Classes(["a b", "c d"] * 18, labels)}, sick)
+    encoders = [encoder_of(0.0), encoder_of(5.0)]
+    found = transfer.score(None, {}, None, None, "test", QUIET, sets=sets, encoders=encoders)
+    right = {name: value for name, (value, _) in found.items()}
+    assert right["X"] == right["X tf-idf"] == 1 and right["X word mean"] < 0.8
+    sets.classes["X"] = Classes(sets.classes["X"].texts, rng.permutation(labels))
+    assert transfer._kept_floor(sets, QUIET)["X"] < 0.8
+
+
+def test_the_table_has_percent_of_accuracies_alone() -> None:
+    scores = {"MR": 0.8, "SICK MSE": 0.25, "MR word mean": 0.7, "SICK MSE word mean": 0.5,
+              "MR tf-idf": 0.75, "SICK MSE tf-idf": 0.125}  # fmt: skip
+    assert [line.split() for line in transfer.table(scores).splitlines()] == [
+        ["set", "this", "run", "tf-idf", "word", "mean"],
+        ["MR", "80.0", "75.0", "70.0"],
+        ["SICK", "MSE", "0.2500", "0.1250", "0.5000"],
+    ]
 
 
 def write_sets(home: Path) -> Path:

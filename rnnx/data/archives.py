@@ -91,11 +91,14 @@ def read_ts(path: Path) -> Sample:
         for line in ("\n" + head).split("\n")
         if line.startswith("@")
     }
-    if header.get("@timestamps", ["false"])[0].lower() == "true":
+    if _true(header, "@timestamps"):
         raise UserError(f"{path} has time stamps: write values at regular times instead")
-    if all(header.get(key, ["false"])[0].lower() != "true" for key in LABELS):
+    if not any(_true(header, key) for key in LABELS):
         raise UserError(f"{path} has no labels: neither @classLabel nor @targetLabel is true")
-    inputs, labels, count = [], [], int(header.get("@dimensions", [0])[0])
+    told = "".join(header.get("@dimensions", ["0"])[:1])
+    if not told.isdecimal():
+        raise UserError(f"{path}: @dimensions {told[:20]!r} is not a number")
+    inputs, labels, count = [], [], int(told)
     for i, line in enumerate(filter(None, map(str.strip, body.split("\n")))):
         *dimensions, label = line.split(":")
         where = f"{path}, sequence {i + 1:,}"
@@ -110,6 +113,10 @@ def read_ts(path: Path) -> Sample:
     if not inputs:
         raise UserError(f"{path} has no sequences")
     return Sample(inputs, labels)
+
+
+def _true(header: dict[str, list[str]], key: str) -> bool:
+    return [word.lower() for word in header.get(key, [])[:1]] == ["true"]
 
 
 def ts_kind(path: Path) -> str:

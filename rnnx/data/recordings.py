@@ -89,31 +89,43 @@ def _manifest(folder: Path) -> list[_Line]:
 
 def _kaldi(folder: Path) -> list[_Line]:
     """wav.scp and text, with spk2utt's inverse, utt2spk, if it is there. Commands are not run."""
-    said = {}
-    for _, line in _lines(folder / "text"):
-        name, _, text = line.partition(" ")
-        said[name] = _spaced(_NOISE.sub(" ", text))
+    texts = _named(folder / "text", 1)
+    said = {name: _spaced(_NOISE.sub(" ", text)) for _, name, text in texts}
     speakers = {}
     if (folder / "utt2spk").is_file():
-        speakers = dict(line.split(None, 1) for _, line in _lines(folder / "utt2spk"))
+        speakers = {name: speaker for _, name, speaker in _named(folder / "utt2spk", 2)}
     found = []
-    for number, line in _lines(folder / "wav.scp"):
-        name, _, path = (part.strip() for part in line.partition(" "))
+    for number, name, path in _named(folder / "wav.scp", 2):
         if path.endswith("|"):
             raise UserError(f"{folder}/wav.scp, line {number} is a command: give paths of files")
         if name not in said:
             raise UserError(f"{folder}/text has nothing of {name}, which is in wav.scp")
-        found.append(_Line(name, folder / path, said[name], speakers.get(name, "").strip(), None))
+        found.append(_Line(name, folder / path, said[name], speakers.get(name, ""), None))
+    return found
+
+
+def _named(path: Path, least: int) -> list[tuple[int, str, str]]:
+    """Lines of a file of Kaldi's: their numbers, the name before the first white space, the rest.
+
+    Raises:
+      UserError: a line of fewer parts than `least`.
+    """
+    found = []
+    for number, line in _lines(path):
+        name, *rest = line.strip().split(None, 1)
+        if 1 + len(rest) < least:
+            raise UserError(f"{path}, line {number}: there is nothing behind {name}")
+        found.append((number, name, rest[0] if rest else ""))
     return found
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """The lines that are not empty, with their numbers."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    return [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _spaced(text: str) -> str:

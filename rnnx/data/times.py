@@ -134,7 +134,7 @@ def counted(column: "pd.Series", values: np.ndarray, notes: list[str]) -> np.nda
                        ("nanoseconds", 1e9)):  # fmt: skip
         if 1e8 * size <= low and high < 1e10 * size:  # 1973 to 2286
             notes.append(f"numbers of {name!r} are read as {unit} since 1970")
-            return (values // (size / 1e6)) if size > 1e6 else values * int(1e6 / size)
+            return values // int(size / 1e6) if size > 1e6 else values * int(1e6 / size)
     return None
 
 
@@ -168,7 +168,7 @@ def joined(frame: "pd.DataFrame", names: Sequence[str], notes: list[str]) -> np.
     if not inside.all():
         row = int(np.argmin(inside))
         raise UserError(
-            f"time column {names[1]!r}: {clock.iloc[row]!r} in row {row + 1:,} is not an hour"
+            f"time column {names[1]!r}: {clock.iloc[row]} in row {row + 1:,} is not an hour"
         )
     return parse(date, notes) + (hours * FIXED["hour"]).astype(np.int64)
 
