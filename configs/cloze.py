@@ -2,8 +2,9 @@
 
 Paper     Wu et al. 2016, arXiv:1606.06630, reads four sentences of CNN's news with this network;
           novels take the news' place, which few have (`cnn`)
-Expected  not measured yet; the name that the passage has most often is wrong in 51.2 % (valid)
-Cost      13,121 questions for training, about 25 minutes on one CPU core (estimated)
+Expected  not measured yet with MI. The name that the passage has most often is wrong in 51.2 %
+          (valid) and 51.1 % (test)
+Cost      13,121 questions for training, about ten minutes on one CPU core
 Command   python -m rnnx.train --config=cloze --workdir=runs/cloze
 Variants  `lstm`: additive; `ln`: an additive LSTM with layer normalization
 """
@@ -19,14 +20,14 @@ def get_config(arg: str = "") -> ConfigDict:
         corpus="cloze/novels",
         cell="lstm",
         integration="mi",
-        hidden_size=128,
-        init_scale=0.1,
-        drop_i=0.5,
-        drop_o=0.5,
+        hidden_size=64,
+        init_scale=0.3,
+        drop_i=0.2,
+        drop_o=0.3,
         batch_size=32,
         epochs=40,
         optimizer="adam",
-        learning_rate=2e-3,
+        learning_rate=7e-4,  # at 2e-3 it does not leave 57 % wrong on training
         lr_decay=1.2,
         flat_epochs=25,
         max_grad_norm=10.0,

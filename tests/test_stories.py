@@ -217,6 +217,16 @@ def test_books_are_split_by_name_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert cloze.read(str(home), "", lines.append) != found and len(lines) == 2
 
 
+def test_the_most_frequent_words_of_training_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        Question("a " * 9 + "b " * 8 + "@entity0 " * 20, "c " * 7, "@entity0", 0),
+        Question("b " * 50, "", "@entity0", 1),  # valid does not count
+    ]
+    for known, least in ((1, 9), (2, 8), (3, 7), (4, 5), (1000, 5)):
+        monkeypatch.setattr(cloze, "_KNOWN", known)
+        assert cloze._least(rows) == least
+
+
 def test_of_few_books_the_last_is_for_the_test(tmp_path: Path) -> None:
     found = cloze.read(str(write_books(tmp_path / "books", 3)), "", QUIET.print)
     assert found.about == ("2 books, and for the test b02",) and found.least == 5

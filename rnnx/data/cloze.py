@@ -13,20 +13,22 @@ test. Of each other book the last tenth of the sentences is for validation.
 """
 
 import collections
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from rnnx import cache
 from rnnx.data.sentences import split
-from rnnx.data.stories import GAP, Question, Questions, kept, numbered, sums_of
+from rnnx.data.stories import ENTITY, GAP, Question, Questions, kept, numbered, sums_of
 from rnnx.errors import UserError
 
 SENTENCES = 4  # of a passage
 WORDS = range(5, 51)  # of a question
 PASSAGE = 200  # most words of a passage
 NAMED = 10  # most names of a passage with its question
-_LEAST = 5  # times that a word is in training, and a name in its book
+_KNOWN = 1000  # most frequent words; with more, passages are sooner learned by heart
+_LEAST = 5  # times that a known word is in training, and a name in its book
 _RULE = 2  # of what is kept in the cache: to be raised where questions change
 _EVERY, _VALID = 9, 0.1
 # fmt: off
@@ -71,7 +73,16 @@ def read(corpus: str, data_dir: str, say: Callable[[str], None]) -> Questions:
     if len(parts) < 3:
         raise UserError(f"{home} gives no questions for training, validation or test")
     about = f"{len(books) - len(test)} books, and for the test {', '.join(b.stem for b in test)}"
-    return Questions(rows, sums, _LEAST, (about,))
+    return Questions(rows, sums, _least(rows), (about,))
+
+
+def _least(rows: list[Question]) -> int:
+    """How often training must have a word to be one of the known."""
+    train = [row for row in rows if row.part == 0]
+    texts = (text.split() for row in train for text in (row.passage, row.question))
+    counts = collections.Counter(itertools.chain.from_iterable(texts))
+    known = sorted((n for w, n in counts.items() if not w.startswith(ENTITY)), reverse=True)
+    return max([_LEAST, *known[_KNOWN - 1 : _KNOWN]])
 
 
 def sentences(path: Path) -> tuple[list[list[str]], set[str]]:
