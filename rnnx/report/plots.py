@@ -32,7 +32,7 @@ _WIDEST = 36  # characters of a line in a legend
 def learning_curves(runs: Sequence[Run]) -> Figure:
     """Valid score by epoch: the mean over seeds, and their range as a band."""
     figure, axes = blank()
-    groups = _best([g for g in grouped(runs) if g.runs[0].valid])
+    groups = _best(_begun(runs))
     for group, label, style in _styled(groups):
         epochs = min(len(run.valid) for run in group.runs)
         x = group.runs[0].epoch[:epochs]
@@ -49,7 +49,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 def against_seconds(runs: Sequence[Run]) -> Figure:
     """The best valid score so far by training time, of each group's first run."""
     figure, axes = blank()
-    groups = _best([g for g in grouped(runs) if g.runs[0].valid])
+    groups = _best(_begun(runs))
     for group, label, style in _styled(groups):
         run = group.runs[0]
         best = [run.task.best(run.valid[: i + 1]) for i in range(len(run.valid))]
@@ -102,9 +102,9 @@ def against_field(runs: Sequence[Run]) -> Figure | None:
                 values = g.values(split)
                 axes.plot([g.config[name]] * len(values), values, ".", color=style["color"], ms=3)
     axes.set_xlabel("transition depth L" if name == "depth" else name)
-    if name != "depth":
-        axes.set_xscale("log")
     values = sorted({g.config[name] for g in groups})
+    if name != "depth" and values[0] > 0:  # without dropout is a point too
+        axes.set_xscale("log")
     if len(values) <= 10:
         axes.set_xticks(values, list(map(show, values)))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -175,6 +175,12 @@ def style_of(i: int) -> dict:
         "markersize": 4,
         "linewidth": 1.4,
     }
+
+
+def _begun(runs: Sequence[Run]) -> list[Group]:
+    """The groups of the runs that have a whole epoch behind them; a seed that has only just begun
+    takes nothing from the others."""
+    return grouped(run for run in runs if run.valid)
 
 
 def _best(groups: list[Group]) -> list[Group]:
