@@ -135,6 +135,26 @@ def test_a_sweep_tunes_first_and_then_trains_with_new_seeds(
     assert tuning["format"] == 1
 
 
+def test_trials_are_as_long_as_runs_unless_told_and_all_have_the_size_asked_for(
+    trials_that: Callable,
+    config_file: Path,
+    tmp_path: Path,
+) -> None:
+    trials_that({})
+    for folder, args, epochs in (("a", [], 9), ("b", ["--tune_epochs=3"], 3)):
+        done = call_module(
+            "sweep", f"--config={config_file}", f"--workdir={tmp_path / folder}", "--grid=depth=1",
+            "--tune=learning_rate=log:1e-3..1", "--trials=1", "--param_budget=5000", *args,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (trial,) = (tmp_path / folder / "tune" / "logs").iterdir()
+        (run,) = (tmp_path / folder / "logs").iterdir()
+        tried, trained = trial.read_text().split(), run.read_text().split()
+        assert f"--config.epochs={epochs}" in tried and "--config.score_test=False" in tried
+        assert "--config.param_budget=5000" in tried and "--config.param_budget=5000" in trained
+        assert not any(word.startswith("--config.epochs=") for word in trained)
+
+
 @pytest.mark.parametrize(
     "args, told",
     [
