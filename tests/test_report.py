@@ -283,6 +283,9 @@ def test_of_too_many_curves_the_best_are_drawn() -> None:
     lines = plots.learning_curves(runs).axes[0].lines
     ends = sorted(line.get_ydata()[-1] for line in lines)
     assert ends == pytest.approx(list(range(100, 114)))
+    for one in runs:  # complete, though without a whole epoch
+        one.params, one.valid = one.params * one.config["depth"], []
+    assert len(plots.against_parameters(runs).axes[0].lines) == 14
 
 
 def test_a_search_is_drawn_with_its_medians() -> None:

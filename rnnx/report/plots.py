@@ -1,5 +1,6 @@
 """Plots of runs: legible at page width, in colours safe for colour-blind readers."""
 
+import math
 import statistics
 import textwrap
 from collections.abc import Sequence
@@ -188,7 +189,11 @@ def _best(groups: list[Group]) -> list[Group]:
     if len(groups) <= _MOST:
         return groups
     sign = 1 if groups[0].task.lower_is_better else -1
-    best = sorted(groups, key=lambda g: min(sign * v for run in g.runs for v in run.valid))[:_MOST]
+
+    def lowest(group: Group) -> float:
+        return min((sign * v for run in group.runs for v in run.valid), default=math.inf)
+
+    best = sorted(groups, key=lowest)[:_MOST]
     return [g for g in groups if g in best]
 
 
