@@ -1,9 +1,11 @@
 """What a person sees of a run."""
 
 import io
+import json
 import os
 import pty
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 from rnnx import display as displays
 from rnnx import tasks
 from rnnx.display import Display
-from rnnx.sweep import screen
+from rnnx.sweep import runner, screen
 from rnnx.sweep.screen import Progress, Screen
 from rnnx.tasks.language import Language
 from rnnx.tasks.task import Unit
@@ -88,3 +90,17 @@ def test_the_best_trials_come_first_and_the_failed_last(lower: bool, monkeypatch
     told = [(row[0], row[-1]) for row in rows if row[0].isdigit() and row[-1] in ("done", "failed")]
     order = ["002", "001", "003"] if lower else ["003", "001", "002"]
     assert told == [*((number, "done") for number in order), ("000", "failed")]
+
+
+def test_a_trial_is_shown_with_what_its_run_has_written(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"updates": 8}')
+    lines = [
+        {"kind": "epoch", "epoch": epoch, "step": 2 * (epoch + 1), "valid_batched_nll": valid}
+        for epoch, valid in enumerate((2.5, 1.5, 2.0))
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    metrics = runner.Metrics(tmp_path, tasks.get("language"))
+    metrics.read()
+    claim = SimpleNamespace(trial=SimpleNamespace(number=7), point={"depth": 1})
+    shown = runner.Job(claim, None, metrics, 0, begun=0.0).progress
+    assert shown[:6] == (7, {"depth": 1}, 3, 1.5, 0.75, 0.0)
