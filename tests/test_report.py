@@ -325,7 +325,9 @@ def test_the_command(text: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "report" / "curves.png").exists()
     again = call_module("report", f"--workdir={tmp_path / 'd.json'}", f"--out={tmp_path / 'out'}")
     assert again.returncode == 0 and (tmp_path / "out" / "table.csv").exists()
+    to_file([run("words")], tmp_path / "words.json")
     for args, told in (
+        ([f"--workdir={tmp_path / 'd.json'},{tmp_path / 'words.json'}"], "share no unit"),
         ([f"--workdir={tmp_path / 'nosuch'}"], "neither a folder nor a data file"),
         ([f"--workdir={tmp_path / 'out'}"], "no runs in"),
         ([f"--workdir={tmp_path / 'runs'}", "--table=rhn_depth"], "leave --table out"),
