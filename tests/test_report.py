@@ -148,6 +148,8 @@ def test_the_range_table_takes_the_range_of_w() -> None:
     found = columns(TABLES["mi_range"]([char(0.3), char(0.0), char(0.1, integration="mi")]))
     assert found["r"] == ["0.02", "0.3", "0.1"]
     assert found["paper's test"] == ["~1.69", "~1.57", "~1.40"]
+    two = columns(TABLES["mi_range"]([char(0.3, num_layers=2)]))
+    assert two["paper's test"] == [""], "the paper's network has one layer"
 
 
 def test_unfinished_runs_are_shown_as_such_and_not_counted() -> None:
@@ -297,6 +299,10 @@ def test_a_search_is_drawn_with_its_medians() -> None:
     assert list(near.get_ydata()) == pytest.approx([50.0, 60.0])
     assert list(far.get_ydata()) == pytest.approx([90.0])
     assert list(bar.get_ydata()) == pytest.approx([60.0, 60.0])
+    # Of an LSTM, which has no depth, and RHNs of depth 2: both are in the legend.
+    runs = [run("a", cell="lstm", depth=1), run("b", 200, depth=2), run("c", depth=2, seed=1)]
+    legend = plots.searches(runs).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["LSTM", "RHN"]
 
 
 def test_real_workdirs_are_read(text: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def searches(runs: Sequence[Run]) -> Figure | None:
     figure, axes = blank()
     depths = sorted({run.config["depth"] for run in complete})
     cells = list(dict.fromkeys(run.config["cell"] for run in complete))
-    width = 0.8 / len(cells)
+    width, told = 0.8 / len(cells), set()
     edge = 1.8 * min(run.unit.of(min(run.train)) for run in complete)
     for i, cell in enumerate(cells):
         style = style_of(i)
@@ -142,9 +142,10 @@ def searches(runs: Sequence[Run]) -> Figure | None:
             low = [(at, v) for at, v in zip(x, values, strict=True) if v <= edge]
             high = [at for at, v in zip(x, values, strict=True) if v > edge]
             points = {"color": style["color"], "markersize": 5, "linestyle": ""}
-            name = None if j else CELLS[cell].name  # once in the legend
+            name = None if cell in told else CELLS[cell].name  # once in the legend
+            told.add(cell)
             filled = points | {"marker": style["marker"], "markeredgewidth": 0, "alpha": 0.6}
-            axes.plot(*zip(*low, strict=True), label=name, **filled)
+            axes.plot([at for at, _ in low], [v for _, v in low], label=name, **filled)
             hollow = points | {"marker": style["marker"], "markerfacecolor": "none"}
             axes.plot(high, [edge] * len(high), clip_on=False, **hollow)
             ends = [centre - width / 3, centre + width / 3]

@@ -124,10 +124,11 @@ def mi_range(runs: Sequence[Run]) -> Table:
     for group, apart in zip(groups, alike, strict=True):
         config = group.config
         paper = published.MI_RANGE.get((config["integration"], _range(config)))
+        plain = config["cell"] == "rnn" and config["num_layers"] == 1
         rows.append((
             _network(config) + apart, INTEGRATION_NAMES[config["integration"]],
             f"{_range(config):g}", f"{config['hidden_size']:,}", done(group), *_ours(group, 3),
-            paper.show(2) if paper and config["cell"] == "rnn" else "",
+            paper.show(2) if paper and plain else "",
         ))  # fmt: skip
     headings = (
         "cell", "integration", "r", "units", "epochs", "valid", "test", "seeds", "paper's test",
