@@ -224,7 +224,15 @@ def test_curves_are_medians_over_the_seeds_that_have_a_score() -> None:
     assert epochs.tolist() == [1, 2]
     assert np.array_equal(values, [[1.0, np.nan], [3.0, 2.0]], equal_nan=True)
     assert drawing.curve_of(None) is None and drawing.curve_of([seeds[2]]) is None
-    assert isinstance(figures._curves(_plain(models=5)), Picture)
+    made = _plain(models=5)
+    made["models"][0]["curves"] = [
+        [{"epoch": e, "valid": v * seed} for e, v in ((1, 3.0), (2, 1.0), (3, 2.0))]
+        for seed in (1, 2, 9)
+    ]
+    picture = figures._curves(made)
+    assert isinstance(picture, Picture)
+    lines = [line for ax in picture.figure.axes for line in ax.lines if line.get_label() == "LSTM"]
+    assert all(list(line.get_ydata()) == [6.0, 2.0, 4.0] for line in lines) and lines
 
 
 def test_a_confusion_is_in_shares_of_the_true_class() -> None:

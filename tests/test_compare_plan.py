@@ -155,6 +155,9 @@ def test_costs_are_measured_by_the_clock(text: Path, monkeypatch: pytest.MonkeyP
     assert measured == {
         "latency_us": {"p50": 1e6, "p99": 1e6}, "window_us": 1e6, "throughput": 32.0,
     }  # fmt: skip
+    monkeypatch.setattr(cost, "_times", lambda call, most: [i / 1e6 for i in range(1, 102)])
+    measured = cost.latency(run, window(np.zeros((2, 3)), np.zeros((2, 3))))
+    assert measured["latency_us"] == pytest.approx({"p50": 51.0, "p99": 100.0})
 
 
 # ---------------------------------------------------------------------------- after tuning

@@ -112,6 +112,12 @@ def test_floors_come_first_then_networks_best_first() -> None:
     assert names[0] == "RNN" and names[-1] == "LSTM"
 
 
+def test_the_summary_counts_a_network_once_though_two_tables_have_it() -> None:
+    made = _plain()
+    assert len(made["verdicts"]) == 22
+    assert words.summary(made).startswith("11 comparisons: ")
+
+
 def test_costs_are_in_the_units_of_their_columns() -> None:
     made = _plain()
     table = words.cost(made)

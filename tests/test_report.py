@@ -158,6 +158,9 @@ def test_unfinished_runs_are_shown_as_such_and_not_counted() -> None:
     found = columns(TABLES["runs"]([run("whole", depth=1), half]))
     assert found["test"] == ["90.0", "-"] and found["seeds"] == ["1", "0"]
     assert found["epochs"] == ["2", "2 of 8"]
+    half.scores = {"valid": 4.0}  # of a run that left test unread
+    found = columns(TABLES["runs"]([half]))
+    assert found["test"] == ["-"] and found["seeds"] == ["1"]
 
 
 @pytest.mark.parametrize("name", ["rhn_depth", "mi_char", "mi_range", "babi"])

@@ -143,6 +143,15 @@ def test_the_bar_is_the_share_of_all_runs_that_is_over() -> None:
     assert "<title>50% study</title>" in page and '"all"><i style="width:50.0%"' in page
 
 
+def test_the_end_is_told_by_the_clock_and_the_day_if_it_is_another() -> None:
+    now = time.mktime((2026, 3, 5, 12, 0, 0, 0, 0, -1))
+    half = stand("running", 1.0, share=0.5)
+    half.seconds = 3 * 3600.0
+    assert live._told(half, now) == "50%, until 15:00"
+    half.seconds = 24 * 3600.0
+    assert re.fullmatch(r"50%, until \S+ 06 \S+, 12:00", live._told(half, now))
+
+
 def test_curves_fall_with_their_scores_by_epoch() -> None:
     page = page_of(stand("running", 1.0, (3.0, 2.0, 1.0)), stand("done", 1.5, (2.0, 1.5)))
     lines = [
