@@ -334,7 +334,12 @@ def test_the_command(text: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "report" / "curves.png").exists()
     again = call_module("report", f"--workdir={tmp_path / 'd.json'}", f"--out={tmp_path / 'out'}")
     assert again.returncode == 0 and (tmp_path / "out" / "table.csv").exists()
-    to_file([run("words")], tmp_path / "words.json")
+    half = [run(f"half {seed}", seed=seed) for seed in (1, 2)]
+    for one in half:
+        one.scores = {}
+    to_file([run("words"), *half], tmp_path / "words.json")
+    words = call_module("report", f"--workdir={tmp_path / 'words.json'}")
+    assert words.returncode == 0 and "2 of 3 runs are not complete" in words.stdout
     for args, told in (
         ([f"--workdir={tmp_path / 'd.json'},{tmp_path / 'words.json'}"], "share no unit"),
         ([f"--workdir={tmp_path / 'nosuch'}"], "neither a folder nor a data file"),
