@@ -9,9 +9,9 @@ Variants  `lstm`: additive, with gradients clipped at 10; `ln`: that with layer 
 
 The recipe: 240 units and word vectors, batches of 64, Adam at 8e-5, dropout .5 of word vectors and
 before the softmax over all words, which names share with the passage. Departures: which four
-sentences are near is our own rule (`rnnx/data/cnn.py`); matrices start uniform, with the deviation
-of .05 times an orthogonal one, which U, W, W_d and M have in the authors' code, while their W_q,
-W_c, W_q' and W_m are 20 times as wide; names are permuted in each question by itself, not in a
+sentences are near is our own rule (`rnnx/data/cnn.py`); W, W_d and M start uniform, with the
+deviation of .05 times an orthogonal matrix, which they and U have in the authors' code, while their
+W_q, W_c, W_q' and W_m are 20 times as wide; names are permuted in each question by itself, not in a
 batch alike; epochs in place of a check every 1,000 updates.
 """
 
@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
         hidden_size=240,
         forget_bias=0.0,
         init_scale=0.0056,
+        orthogonal=0.05,
         drop_i=0.5,
         drop_o=0.5,
         batch_size=64,

@@ -11,7 +11,7 @@ Command   python -m rnnx.train --config=skip_thought:novels --workdir=runs/skip_
 Variants  `novels`: small; `gru`: additive
 
 The authors' code clips the norm of a batch's summed gradient at 5; here a batch's mean is taken,
-so the clip is 5 / 64. Their U is orthogonal; U(-.035, .035) has the same variance at 2,400 units.
+so the clip is 5 / 64.
 """
 
 from ml_collections import ConfigDict
@@ -28,8 +28,8 @@ def get_config(arg: str = "") -> ConfigDict:
         integration="mi",
         hidden_size=2400,
         embed_size=620,
-        init_scale=0.035,
-        input_scale=0.1,
+        init_scale=0.1,
+        orthogonal=1.0,
         batch_size=64,
         epochs=5,
         optimizer="adam",
@@ -45,8 +45,7 @@ def novels(config: ConfigDict) -> None:
         hidden_size=200,
         embed_size=80,
         vocab_size=10_000,
-        init_scale=0.1,
-        input_scale=0.0,
+        orthogonal=0.0,
         softmax_sample=500,
         epochs=4,
         learning_rate=1e-3,

@@ -30,7 +30,10 @@ def write(
         f"{seconds * first:.2f}\t{seconds * (last + 1):.2f}\t{name}"
         for (first, last), name in zip(steps, said, strict=True)
     ]
-    place.with_suffix(".tsv").write_text("\n".join(["start\tend\tsymbol", *lines]) + "\n")
+    # Not with_suffix, which would take "talk.1" for "talk".
+    place.with_name(f"{place.name}.tsv").write_text(
+        "\n".join(["start\tend\tsymbol", *lines]) + "\n"
+    )
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     length = seconds * len(log_p)
@@ -49,4 +52,4 @@ def write(
     bottom.set_ylabel("probability")
     bottom.spines[["top", "right"]].set_visible(False)
     bottom.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.95))
-    figure.savefig(place.with_suffix(".png"), dpi=130)
+    figure.savefig(place.with_name(f"{place.name}.png"), dpi=130)

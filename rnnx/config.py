@@ -134,6 +134,8 @@ FIELDS: dict[str, Field] = {
     "init_scale": Field(0.04, "variables start at U(-s, s)", low=0.0),
     "input_scale": Field(0.0, "0: as init_scale; or the s of U(-s, s) for the cell's input "
                          "matrices W alone, of readers and sentences for all but U", low=0.0),
+    "orthogonal": Field(0.0, "0: U starts uniform, by init_scale; s: each gate's U starts as s "
+                        "times an orthogonal matrix", low=0.0),
     "mi_init": Field((1.0, 1.0, 1.0), "initial alpha, beta1, beta2 of general MI"),
     # variational dropout: probabilities to drop
     "drop_x": Field(0.0, "dropout of words in the input", low=0.0, below=1.0),
@@ -188,7 +190,7 @@ CONTINUABLE = ("epochs", "max_steps", "checkpoint_every", "snapshot_every", "on_
 # Runs that differ in these alone share their compiled programs: these decide the initial arrays and
 # the order of data, or are numbers that a program takes as arguments.
 SHARED = ("seed", "learning_rate", "lr_decay", "flat_epochs", "patience", "init_scale",
-          "input_scale", "mi_init", "transform_bias", "forget_bias")  # fmt: skip
+          "input_scale", "orthogonal", "mi_init", "transform_bias", "forget_bias")  # fmt: skip
 
 
 def default(task: str = "") -> ConfigDict:

@@ -138,6 +138,8 @@ def main() -> None:
     seconds = time.perf_counter() - began
     if protocol == "batched":
         settings = {"batch_size": config.batch_size, "num_steps": config.num_steps}
+    if values.max_tokens:  # else it would be taken for a score of the whole split
+        settings = settings | {"max_tokens": values.max_tokens}
     line = {
         "format": workdir.FORMAT,
         "split": split,

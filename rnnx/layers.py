@@ -330,6 +330,7 @@ _MEANINGS = {
     "mi_init": "what alpha, beta1 and beta2 start at.",
     "init_scale": "matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).",
     "input_scale": "as init_scale, for the input matrices W; None takes init_scale.",
+    "orthogonal": "0, or a number: U of each gate starts as that times an orthogonal matrix.",
     "dtype": "operand type of the matrix products; see `RecurrentLayer`.",
     "rngs": "its `params` stream is drawn from.",
 }
@@ -339,9 +340,9 @@ def _constructor(name: str, kind: str, integration: str) -> Callable[..., None]:
     """The `__init__` of a class by name: the keywords that its cell has, with their defaults."""
     family = CELLS[kind]
     keywords = ("integration", *family.keywords)
-    keywords += ("norm", "mi_init", "init_scale", "input_scale", "dtype", "rngs")
+    keywords += ("norm", "mi_init", "init_scale", "input_scale", "orthogonal", "dtype", "rngs")
     if family.linear:  # no product of the state to integrate
-        keywords = tuple(k for k in keywords if k not in ("integration", "mi_init"))
+        keywords = tuple(k for k in keywords if k not in ("integration", "mi_init", "orthogonal"))
     defaults = {"integration": integration}
     signature = inspect.Signature(
         [_KEYWORDS[given] for given in ("self", "in_features", "hidden_features")]

@@ -104,6 +104,7 @@ class _RNN:
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
+        orthogonal: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -116,6 +117,7 @@ class _RNN:
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          orthogonal: 0, or a number: U of each gate starts as that times an orthogonal matrix.
           dtype: operand type of the matrix products; see `RecurrentLayer`.
           rngs: its `params` stream is drawn from.
 
@@ -134,6 +136,7 @@ class _LinearRNN:
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
+        orthogonal: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -146,6 +149,7 @@ class _LinearRNN:
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          orthogonal: 0, or a number: U of each gate starts as that times an orthogonal matrix.
           dtype: operand type of the matrix products; see `RecurrentLayer`.
           rngs: its `params` stream is drawn from.
 
@@ -165,6 +169,7 @@ class _LSTM:
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
+        orthogonal: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -178,6 +183,7 @@ class _LSTM:
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          orthogonal: 0, or a number: U of each gate starts as that times an orthogonal matrix.
           dtype: operand type of the matrix products; see `RecurrentLayer`.
           rngs: its `params` stream is drawn from.
 
@@ -197,6 +203,7 @@ class _GRU:
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
+        orthogonal: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -210,6 +217,7 @@ class _GRU:
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          orthogonal: 0, or a number: U of each gate starts as that times an orthogonal matrix.
           dtype: operand type of the matrix products; see `RecurrentLayer`.
           rngs: its `params` stream is drawn from.
 
@@ -232,6 +240,7 @@ class _RHN:
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
+        orthogonal: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -248,6 +257,7 @@ class _RHN:
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          orthogonal: 0, or a number: U of each gate starts as that times an orthogonal matrix.
           dtype: operand type of the matrix products; see `RecurrentLayer`.
           rngs: its `params` stream is drawn from.
 
@@ -268,6 +278,7 @@ class _DTRNN:
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
+        orthogonal: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -282,6 +293,7 @@ class _DTRNN:
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          orthogonal: 0, or a number: U of each gate starts as that times an orthogonal matrix.
           dtype: operand type of the matrix products; see `RecurrentLayer`.
           rngs: its `params` stream is drawn from.
 
@@ -302,6 +314,7 @@ class _DTSRNN:
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
+        orthogonal: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -316,6 +329,7 @@ class _DTSRNN:
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          orthogonal: 0, or a number: U of each gate starts as that times an orthogonal matrix.
           dtype: operand type of the matrix products; see `RecurrentLayer`.
           rngs: its `params` stream is drawn from.
 
@@ -335,6 +349,7 @@ class _SLSTM:
         mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
         init_scale: float | None = None,
         input_scale: float | None = None,
+        orthogonal: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -348,6 +363,7 @@ class _SLSTM:
           mi_init: what alpha, beta1 and beta2 start at.
           init_scale: matrices start as U(-init_scale, init_scale); None is 1 / sqrt(n).
           input_scale: as init_scale, for the input matrices W; None takes init_scale.
+          orthogonal: 0, or a number: U of each gate starts as that times an orthogonal matrix.
           dtype: operand type of the matrix products; see `RecurrentLayer`.
           rngs: its `params` stream is drawn from.
 

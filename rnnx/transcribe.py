@@ -135,6 +135,13 @@ def main(paths: list[str]) -> None:
         return
     if "-" in paths:
         raise UserError("- is standard input, which needs --stream")
+    if values.alignments:
+        names = [Path(path).stem for path in paths]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(
+                f"{names.count(twice[0])} files are called {twice[0]}: --alignments would keep "
+                "those of one of them"
+            )
     steps, good = [], []
     for path in paths:
         try:

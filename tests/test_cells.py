@@ -321,3 +321,18 @@ def test_each_keyword_of_a_family_decides_where_its_biases_start(cell: Cell) -> 
             found |= dict(zip(gates, np.split(np.asarray(block["b"]), len(gates)), strict=True))
         moved = {gate: set(b) for gate, b in found.items() if np.all(np.abs(b) == 7)}
         assert moved == {gate: {7.0 * sign} for gate, of, sign in family.biases if of == keyword}
+
+
+@every_kind
+def test_each_gate_s_recurrent_matrix_can_start_orthogonal(cell: Cell) -> None:
+    plain, drawn = (
+        cells.init(cell, jax.random.key(0), M, N, orthogonal=scale) for scale in (0.0, 0.5)
+    )
+    seen = []
+    for before, block, gates in zip(plain, drawn, cell.blocks, strict=True):
+        for name in block.keys() - {"U"}:
+            np.testing.assert_array_equal(block[name], before[name])
+        for u in np.split(np.asarray(block["U"]), len(gates), axis=1) if "U" in block else ():
+            close(u.T @ u, 0.25 * np.eye(N), 1e-5)
+            seen.append(float(u[0, 0]))
+    assert len(set(seen)) == len(seen)

@@ -158,6 +158,24 @@ def test_a_signal_is_noted_and_a_second_one_does_what_it_always_did(number: int)
         signal.signal(number, before)
 
 
+@pytest.mark.parametrize(
+    "argv, told",
+    [
+        (["/x/rnnx/train.py", "--config=a b"], "python -m rnnx.train '--config=a b'"),
+        (["/x/rnnx/sweep/__main__.py", "--seeds=2"], "python -m rnnx.sweep --seeds=2"),
+        (["/usr/bin/pytest", "--seed=1"], ""),
+    ],
+)
+def test_a_command_is_recorded_as_it_can_be_given_again(argv, told, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    assert cli.command() == told
+
+
+def test_an_interrupt_ends_as_of_its_signal() -> None:
+    assert cli.ending(KeyboardInterrupt()) == ("interrupted", 130)
+    assert cli.ending(ValueError("a bug")) is None
+
+
 def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -1,16 +1,18 @@
 """What a network loses on each sequence and stretch of text, by hand; floors on real data."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import write_text
+from conftest import full, write_text
 from kinds_made import DATA, kind_of, needs, predicting, run_of
 
+from rnnx import model
 from rnnx.compare.kind import Kind
 from rnnx.data.series import Scaling
 from rnnx.report.significance import scores
-from rnnx.tasks import floors
+from rnnx.tasks import floors, network
 
 STRETCH = 1000  # targets of a text
 
@@ -123,6 +125,18 @@ def test_text_is_scored_in_bits_by_stretches(level, tmp_path, monkeypatch):
     for name, n_of in (("symbol frequencies", 1), (f"{order}-gram", order)):
         mean = floors.ngram(train, tokens, kind.dataset.spec.size, n_of).mean() / np.log(2)
         assert kind.score(found[name]) == pytest.approx(mean)
+
+
+def test_a_text_is_read_from_its_first_symbol_to_its_last(tmp_path):
+    """As by the protocol `full`: no window forgets those before it."""
+    text = write_text(tmp_path / "weather.txt").read_text()
+    (tmp_path / "long.txt").write_text(text * 4)
+    kind = kind_of("language", corpus=str(tmp_path / "long.txt"), level="char", init_scale=0.7)
+    graphdef, params = model.split(network.build(kind.config, kind.dataset.spec))
+    run = SimpleNamespace(task=kind.task, graphdef=graphdef, params=params, config={})
+    assert kind.targets > 2 * 256  # the steps of a window
+    nats, targets = full(graphdef, params, kind.dataset.splits["test"])
+    assert kind.score(kind.items(run)) == pytest.approx(nats / targets / np.log(2), rel=1e-5)
 
 
 # ---------------------------------------------------------------------------- real data

@@ -224,4 +224,46 @@ def test_curves_are_medians_over_the_seeds_that_have_a_score() -> None:
     assert epochs.tolist() == [1, 2]
     assert np.array_equal(values, [[1.0, np.nan], [3.0, 2.0]], equal_nan=True)
     assert drawing.curve_of(None) is None and drawing.curve_of([seeds[2]]) is None
-    assert isinstance(figures._curves(_plain(models=5)), Picture)
+    made = _plain(models=5)
+    made["models"][0]["curves"] = [
+        [{"epoch": e, "valid": v * seed} for e, v in ((1, 3.0), (2, 1.0), (3, 2.0))]
+        for seed in (1, 2, 9)
+    ]
+    picture = figures._curves(made)
+    assert isinstance(picture, Picture)
+    lines = [line for ax in picture.figure.axes for line in ax.lines if line.get_label() == "LSTM"]
+    assert all(list(line.get_ydata()) == [6.0, 2.0, 4.0] for line in lines) and lines
+
+
+def test_a_confusion_is_in_shares_of_the_true_class() -> None:
+    drawn = figures._confusion(["a", "b"], [[3, 1], [0, 8]]).figure.axes[0]
+    assert np.array_equal(drawn.images[0].get_array(), [[0.75, 0.25], [0.0, 1.0]])
+    counts = {text.get_position(): text.get_text() for text in drawn.texts}
+    assert counts == {(0, 0): "3", (1, 0): "1", (1, 1): "8"}  # predicted, true
+    assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("predicted", "true")
+
+
+def test_predictions_are_drawn_above_the_truth() -> None:
+    line, points = figures._scatter({"unit": "K"}, [1.0, 5.0], [2.0, 4.0]).figure.axes[0].lines
+    assert list(points.get_xdata()) == [1.0, 5.0] and list(points.get_ydata()) == [2.0, 4.0]
+    assert list(line.get_xdata()) == list(line.get_ydata()) == [1.0, 5.0]
+
+
+def test_differences_are_drawn_in_percent() -> None:
+    made = _plain()
+    made["verdicts"] = [v for v in made["verdicts"] if v["equal"] == "epochs"][:2]
+    lines = figures._differences(made).figure.axes[0].lines
+    for i, found in enumerate([*made["verdicts"], made["control"]]):
+        bar, point = lines[2 * i : 2 * i + 2]
+        assert list(bar.get_xdata()) == pytest.approx([100 * end for end in found["interval"]])
+        assert list(point.get_xdata()) == pytest.approx([100 * found["difference"]])
+    assert list(lines[-1].get_xdata()) == [-2.0, -2.0]  # the margin
+
+
+def test_shares_of_the_training_data_are_drawn_with_their_scores() -> None:
+    made = _plain()
+    made["fractions"] = [f for f in made["fractions"] if f["model"] == "MI-LSTM"][::-1]
+    line, *_ = figures._fractions(made).figure.axes[0].lines
+    assert list(line.get_xdata()) == pytest.approx([10, 30, 100])
+    scores = {f["fraction"]: f["score"] for f in made["fractions"]}
+    assert list(line.get_ydata()) == pytest.approx([scores[f] for f in (0.1, 0.3, 1.0)])

@@ -1,14 +1,21 @@
 """What fits into the minutes, and what is left out first where not all does."""
 
 import dataclasses
+import itertools
 import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from conftest import QUIET, language_model, small, window
 
-from rnnx.compare import plan
+from rnnx import tasks
+from rnnx.compare import cost, plan
 from rnnx.compare.candidates import CANDIDATES
 from rnnx.compare.plan import EQUAL_OUT, FRACTIONS_OUT, LEAST_EPOCHS, SHARE, Plan, Speed
+from rnnx.experiment import Experiment
 
 NAMES = ["lstm", "mi-lstm", "rhn-2", "gru", "slstm"]
 SPEEDS = {
@@ -123,6 +130,34 @@ def test_a_plan_is_the_same_after_json() -> None:
         made = make(minutes)
         again = Plan.from_json(json.loads(json.dumps(made.to_json())))
         assert again == made and isinstance(again.fractions, tuple)
+
+
+def test_costs_are_measured_by_the_clock(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a clock that goes on a second with every call: one call does several updates, or a part of
+    the scoring, or a batch of 32."""
+    seconds = itertools.count()
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    kept: list[Experiment] = []
+    monkeypatch.setattr(cost, "Experiment", lambda *of: kept.append(Experiment(*of)) or kept[0])
+    config = small(text, num_steps=5, cell="rnn", depth=1, drop_x=0.0, drop_i=0.0, drop_h=0.0)
+    found = cost.speed(config, QUIET)
+    (experiment,) = kept
+    together = experiment.batches.alike(0, experiment.width)
+    valid = experiment.task.batches(config, experiment.dataset, "valid", "batched", slice(None))
+    assert together > 1 and len(valid) > 4
+    assert found.updates == len(experiment.batches)
+    assert found.update == pytest.approx(1 / together)
+    assert found.validation == pytest.approx(len(valid) / 4)  # four batches are measured
+
+    config, graphdef, params = language_model(cell="rnn", depth=1, num_layers=1)
+    run = SimpleNamespace(task=tasks.of(config), graphdef=graphdef, params=params)
+    measured = cost.latency(run, window(np.zeros((2, 3)), np.zeros((2, 3))))
+    assert measured == {
+        "latency_us": {"p50": 1e6, "p99": 1e6}, "window_us": 1e6, "throughput": 32.0,
+    }  # fmt: skip
+    monkeypatch.setattr(cost, "_times", lambda call, most: [i / 1e6 for i in range(1, 102)])
+    measured = cost.latency(run, window(np.zeros((2, 3)), np.zeros((2, 3))))
+    assert measured["latency_us"] == pytest.approx({"p50": 51.0, "p99": 100.0})
 
 
 # ---------------------------------------------------------------------------- after tuning

@@ -112,6 +112,24 @@ def test_floors_come_first_then_networks_best_first() -> None:
     assert names[0] == "RNN" and names[-1] == "LSTM"
 
 
+def test_the_summary_counts_a_network_once_though_two_tables_have_it() -> None:
+    made = _plain()
+    assert len(made["verdicts"]) == 22
+    assert words.summary(made).startswith("11 comparisons: ")
+
+
+def test_costs_are_in_the_units_of_their_columns() -> None:
+    made = _plain()
+    table = words.cost(made)
+    lstm = next(row for row in table.rows if row[0] == "LSTM")
+    assert dict(zip(table.headings, lstm, strict=True)) == {
+        "": "LSTM", "units": "100", "training (s)": "41.20", "to the LSTM's score (s)": "23.00",
+        "one step, median (µs)": "38.00", "one step, 99th percentile (µs)": "61.00",
+        "one window (µs)": "2,100", "windows a second, batch 32": "9,000",
+        "peak memory (MB)": "31.00", "on disk (kB)": "204.8",
+    }  # fmt: skip
+
+
 def test_columns_without_numbers_are_left_out() -> None:
     made = _plain()
     assert "at equal time" in words.scores(made).headings

@@ -217,6 +217,18 @@ def test_good_enough_is_by_the_interval():
     assert loose["model"] == "GRU" and f"at most {100 * high:.1f} % above" in loose["why"]
 
 
+def test_one_seed_or_one_block_shows_no_network_to_be_good_enough():
+    cost = {"LSTM": 9.0, "GRU": 1.0}
+    few = [constant(1.0, seeds=1), constant(1.0)._replace(block=np.zeros(40, int)), constant(1.0)]
+    found = [
+        verdict.cheapest(
+            {"LSTM": each, "GRU": each}, {"LSTM": 0.9, "GRU": 1.0}, {}, cost, cost, "MAE"
+        )["model"]
+        for each in few
+    ]
+    assert found == ["LSTM", "LSTM", "GRU"]
+
+
 def test_the_cheapest_that_is_good_enough():
     losses, valid = networks(LSTM=1.015, GRU=1.03, MI_LSTM=1.0, RHN=1.01)
     latency = {"LSTM": 14.1, "GRU": 9.0, "MI-LSTM": 30.0, "RHN": 13.9}

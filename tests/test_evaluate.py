@@ -8,6 +8,7 @@ import pytest
 from conftest import call_module, raw_data, run_module, small, train
 
 from rnnx import config as configs
+from rnnx.report.runs import read_run
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,16 @@ def test_a_changed_corpus_is_noticed_and_a_moved_one_can_be_named(trained: Path)
         assert done.returncode == 0, done.stderr
     finally:
         corpus.write_text(content)
+
+
+def test_a_score_of_a_part_says_so(trained: Path) -> None:
+    done = call_module(
+        "evaluate", f"--workdir={trained}", "--protocol=batched", "--max_tokens=40"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((trained / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert kept["tokens"] == kept["max_tokens"] == 40
+    assert kept["split"] == "test" and read_run(trained).evaluations.get("batched") is None
 
 
 def test_rates_that_break_the_network_are_told(trained: Path) -> None:

@@ -1,5 +1,6 @@
 """Exported files and the command: what it writes, compares, refuses and says."""
 
+import itertools
 import json
 import zipfile
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from flax import nnx
 from test_export import VOCAB, language
 
 import rnnx
-from rnnx import exported, model
+from rnnx import exported, model, tasks
+from rnnx.data.batches import ScoringWindows
 from rnnx.data.vocabulary import Vocabulary
 from rnnx.errors import UserError
 from rnnx.export import onnx, parity, stablehlo, weights
@@ -79,7 +81,14 @@ def test_onnx_by_the_command(trained: Path, tmp_path: Path) -> None:
 
 
 def test_eight_bits_say_what_they_cost(trained: Path, tmp_path: Path) -> None:
-    told = export(trained, tmp_path / "net.onnx", "--int8")
+    told = export(trained, tmp_path / "net.onnx", "--int8", "--split=test", "--max_tokens=100")
+    assert "test, 100 targets" in told
+    (own,) = (line.split()[2] for line in told.splitlines() if line.startswith("rnnx "))
+    dataset = tasks.get("language").load(open_run(trained).config, lambda line: None)
+    capped = open_run(trained).config
+    capped.eval_tokens = 100
+    batches = tasks.get("language").batches(capped, dataset, "test", "batched", slice(None))
+    assert own == f"{parity.own_score(open_run(trained), batches) / np.log(2):.4f}"
     (line,) = [line for line in told.splitlines() if "int8" in line]
     assert line.startswith("net.onnx, int8 ") and "WARNING" not in told
     model = library.load(tmp_path / "net.step.onnx")
@@ -93,7 +102,11 @@ def test_the_card(trained: Path, tmp_path: Path) -> None:
     card = (tmp_path / "net.onnx.md").read_text()
     result = json.loads((trained / "result.json").read_text())
     parts = ["# net", "weather.txt", "your own data", "protocol `full`", "rnnx.runtime"]
-    parts += [f"{result['params']:,} parameters", f"bpc {result['test']['bpc']:.4f}"]
+    parts += [
+        f"{result['params']:,} parameters",
+        f"test, protocol `full`: bpc {result['test']['bpc']:.4f}",
+    ]
+    parts += [f"valid, protocol `full`: bpc {result['valid']['bpc']:.4f}"]
     assert not [part for part in parts if part not in card]
 
 
@@ -126,6 +139,37 @@ def test_a_difference_is_relative_to_large_numbers_and_infinite_for_nan() -> Non
     assert parity.difference(100 * one, 101 * one) == pytest.approx(0.01)
     assert parity.difference(one, one * np.nan) == np.inf == parity.difference(one, one[:1])
     assert parity.difference(one * np.nan, one * np.nan) == 0
+
+
+def test_a_difference_anywhere_is_found(trained: Path) -> None:
+    """In one batch of several, or in the state after the last step alone."""
+    run = open_run(trained)
+    exports = exports_of(run)
+    tokens = np.random.default_rng(0).integers(0, run.spec.size, 121)
+    batches = ScoringWindows(tokens.astype(np.uint8), 2, 20)
+
+    def wrong(function: int, at: int, output: int) -> Callable:
+        """What rnnx gives, but for one output of one call."""
+        calls = itertools.count()
+
+        def runner(arrays: dict) -> list[np.ndarray]:
+            found = [
+                *map(np.array, exports.functions[function].call(exports.params, *arrays.values()))
+            ]
+            found[output] += 0.5 * (next(calls) == at)
+            return found
+
+        return runner
+
+    assert len(batches) == 3
+    for at, output in ((0, 0), (1, 0), (2, 1)):
+        row = parity.sequences("net", run, exports, wrong(0, at, output), batches)
+        assert row.difference >= 0.2, "relative where a number exceeds 1"
+    right = parity.sequences("net", run, exports, wrong(0, -1, 0), batches)
+    assert right.difference < 1e-6
+    assert right.score == pytest.approx(parity.own_score(run, batches), rel=1e-6)
+    assert parity.steps("step", exports, wrong(1, 19, 1), batches).difference >= 0.2
+    assert parity.steps("step", exports, wrong(1, -1, 0), batches).difference < 1e-5
 
 
 def test_help() -> None:

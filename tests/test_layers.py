@@ -148,7 +148,7 @@ def test_a_class_shows_what_its_cell_takes(name: str) -> None:
         "rngs",
     }
     options = {} if kind == "MinGRU" else {"integration": "mi_simple"}
-    common |= {"integration", "mi_init"} if options else set()
+    common |= {"integration", "mi_init", "orthogonal"} if options else set()
     assert signature.keys() == common | OWN[kind]
     if options:
         default = "mi" if name.startswith("MI") else "additive"

@@ -57,6 +57,23 @@ def test_clock_leaves_out_compilation_and_what_stands_between(monkeypatch) -> No
     assert clock.rate == pytest.approx(1200 / 15)
 
 
+def test_a_call_grows_while_it_is_short() -> None:
+    """Until there is no room for more. Runs of one program note the same call, to no effect."""
+    pace = metrics.Pace(most=6, runs=2)
+    found = []
+    for count, seconds in ((1, 0.1), (1, 0.1), (2, 0.3), (4, 1.2), (4, 0.9), (6, 0.5)):
+        pace.note(count, seconds)
+        found.append(pace.together)
+    assert found == [2, 2, 4, 4, 6, 6] and pace.share == 0.5
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_memory_is_in_bytes() -> None:
+    told = Path("/proc/self/status").read_text()
+    (kilobytes,) = (line.split()[1] for line in told.splitlines() if line.startswith("VmHWM"))
+    assert metrics.peak_memory() == pytest.approx(1024 * int(kilobytes), rel=0.1)
+
+
 @pytest.mark.parametrize(
     "seconds, text", [(5.4, "5 s"), (723, "12 min 3 s"), (25_500, "7 h 5 min"), (59.7, "1 min 0 s")]
 )

@@ -11,9 +11,9 @@ from conftest import call_module, run_module, small, train
 
 from rnnx import config as configs
 from rnnx.errors import UserError
-from rnnx.report import published
+from rnnx.report import plots, published
 from rnnx.report.__main__ import drawn, write
-from rnnx.report.runs import Run, differing, from_file, grouped, read, to_file
+from rnnx.report.runs import Run, differing, from_file, grouped, labels, read, to_file
 from rnnx.report.tables import TABLES
 from rnnx.tasks.language import Language
 
@@ -110,6 +110,36 @@ def test_seeds_are_one_row_with_mean_and_sample_deviation() -> None:
     assert differing(grouped(runs)) == ["integration"]
 
 
+def test_networks_are_told_apart_by_what_was_chosen() -> None:
+    def told(**fields: list) -> list[str]:
+        names, columns = list(fields), zip(*fields.values(), strict=True)
+        runs = [run(f"r{i}", **dict(zip(names, c, strict=True))) for i, c in enumerate(columns)]
+        return labels(grouped(runs))
+
+    assert told(cell=["rhn", "rhn", "lstm"], depth=[2, 3, 1]) == ["RHN L=2", "RHN L=3", "LSTM"]
+    assert told(hidden_size=[10, 20]) == ["hidden_size=10", "hidden_size=20"]
+    # What follows from a budget is no choice.
+    solved = {"hidden_size": [10, 20], "param_budget": [3000, 3000]}
+    assert told(integration=["mi", "additive"], **solved) == ["general MI", "additive"]
+    assert told() == [] and labels(grouped([run("only")])) == ["only"]
+
+
+def test_time_is_the_mean_over_the_seeds_and_epochs_those_that_all_have() -> None:
+    runs = [run("a", seed=0), run("b", seed=1), run("other", depth=2)]
+    runs[0].seconds, runs[1].seconds = [10.0, 20.0], [20.0, 40.0]
+    runs[1].valid = runs[1].valid[:1]
+    found = columns(TABLES["runs"](runs))
+    assert found["training"] == ["30 s", "20 s"] and found["epochs"] == ["1 of 2", "2"]
+
+
+def test_a_search_is_a_row_for_each_network_and_size() -> None:
+    """Of equal size too: simple MI has no parameters that the additive cell lacks."""
+    runs = [run("a", 100.0, integration="additive"), run("b", 90.0, integration="mi_simple")]
+    found = columns(TABLES["optimization"](runs))
+    assert found["cell"] == ["RHN L=1 additive", "RHN L=1 simple MI"]
+    assert found["valid"] == ["100.0", "90.0"] and found["runs"] == ["1", "1"]
+
+
 def test_the_range_table_takes_the_range_of_w() -> None:
     def char(r: float, **fields) -> Run:
         return run(f"{r}", corpus="ptb_char", level="char", cell="rnn", init_scale=0.02,
@@ -118,6 +148,8 @@ def test_the_range_table_takes_the_range_of_w() -> None:
     found = columns(TABLES["mi_range"]([char(0.3), char(0.0), char(0.1, integration="mi")]))
     assert found["r"] == ["0.02", "0.3", "0.1"]
     assert found["paper's test"] == ["~1.69", "~1.57", "~1.40"]
+    two = columns(TABLES["mi_range"]([char(0.3, num_layers=2)]))
+    assert two["paper's test"] == [""], "the paper's network has one layer"
 
 
 def test_unfinished_runs_are_shown_as_such_and_not_counted() -> None:
@@ -126,6 +158,9 @@ def test_unfinished_runs_are_shown_as_such_and_not_counted() -> None:
     found = columns(TABLES["runs"]([run("whole", depth=1), half]))
     assert found["test"] == ["90.0", "-"] and found["seeds"] == ["1", "0"]
     assert found["epochs"] == ["2", "2 of 8"]
+    half.scores = {"valid": 4.0}  # of a run that left test unread
+    found = columns(TABLES["runs"]([half]))
+    assert found["test"] == ["-"] and found["seeds"] == ["1"]
 
 
 @pytest.mark.parametrize("name", ["rhn_depth", "mi_char", "mi_range", "babi"])
@@ -160,6 +195,7 @@ def test_the_best_valid_score_comes_first(lower: bool, monkeypatch: pytest.Monke
 
 def test_a_data_file_holds_all_that_tables_and_plots_need(tmp_path: Path) -> None:
     runs = [run("L1", depth=1, data_dir="/home/x/data"), run("L2", depth=2, seed=3)]
+    runs[0].seconds = [1234.0, 23456.7]
     path = tmp_path / "runs.json"
     to_file(runs, path)
     assert "/home" not in path.read_text()
@@ -168,6 +204,8 @@ def test_a_data_file_holds_all_that_tables_and_plots_need(tmp_path: Path) -> Non
         assert after.command == f"python -m rnnx.train --config=c.py --workdir=runs/{before.name}"
         assert after.scores == before.scores and after.epoch == before.epoch
         assert after.config == before.config | {"data_dir": ""}
+        for name in ("train", "valid", "seconds"):
+            assert getattr(after, name) == pytest.approx(getattr(before, name), rel=5e-5)
     assert TABLES["runs"](again) == TABLES["runs"](runs)
     data = json.loads(path.read_text())
     path.write_text(json.dumps(data | {"format": 99}))
@@ -197,6 +235,79 @@ def test_every_plot_is_drawn(tmp_path: Path) -> None:
     assert "| depth |" in (tmp_path / "table.md").read_text()
 
 
+def test_learning_curves_are_means_over_seeds_in_their_unit_with_the_range() -> None:
+    runs = [run(f"{s}", 100.0 + 20 * s, seed=s) for s in (0, 1)]
+    axes = plots.learning_curves(runs).axes[0]
+    (line,), (band,) = axes.lines, axes.collections
+    assert list(line.get_xdata()) == [1, 2]
+    assert list(line.get_ydata()) == pytest.approx([220.0, 110.0])
+    ends = band.get_paths()[0].vertices[:, 1]
+    assert (ends.min(), ends.max()) == pytest.approx((100.0, 240.0))
+    # A seed without an epoch yet takes nothing from the curve, first or last.
+    begun = run("begun", seed=2)
+    begun.scores, begun.epoch, begun.valid, begun.train, begun.seconds = {}, [], [], [], []
+    for mixed in ([begun, *runs], [*runs, begun]):
+        (line,) = plots.learning_curves(mixed).axes[0].lines
+        assert list(line.get_ydata()) == pytest.approx([220.0, 110.0])
+        assert len(plots.against_seconds(mixed).axes[0].lines) == 1
+
+
+def test_the_best_score_so_far_is_drawn_by_minutes() -> None:
+    one = run()
+    one.epoch, one.seconds = [1, 2, 3], [60.0, 90.0, 150.0]
+    one.valid = one.train = [math.log(x) for x in (110, 100, 120)]
+    (line,) = plots.against_seconds([one]).axes[0].lines
+    assert list(line.get_xdata()) == [1.0, 1.5, 2.5]
+    assert list(line.get_ydata()) == pytest.approx([110.0, 100.0, 100.0])
+
+
+def test_test_scores_are_drawn_by_millions_of_parameters() -> None:
+    runs = [run("a", 100, 90, depth=1), run("b", 95, 85, depth=2)]
+    runs[1].params = 9_000_000
+    lines = plots.against_parameters(runs).axes[0].lines
+    assert [line.get_xdata()[0] for line in lines] == [3.0, 9.0]
+    assert [line.get_ydata()[0] for line in lines] == pytest.approx([90.0, 85.0])
+
+
+def test_scores_are_drawn_by_what_was_swept() -> None:
+    """The mean over seeds of both parts, joined; the axis is logarithmic where nothing is 0."""
+    tried = [(0.0, 0), (0.25, 0), (0.25, 1), (0.5, 0)]
+    runs = [run("a", 100 * (1 + x), 80 * (1 + s), drop_h=x, seed=s) for x, s in tried]
+    axes = plots.against_field(runs).axes[0]
+    drawn = {line.get_label(): line for line in axes.lines if line.get_label()[0] != "_"}
+    assert list(drawn["valid"].get_xdata()) == [0.0, 0.25, 0.5]
+    assert list(drawn["valid"].get_ydata()) == pytest.approx([100.0, 125.0, 150.0])
+    assert list(drawn["test"].get_ydata()) == pytest.approx([80.0, 120.0, 80.0])
+    assert axes.get_xscale() == "linear"
+    above = [run("a", learning_rate=rate) for rate in (0.01, 0.1, 1.0)]
+    assert plots.against_field(above).axes[0].get_xscale() == "log"
+
+
+def test_of_too_many_curves_the_best_are_drawn() -> None:
+    runs = [run(f"{d}", 100 + (7 * d) % 20, depth=d) for d in range(1, 21)]
+    lines = plots.learning_curves(runs).axes[0].lines
+    ends = sorted(line.get_ydata()[-1] for line in lines)
+    assert ends == pytest.approx(list(range(100, 114)))
+    for one in runs:  # complete, though without a whole epoch
+        one.params, one.valid = one.params * one.config["depth"], []
+    assert len(plots.against_parameters(runs).axes[0].lines) == 14
+
+
+def test_a_search_is_drawn_with_its_medians() -> None:
+    """Of the lowest training score of each run; what is far above lies at the upper edge."""
+    runs = [run(f"{i}", learning_rate=0.1 * i) for i in range(1, 4)]
+    for one, lowest in zip(runs, (50.0, 60.0, 400.0), strict=True):
+        one.train = [math.log(lowest), math.log(2 * lowest)]
+    near, far, bar = plots.searches(runs).axes[0].lines
+    assert list(near.get_ydata()) == pytest.approx([50.0, 60.0])
+    assert list(far.get_ydata()) == pytest.approx([90.0])
+    assert list(bar.get_ydata()) == pytest.approx([60.0, 60.0])
+    # Of an LSTM, which has no depth, and RHNs of depth 2: both are in the legend.
+    runs = [run("a", cell="lstm", depth=1), run("b", 200, depth=2), run("c", depth=2, seed=1)]
+    legend = plots.searches(runs).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["LSTM", "RHN"]
+
+
 def test_real_workdirs_are_read(text: Path, tmp_path: Path) -> None:
     config = small(text, epochs=2, tied=True, drop_x=0.0, param_budget=3000, hidden_size=1)
     result = train(config, tmp_path / "runs" / "one")
@@ -206,8 +317,10 @@ def test_real_workdirs_are_read(text: Path, tmp_path: Path) -> None:
     assert found.epoch == [1, 2] and len(found.valid) == len(found.train) == 2
     # The commit shown is that of the code which finished the run.
     file = tmp_path / "runs" / "one" / "result.json"
-    file.write_text(json.dumps(result | {"git": "later"}))
-    assert read([tmp_path])[0].git == "later"
+    blocks = {"test": result["test"] | {"blocks": [[3.0, 1.0], [4.0, 2.0]]}}
+    file.write_text(json.dumps(result | {"git": "later"} | blocks))
+    (found,) = read([tmp_path])
+    assert found.git == "later" and found.blocks == [[3.0, 1.0], [4.0, 2.0]]
     # A width that was solved is continued, not refused.
     again = train(config, tmp_path / "runs" / "one")
     assert again["valid"] == result["valid"] and again["params"] <= 3000
@@ -221,7 +334,14 @@ def test_the_command(text: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "report" / "curves.png").exists()
     again = call_module("report", f"--workdir={tmp_path / 'd.json'}", f"--out={tmp_path / 'out'}")
     assert again.returncode == 0 and (tmp_path / "out" / "table.csv").exists()
+    half = [run(f"half {seed}", seed=seed) for seed in (1, 2)]
+    for one in half:
+        one.scores = {}
+    to_file([run("words"), *half], tmp_path / "words.json")
+    words = call_module("report", f"--workdir={tmp_path / 'words.json'}")
+    assert words.returncode == 0 and "2 of 3 runs are not complete" in words.stdout
     for args, told in (
+        ([f"--workdir={tmp_path / 'd.json'},{tmp_path / 'words.json'}"], "share no unit"),
         ([f"--workdir={tmp_path / 'nosuch'}"], "neither a folder nor a data file"),
         ([f"--workdir={tmp_path / 'out'}"], "no runs in"),
         ([f"--workdir={tmp_path / 'runs'}", "--table=rhn_depth"], "leave --table out"),

@@ -12,11 +12,12 @@ from rnnx.errors import UserError
 from rnnx.report.gaps import gap_curves, gaps, gaps_table, reaches
 from rnnx.report.protocols import protocol_table
 from rnnx.report.runs import Run, _evaluations, from_file, to_file
+from rnnx.tasks.language import Language
 
 
 def bits(test: float, curve: tuple[float, ...] = (2.0, 1.5), **fields) -> Run:
     """A run of Penn Treebank characters, with a test score and a valid curve in bits."""
-    one = run("a", corpus="ptb_char", level="char", **{"cell": "rnn", **fields})
+    one = run("a", level="char", **{"corpus": "ptb_char", "cell": "rnn", **fields})
     one.valid = [value * math.log(2) for value in curve]
     one.scores = {"valid": one.valid[-1], "test": test * math.log(2)}
     return one
@@ -134,11 +135,43 @@ def test_when_one_is_as_good_as_the_other_ever_is() -> None:
     assert found["baseline as good after"] == ["3.8 (1 of 2 seeds)"]
 
 
+def test_where_higher_is_better_the_goal_is_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Language, "lower_is_better", False)
+    rising, best = bits(1.5, (1.0, 2.0, 3.0)), bits(1.5, (0.5, 2.5, 2.4))
+    assert reaches(rising, best) == pytest.approx(2.5)
+    assert reaches(best, rising) is None
+
+
+def test_size_epochs_and_time_are_those_of_the_network() -> None:
+    base = [bits(1.5, seed=s) for s in (1, 2)]
+    ours = [bits(1.4, seed=s, integration="mi") for s in (1, 2)]
+    for one, seconds in zip(ours, (30.0, 50.0), strict=True):
+        one.params, one.seconds = 3_100_000, [5.0, seconds]
+    ours[1].valid = ours[1].valid[:1]
+    found = table([*base, *ours], "integration=additive")
+    assert found["parameters"] == ["3,100,000"]
+    assert found["epochs"] == ["1 of 2"] and found["training"] == ["40 s"]
+
+
+def test_a_baseline_is_of_the_same_corpus() -> None:
+    """That of another is nothing to compare with, even where it is the only one."""
+    runs = [bits(1.5), bits(1.4, integration="mi"), bits(1.1, integration="mi", corpus="text8")]
+    (gap,) = gaps(runs, "integration=additive")
+    assert gap.group.config["corpus"] == "ptb_char"
+    with pytest.raises(UserError, match="no finished runs of the same corpus"):
+        gaps([runs[0], runs[2]], "integration=additive")
+    (gap,) = gaps(runs[1:], "corpus=text8")
+    assert gap.differences == pytest.approx([0.3])
+
+
 def test_the_gap_is_drawn_by_epoch() -> None:
     base = [bits(1.5, (3.0, 2.0, 1.5), seed=s) for s in (1, 2)]
     ours = [bits(1.4, (2.0, 1.8 - s / 10, 1.4), seed=s, integration="mi") for s in (1, 2)]
     axes = gap_curves(gaps([*base, *ours], "integration=additive")).axes[0]
     assert list(axes.lines[0].get_ydata()) == pytest.approx([-1.0, -0.35, -0.1])
+    edge = axes.collections[0].get_paths()[0].vertices  # of the band: both seeds at each epoch
+    second = edge[edge[:, 0] == 2, 1]
+    assert (second.min(), second.max()) == pytest.approx((-0.4, -0.3))
     assert gap_curves(gaps([bits(1.5, (2.0,)), bits(1.4, (1.9,), cell="gru")], "cell=rnn")) is None
 
 
@@ -204,6 +237,7 @@ def test_evaluations_are_the_last_of_the_final_parameters(tmp_path: Path) -> Non
         line,
         line | {"nll": 0.1, "split": "valid"},
         line | {"nll": 0.2, "checkpoint": {"epoch": 2}},
+        line | {"nll": 0.3, "max_tokens": 5},  # of a part of the split
         line | {"protocol": "by_task", "error": 0.5},
     ]
     text = "\n".join(map(json.dumps, [*lines, [1], {"split": "test"}])) + '\n{"split": "te'

@@ -1,19 +1,22 @@
 """The page of runs that are still trained."""
 
 import json
+import math
 import os
 import re
 import shutil
 import time
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from conftest import call_module, killed_after, small, train
+from test_report import run
 
 from rnnx import workdir
 from rnnx.report import live
-from rnnx.report.state import QUIET, overview
+from rnnx.report.state import QUIET, Overview, Stand, overview
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,56 @@ def test_files_that_are_being_written_do_no_harm(study: Path) -> None:
     (study / workdir.SWEEP).write_text("")
     found = overview([study])
     assert len(found.stands) == 2 and found.stands[1].step == before.step
+
+
+def stand(state: str, best: float, curve: tuple[float, ...] = (), share: float = 0.0) -> Stand:
+    """A run of Penn Treebank characters, in bits."""
+    one = run(f"{state} {best}", corpus="ptb_char", level="char")
+    one.valid = [bits * math.log(2) for bits in curve or (best,)]
+    one.epoch = list(range(1, len(one.valid) + 1))
+    one.scores = {"valid": best * math.log(2)} if state == "done" else {}
+    return Stand(one, Path(), state, round(100 * share), 100, 9.0, 1.0, 9.0)
+
+
+def page_of(*stands: Stand, total: int = 0) -> str:
+    return live.page(Overview(list(stands), Counter(), [], total or len(stands), 0.0), "study", 0)
+
+
+def test_what_runs_stands_first_and_the_finished_last_by_their_scores() -> None:
+    stands = [stand("failed", 1.0), stand("done", 1.6), stand("done", 1.2), stand("running", 1.9)]
+    names = re.findall(r"<b>(.*?)</b>", page_of(*stands))
+    assert names == ["running 1.9", "failed 1.0", "done 1.2", "done 1.6"]
+
+
+def test_the_bar_is_the_share_of_all_runs_that_is_over() -> None:
+    """A failed one is over; of one that runs the share that is done counts; two are to come."""
+    stands = [stand("done", 1.5), stand("failed", 1.6), stand("running", 1.7, share=0.5)]
+    page = page_of(*stands, total=5)
+    assert "<title>50% study</title>" in page and '"all"><i style="width:50.0%"' in page
+
+
+def test_the_end_is_told_by_the_clock_and_the_day_if_it_is_another() -> None:
+    now = time.mktime((2026, 3, 5, 12, 0, 0, 0, 0, -1))
+    half = stand("running", 1.0, share=0.5)
+    half.seconds = 3 * 3600.0
+    assert live._told(half, now) == "50%, until 15:00"
+    half.seconds = 24 * 3600.0
+    assert re.fullmatch(r"50%, until \S+ 06 \S+, 12:00", live._told(half, now))
+
+
+def test_curves_fall_with_their_scores_by_epoch() -> None:
+    page = page_of(stand("running", 1.0, (3.0, 2.0, 1.0)), stand("done", 1.5, (2.0, 1.5)))
+    lines = [
+        [tuple(map(float, point.split(","))) for point in points.split()]
+        for points in re.findall(r'points="([^"]*)"', page)
+    ]
+    done, running = lines  # what runs lies on top
+    assert [x for x, _ in done] == [x for x, _ in running[:2]]
+    right, middle = running[2][0], running[1][0]
+    assert right - middle == pytest.approx(middle - running[0][0], abs=0.1)
+    assert running[0][1] < running[1][1] < running[2][1]  # SVG counts from above
+    assert done[0][1] == running[1][1]
+    assert done[1][1] == pytest.approx((running[1][1] + running[2][1]) / 2, abs=0.1)
 
 
 def test_nothing_yet(tmp_path: Path) -> None:

@@ -120,6 +120,14 @@ def test_many_blocks_are_merged_and_a_million_items_take_seconds():
     assert time.perf_counter() - start < 20
 
 
+def test_blocks_are_merged_with_their_neighbours():
+    items = np.arange(2500.0)
+    losses = Losses(items[None], np.ones(2500), np.arange(2500))
+    (totals,), counts = significance._by_block([losses.total], losses)
+    assert counts[:4].tolist() == [3, 2, 3, 2] and counts.sum() == 2500
+    assert totals[0, :4].tolist() == [0 + 1 + 2, 3 + 4, 5 + 6 + 7, 8 + 9]
+
+
 def half_width(model: Losses, reference: Losses) -> float:
     """Student's interval of the seeds' differences: enough where items share no noise."""
     gaps = significance.scores(model) - significance.scores(reference)

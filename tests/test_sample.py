@@ -57,9 +57,23 @@ def test_draws_follow_the_model_s_distribution() -> None:
         )
 
 
+def test_only_the_likeliest_are_drawn_and_each_of_them() -> None:
+    _, graphdef, params = language_model()
+    net = model.merge(graphdef, params)
+    logits = net(jnp.array([[1], [2], [3]]), net.stack.zero_carry(1))[0][-1, 0]
+    first = jax.vmap(
+        lambda key: sample.continuation(
+            graphdef, params, jnp.array([1, 2, 3]), key, length=1, temperature=2.0, top_k=3
+        )[0]
+    )(jax.random.split(jax.random.key(0), 300))
+    assert set(np.asarray(first)) == set(np.argsort(-logits)[:3].tolist())
+
+
 def test_a_text_starts_at_a_line_s_end_where_there_is_one() -> None:
     with_lines = Vocabulary("char", ("a", "\n", "b"))
     assert sample.start_of_text(with_lines).tolist() == [1]
+    assert sample.start_of_text(Vocabulary("byte", (9, 10, 65))).tolist() == [1]
+    assert sample.start_of_text(Vocabulary("word", ("a", "b", "<eos>"))).tolist() == [2]
     assert sample.start_of_text(Vocabulary("char", ("a", "b"))).tolist() == [0]
 
 

@@ -15,6 +15,7 @@ from rnnx.report.runs import Run
 from rnnx.sweep import space
 from rnnx.sweep.ledger import Ledger, Plan
 from rnnx.sweep.tuning import Tuning, known_points, shortened, trials_of, tuned
+from rnnx.tasks.language import Language
 
 
 def plan(points: list[dict], **changes) -> Plan:
@@ -36,6 +37,26 @@ def test_points_are_spread_over_the_space() -> None:
         space.spread(space.search("drop_h=0..0.5"), 4)
         == space.spread(space.search("drop_h=0..0.5"), 8)[:4]
     )
+
+
+def test_every_point_is_run_with_the_first_seed_before_any_has_the_second() -> None:
+    assert space.repeated([{"depth": 1}, {"depth": 2}], (3, 4)) == [
+        {"depth": 1, "seed": 3}, {"depth": 2, "seed": 3},
+        {"depth": 1, "seed": 4}, {"depth": 2, "seed": 4},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_a_search_goes_where_scores_are_better(
+    lower: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Language, "lower_is_better", lower)
+    ledger = Ledger(
+        tmp_path, Plan(configs.default(), [], space=space.search("depth=1..9"), trials=3)
+    )
+    for value in (2.0, 1.0, 3.0):
+        assert ledger.tell(ledger.claim(), TrialState.COMPLETE, value)
+    assert ledger.study.best_value == (1.0 if lower else 3.0)
 
 
 def test_every_point_gets_the_same_trials() -> None:
@@ -133,6 +154,26 @@ def test_a_sweep_tunes_first_and_then_trains_with_new_seeds(
     assert names == [f"00{i},depth=1,learning_rate={second:g},seed={i + 1}" for i in (0, 1)]
     tuning = json.loads((tmp_path / "s" / "tune" / "sweep.json").read_text())
     assert tuning["format"] == 1
+
+
+def test_trials_are_as_long_as_runs_unless_told_and_all_have_the_size_asked_for(
+    trials_that: Callable,
+    config_file: Path,
+    tmp_path: Path,
+) -> None:
+    trials_that({})
+    for folder, args, epochs in (("a", [], 9), ("b", ["--tune_epochs=3"], 3)):
+        done = call_module(
+            "sweep", f"--config={config_file}", f"--workdir={tmp_path / folder}", "--grid=depth=1",
+            "--tune=learning_rate=log:1e-3..1", "--trials=1", "--param_budget=5000", *args,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (trial,) = (tmp_path / folder / "tune" / "logs").iterdir()
+        (run,) = (tmp_path / folder / "logs").iterdir()
+        tried, trained = trial.read_text().split(), run.read_text().split()
+        assert f"--config.epochs={epochs}" in tried and "--config.score_test=False" in tried
+        assert "--config.param_budget=5000" in tried and "--config.param_budget=5000" in trained
+        assert not any(word.startswith("--config.epochs=") for word in trained)
 
 
 @pytest.mark.parametrize(

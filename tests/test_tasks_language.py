@@ -164,6 +164,17 @@ def test_dynamic_with_rate_zero_equals_full() -> None:
     assert targets == expected[1]
 
 
+def test_a_part_of_a_split_is_its_first_targets() -> None:
+    config, graphdef, params = language_model(batch_size=4, eval_tokens=100)
+    expected, targets = full(graphdef, params, TOKENS[:101])
+    for nats, count in (
+        mc(config, graphdef, params, samples=1),
+        dynamic(config, graphdef, params, TOKENS, rate=0.0),
+    ):
+        assert count == targets == 100
+        np.testing.assert_allclose(nats, expected, rtol=1e-6)
+
+
 def test_dynamic_follows_the_rule_of_the_paper() -> None:
     """Two segments by hand, in the terms of Krause et al.: MS, RMS-scaled step, clipped decay."""
     config, graphdef, params = language_model(batch_size=4)

@@ -10,6 +10,8 @@ import soundfile
 from conftest import call_module, words
 
 from rnnx import decoders, streaming, transcribe
+from rnnx.data import speech
+from rnnx.data.series import Scaling
 from rnnx.data.vocabulary import Vocabulary
 from rnnx.errors import UserError
 from rnnx.tasks import transcripts
@@ -52,6 +54,32 @@ def test_files_that_cannot_be_read_do_not_stop_the_others(heard: tuple, tmp_path
     assert lines[0] == "start\tend\tsymbol" and len(lines) == 1 + len(one.stdout.strip("\n"))
     assert (tmp_path / "when" / "1.png").read_bytes().startswith(b"\x89PNG")
     assert one.returncode == 0 and one.stdout.count("\n") == 1 and "\t" not in one.stdout
+
+
+def test_an_alignment_is_in_seconds_and_has_the_name_of_its_file(tmp_path: Path) -> None:
+    """Of 60 frames a hundredth of a second each, three to a step."""
+    file = tmp_path / "talk.1.wav"
+    soundfile.write(file, np.random.default_rng(0).normal(size=400 + 59 * 160), 16_000)
+    p = np.full((20, 3), 0.01)
+    p[:, 0], p[4, 2], p[18:, 1] = 0.9, 9.0, 9.0
+    spec = {"sample_rate": 16_000, "frame_stack": 3, "symbols": ["a", "b"]}
+    transcribe.align(spec, file, tmp_path / "when", [2, 1], np.log(p))
+    assert {path.name for path in (tmp_path / "when").iterdir()} == {"talk.1.tsv", "talk.1.png"}
+    lines = (tmp_path / "when" / "talk.1.tsv").read_text().splitlines()[1:]
+    assert lines == ["0.12\t0.15\tb", "0.54\t0.60\ta"]
+
+
+def test_what_the_network_reads_is_scaled_as_its_training_was(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).normal(5, 3, (90, 40))
+    spec = {"frame_stack": 3, "scale_by": "utterance", "scaling": {}}
+    alone = transcribe.read_by(spec, frames)
+    np.testing.assert_allclose(alone.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(alone.std(axis=0), 1, atol=1e-3)
+    width = alone.shape[1]
+    scaling = Scaling(np.full(width, 5.0), np.full(width, 2.0))
+    trained = transcribe.read_by(spec | {"scale_by": "train", "scaling": scaling.to_json()}, frames)
+    steps = speech.steps_of(frames, 3)
+    np.testing.assert_allclose(trained, (steps - 5) / 2, rtol=1e-4, atol=1e-5)
 
 
 def test_a_recording_does_not_depend_on_the_others(heard: tuple) -> None:
@@ -247,6 +275,7 @@ def test_bad_calls_are_told_in_one_line(heard: tuple, tmp_path: Path) -> None:
         (["a.wav"], "--workdir=... is missing"),
         ([f"--workdir={tmp_path}", "a.wav"], "is not a workdir"),
         ([f"--workdir={run}", "--protocol=x", "a.wav"], "Unknown command line flag"),
+        ([f"--workdir={run}", "--alignments=x", "a/1.wav", "b/1.flac"], "2 files are called 1"),
     ):
         done = call_module("transcribe", *args)
         assert done.returncode == 2 and told in done.stderr, done.stderr

@@ -59,8 +59,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("seeds", 6, "seeds of each network; fewer than six decide nothing",
                          lower_bound=2)  # fmt: skip
     flags.DEFINE_integer("epochs", 60, "the most epochs of a run", lower_bound=1)
-    flags.DEFINE_float("margin", 0.02, "the least gain that is worth it, a share of the LSTM's "
-                       "error", lower_bound=0.0, upper_bound=1.0)  # fmt: skip
+    flags.DEFINE_float("margin", 0.02, "the least gain that is worth it, a share of the "
+                       "reference's error", lower_bound=0.0, upper_bound=1.0)  # fmt: skip
     flags.DEFINE_integer("workers", 0, "trainings side by side; 0: one a core, one a GPU",
                          lower_bound=0)  # fmt: skip
 

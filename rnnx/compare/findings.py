@@ -1,5 +1,6 @@
 """From trained, scored and timed runs to the report's one dict."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,6 +123,7 @@ class Findings:
         """runs.csv."""
         found = []
         for stage, runs in self.trained.items():
+            planned = self.plan.tuned_for if stage == "tune" else self.plan.epochs
             for run in runs:
                 items, result = self.items.get(run.folder), run.result
                 found.append(
@@ -132,7 +134,7 @@ class Findings:
                         "learning_rate": run.point["learning_rate"],
                         "init_scale": run.point["init_scale"],
                         "fraction": run.point.get("fraction", 1.0),
-                        "epochs": run.point.get("epochs", self.plan.epochs),
+                        "epochs": run.point.get("epochs", planned),
                         "seconds": result and result["seconds"],
                         "valid": result and self.unit.of(result["valid"][self.primary]),
                         "test": items and self.kind.score(items),
@@ -332,12 +334,13 @@ class Findings:
 
 
 def _median(values: Sequence[float | None], all_of: bool = False) -> float | None:
-    """The median of what was measured; None when nothing was, or, with all_of, when less than half
-    was."""
+    """The median of what was measured, None when nothing was; with all_of None is the highest: what
+    never comes is later than all that does."""
     known = [value for value in values if value is not None]
-    if not known or (all_of and 2 * len(known) < len(values)):
-        return None
-    return statistics.median(known)
+    if all_of:
+        known += [math.inf] * (len(values) - len(known))
+    found = statistics.median(known) if known else math.inf
+    return found if math.isfinite(found) else None
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -243,7 +243,7 @@ def done(report: dict) -> list[str]:
         asked = plan.get("minutes")
         lines.append(f"{spent} of {asked:g} min allowed." if asked else f"{spent}.")
     if plan.get("margin") is not None:
-        lines.append(f"The margin is {100 * plan['margin']:g} % of the LSTM's error.")
+        lines.append(f"The margin is {100 * plan['margin']:g} % of the reference's error.")
     return lines
 
 

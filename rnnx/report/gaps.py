@@ -80,11 +80,11 @@ def gaps(runs: Sequence[Run], against: str) -> list[Gap]:
 
     Args:
       against: `FIELD=VALUE;...`, what a baseline has. Of several, the baseline of a group is the
-        one that agrees with it in most fields that hold no fractions: what was tuned, like the
-        learning rate, may differ.
+        one of the same corpus that agrees with it in most fields that hold no fractions: what was
+        tuned, like the learning rate, may differ. A group without a baseline is left out.
 
     Raises:
-      UserError: when no group has these values, or several agree equally well.
+      UserError: when no group has these values, several agree equally well, or none is left.
     """
     groups = grouped(run for run in runs if "test" in run.scores)
     wanted = _values(against)
@@ -96,8 +96,14 @@ def gaps(runs: Sequence[Run], against: str) -> list[Gap]:
     fields = [f for f in _whole(groups) if f not in wanted]
     found = []
     for group in (g for g in groups if g not in bases):
-        agree = [sum(group.config.get(f) == base.config.get(f) for f in fields) for base in bases]
-        nearest = [b for b, count in zip(bases, agree, strict=True) if count == max(agree)]
+        # Scores of two corpora can't be compared, unless just that is asked for.
+        own = [
+            b for b in bases if "corpus" in wanted or b.config["corpus"] == group.config["corpus"]
+        ]
+        if not own:
+            continue
+        agree = [sum(group.config.get(f) == base.config.get(f) for f in fields) for base in own]
+        nearest = [b for b, count in zip(own, agree, strict=True) if count == max(agree)]
         if len(nearest) > 1:
             names = ", ".join(differing(nearest))
             raise UserError(f"several runs could be the baseline: say in --against which {names}")
@@ -110,6 +116,8 @@ def gaps(runs: Sequence[Run], against: str) -> list[Gap]:
         # All columns of a row are of the same seeds.
         both = (Group(list(side)) for side in zip(*pairs, strict=True))
         found.append(Gap(*both, pairs) if pairs else Gap(group, nearest[0], pairs))
+    if not found:
+        raise UserError(f"no finished runs of the same corpus have {against}")
     return found
 
 

@@ -1,5 +1,6 @@
 """Plots of runs: legible at page width, in colours safe for colour-blind readers."""
 
+import math
 import statistics
 import textwrap
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ _WIDEST = 36  # characters of a line in a legend
 def learning_curves(runs: Sequence[Run]) -> Figure:
     """Valid score by epoch: the mean over seeds, and their range as a band."""
     figure, axes = blank()
-    groups = _best([g for g in grouped(runs) if g.runs[0].valid])
+    groups = _best(_begun(runs))
     for group, label, style in _styled(groups):
         epochs = min(len(run.valid) for run in group.runs)
         x = group.runs[0].epoch[:epochs]
@@ -49,7 +50,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 def against_seconds(runs: Sequence[Run]) -> Figure:
     """The best valid score so far by training time, of each group's first run."""
     figure, axes = blank()
-    groups = _best([g for g in grouped(runs) if g.runs[0].valid])
+    groups = _best(_begun(runs))
     for group, label, style in _styled(groups):
         run = group.runs[0]
         best = [run.task.best(run.valid[: i + 1]) for i in range(len(run.valid))]
@@ -102,9 +103,9 @@ def against_field(runs: Sequence[Run]) -> Figure | None:
                 values = g.values(split)
                 axes.plot([g.config[name]] * len(values), values, ".", color=style["color"], ms=3)
     axes.set_xlabel("transition depth L" if name == "depth" else name)
-    if name != "depth":
-        axes.set_xscale("log")
     values = sorted({g.config[name] for g in groups})
+    if name != "depth" and values[0] > 0:  # without dropout is a point too
+        axes.set_xscale("log")
     if len(values) <= 10:
         axes.set_xticks(values, list(map(show, values)))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -124,7 +125,7 @@ def searches(runs: Sequence[Run]) -> Figure | None:
     figure, axes = blank()
     depths = sorted({run.config["depth"] for run in complete})
     cells = list(dict.fromkeys(run.config["cell"] for run in complete))
-    width = 0.8 / len(cells)
+    width, told = 0.8 / len(cells), set()
     edge = 1.8 * min(run.unit.of(min(run.train)) for run in complete)
     for i, cell in enumerate(cells):
         style = style_of(i)
@@ -141,9 +142,10 @@ def searches(runs: Sequence[Run]) -> Figure | None:
             low = [(at, v) for at, v in zip(x, values, strict=True) if v <= edge]
             high = [at for at, v in zip(x, values, strict=True) if v > edge]
             points = {"color": style["color"], "markersize": 5, "linestyle": ""}
-            name = None if j else CELLS[cell].name  # once in the legend
+            name = None if cell in told else CELLS[cell].name  # once in the legend
+            told.add(cell)
             filled = points | {"marker": style["marker"], "markeredgewidth": 0, "alpha": 0.6}
-            axes.plot(*zip(*low, strict=True), label=name, **filled)
+            axes.plot([at for at, _ in low], [v for _, v in low], label=name, **filled)
             hollow = points | {"marker": style["marker"], "markerfacecolor": "none"}
             axes.plot(high, [edge] * len(high), clip_on=False, **hollow)
             ends = [centre - width / 3, centre + width / 3]
@@ -177,12 +179,22 @@ def style_of(i: int) -> dict:
     }
 
 
+def _begun(runs: Sequence[Run]) -> list[Group]:
+    """The groups of the runs that have a whole epoch behind them; a seed that has only just begun
+    takes nothing from the others."""
+    return grouped(run for run in runs if run.valid)
+
+
 def _best(groups: list[Group]) -> list[Group]:
     """The groups to draw: all, or the best by valid score where there are too many lines."""
     if len(groups) <= _MOST:
         return groups
     sign = 1 if groups[0].task.lower_is_better else -1
-    best = sorted(groups, key=lambda g: min(sign * v for run in g.runs for v in run.valid))[:_MOST]
+
+    def lowest(group: Group) -> float:
+        return min((sign * v for run in group.runs for v in run.valid), default=math.inf)
+
+    best = sorted(groups, key=lowest)[:_MOST]
     return [g for g in groups if g in best]
 
 

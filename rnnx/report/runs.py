@@ -143,7 +143,7 @@ def _evaluations(folder: Path, epoch: int) -> dict[str, dict[str, float]]:
             protocol, at = line["protocol"], (line["split"], line["checkpoint"]["epoch"])
         except (ValueError, TypeError, KeyError):
             continue  # the last line of an evaluation still being written, or none of ours
-        if at == ("test", epoch):
+        if at == ("test", epoch) and not line.get("max_tokens"):  # of all of the test split
             others = ("seconds", *SETTINGS.get(protocol, ()))
             found[protocol] = {
                 name: value

@@ -124,10 +124,11 @@ def mi_range(runs: Sequence[Run]) -> Table:
     for group, apart in zip(groups, alike, strict=True):
         config = group.config
         paper = published.MI_RANGE.get((config["integration"], _range(config)))
+        plain = config["cell"] == "rnn" and config["num_layers"] == 1
         rows.append((
             _network(config) + apart, INTEGRATION_NAMES[config["integration"]],
             f"{_range(config):g}", f"{config['hidden_size']:,}", done(group), *_ours(group, 3),
-            paper.show(2) if paper and config["cell"] == "rnn" else "",
+            paper.show(2) if paper and plain else "",
         ))  # fmt: skip
     headings = (
         "cell", "integration", "r", "units", "epochs", "valid", "test", "seeds", "paper's test",
@@ -137,16 +138,18 @@ def mi_range(runs: Sequence[Run]) -> Table:
 
 
 def optimization(runs: Sequence[Run]) -> Table:
-    """The best of a search for each cell and transition depth: does it still train when deep?
+    """The best of a search for each network and size: does it still train when deep?
 
     Train is the best of a run's epochs; valid and test are those of the run with the best valid
     score.
     """
     searches: dict[tuple, list[Run]] = {}
     for run in sorted(runs, key=lambda r: (_network(r.config), r.config["depth"])):
-        searches.setdefault((_network(run.config), run.params), []).append(run)
+        searches.setdefault((*_cell(run.config), run.params), []).append(run)
     task, digits, rows = runs[0].task, _digits(runs[0]), []
-    for (network, params), members in searches.items():
+    several = len({integration for _, integration, _ in searches}) > 1
+    for (network, integration, params), members in searches.items():
+        network += f" {INTEGRATION_NAMES[integration]}" * several
         complete = [run for run in members if run.complete]
         trained = [run.unit.of(task.best(run.train)) for run in complete if run.train]
         valid = task.best(run.scores["valid"] for run in complete) if complete else None

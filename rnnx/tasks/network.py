@@ -19,6 +19,7 @@ def stack_options(config: ConfigDict) -> dict[str, Any]:
         "num_layers": config.num_layers,
         "init_scale": config.init_scale,
         "input_scale": config.input_scale or None,
+        "orthogonal": config.orthogonal,
         "dtype": config.dtype,
         "remat": config.remat,
         "transform_bias": config.transform_bias,

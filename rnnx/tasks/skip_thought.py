@@ -29,7 +29,7 @@ class SkipThought(nnx.Module):
 
     Kiros et al. 2015, arXiv:1506.06726, section 2.1: as in its eq. 5 to 8, the decoder sees h at
     every step (W [x; h] is their W x + C h). The authors' code gives h as the decoder's first
-    state only. Matrices start uniform here; theirs do too, but U orthogonal.
+    state only. Theirs start uniform, but U orthogonal (`orthogonal`).
     """
 
     def __init__(
