@@ -1,7 +1,6 @@
 """What a network loses on each sequence and stretch of text, by hand; floors on real data."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from rnnx.compare.kind import Kind
 from rnnx.data.series import Scaling
 from rnnx.report.significance import scores
 from rnnx.tasks import floors, network
+from rnnx.trained import Run
 
 STRETCH = 1000  # targets of a text
 
@@ -133,7 +133,7 @@ def test_a_text_is_read_from_its_first_symbol_to_its_last(tmp_path):
     (tmp_path / "long.txt").write_text(text * 4)
     kind = kind_of("language", corpus=str(tmp_path / "long.txt"), level="char", init_scale=0.7)
     graphdef, params = model.split(network.build(kind.config, kind.dataset.spec))
-    run = SimpleNamespace(task=kind.task, graphdef=graphdef, params=params, config={})
+    run = Run(tmp_path, kind.config, kind.task, kind.dataset.spec, graphdef, params, {})
     assert kind.targets > 2 * 256  # the steps of a window
     nats, targets = full(graphdef, params, kind.dataset.splits["test"])
     assert kind.score(kind.items(run)) == pytest.approx(nats / targets / np.log(2), rel=1e-5)

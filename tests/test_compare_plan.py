@@ -16,6 +16,7 @@ from rnnx.compare import cost, plan
 from rnnx.compare.candidates import CANDIDATES
 from rnnx.compare.plan import EQUAL_OUT, FRACTIONS_OUT, LEAST_EPOCHS, SHARE, Plan, Speed
 from rnnx.experiment import Experiment
+from rnnx.trained import Run
 
 NAMES = ["lstm", "mi-lstm", "rhn-2", "gru", "slstm"]
 SPEEDS = {
@@ -150,7 +151,7 @@ def test_costs_are_measured_by_the_clock(text: Path, monkeypatch: pytest.MonkeyP
     assert found.validation == pytest.approx(len(valid) / 4)  # four batches are measured
 
     config, graphdef, params = language_model(cell="rnn", depth=1, num_layers=1)
-    run = SimpleNamespace(task=tasks.of(config), graphdef=graphdef, params=params)
+    run = Run(Path(), config, tasks.of(config), None, graphdef, params, {})
     measured = cost.latency(run, window(np.zeros((2, 3)), np.zeros((2, 3))))
     assert measured == {
         "latency_us": {"p50": 1e6, "p99": 1e6}, "window_us": 1e6, "throughput": 32.0,
