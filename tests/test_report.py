@@ -376,3 +376,18 @@ def test_the_table_of_babi_has_the_mean_of_each_seed_over_all_tasks() -> None:
     assert found["LSTM of Weston et al. (c)"][:2] == ["50.0", "80.0"]
     assert found["LSTMs of Keras' example"][0] == "0.0"
     assert "mean" not in columns(TABLES["babi"](runs[5:]))["task"]
+
+
+def test_an_epoch_without_a_training_score_is_left_out(tmp_path: Path) -> None:
+    """All of its batches were passed over."""
+    one = run("a", corpus="jsb", level="roll")
+    one.train, one.valid, one.epoch, one.seconds = [9.0, None, 8.0], [9.0] * 3, [1, 2, 3], [1.0] * 3
+    one.scores = {"valid": 9.0, "test": 9.0}
+    to_file([one], tmp_path / "one.json")
+    (kept,) = from_file(tmp_path / "one.json")
+    assert kept.train == [9.0, None, 8.0] and kept.best_train == 8.0
+    assert columns(TABLES["optimization"]([kept]))["best train"] == ["8.000"]
+    assert plots.searches([kept]) is not None
+    kept.train = [None] * 3
+    assert columns(TABLES["optimization"]([kept]))["best train"] == ["-"]
+    assert plots.searches([kept]) is None

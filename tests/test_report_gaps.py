@@ -41,6 +41,13 @@ def test_the_interval_is_student_s_over_the_seeds() -> None:
     assert found["learning_rate"] == ["0.2"]
 
 
+def test_a_number_may_be_written_in_any_form() -> None:
+    runs = [bits(1.5, learning_rate=0.001), bits(1.4, learning_rate=0.02)]
+    for text in ("1e-3", "0.001", "1.0e-03"):
+        (gap,) = gaps(runs, f"learning_rate={text}")
+        assert gap.differences == pytest.approx([-0.1])
+
+
 def test_blocks_of_the_test_part_count_beside_the_seeds() -> None:
     """Ten speakers of 100 symbols; one network always makes a tenth fewer errors, the other only
     where a single speaker is concerned."""

@@ -1,5 +1,6 @@
 """What a change of the network is worth: differences to a baseline, with intervals."""
 
+import contextlib
 import math
 import statistics
 from collections.abc import Sequence
@@ -269,6 +270,9 @@ def _values(against: str) -> dict[str, str]:
 
 
 def _is(value: Any, text: str) -> bool:
+    if isinstance(value, float):
+        with contextlib.suppress(ValueError):
+            return float(text) == value or text == show(value)
     return text.lower() in (show(value).lower(), str(value).lower())
 
 

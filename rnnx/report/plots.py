@@ -119,19 +119,19 @@ def searches(runs: Sequence[Run]) -> Figure | None:
     squeeze the others together: above 1.8 times the best they are drawn hollow, at the upper edge.
     None where no run has a whole epoch, or where a higher score is better.
     """
-    complete = [run for run in runs if run.complete and run.train]
+    complete = [run for run in runs if run.complete and run.best_train is not None]
     if not complete or not complete[0].task.lower_is_better:
         return None
     figure, axes = blank()
     depths = sorted({run.config["depth"] for run in complete})
     cells = list(dict.fromkeys(run.config["cell"] for run in complete))
     width, told = 0.8 / len(cells), set()
-    edge = 1.8 * min(run.unit.of(min(run.train)) for run in complete)
+    edge = 1.8 * min(run.best_train for run in complete)
     for i, cell in enumerate(cells):
         style = style_of(i)
         for j, depth in enumerate(depths):
             values = sorted(
-                run.unit.of(min(run.train))
+                run.best_train
                 for run in complete
                 if (run.config["cell"], run.config["depth"]) == (cell, depth)
             )

@@ -36,7 +36,8 @@ class Run:
     git: str
     device: str
     epoch: list[int] = field(default_factory=list)  # counted from 1
-    train: list[float] = field(default_factory=list)  # primary scores, with dropout, by epoch
+    # Primary scores, with dropout, by epoch; None where every batch was passed over.
+    train: list[float | None] = field(default_factory=list)
     valid: list[float] = field(default_factory=list)  # the same by the batched protocol
     seconds: list[float] = field(default_factory=list)  # of training so far
     tokens_per_second: float = 0.0
@@ -54,6 +55,12 @@ class Run:
     def unit(self) -> Unit:
         """The unit of its scores."""
         return self.task.unit(self.config)
+
+    @property
+    def best_train(self) -> float | None:
+        """The best training score of its epochs, in its unit; None if there is none."""
+        known = [score for score in self.train if score is not None]
+        return self.unit.of(self.task.best(known)) if known else None
 
     def shown(self, scores: Iterable[float]) -> list[float]:
         """Scores in their unit."""
@@ -173,7 +180,7 @@ def to_file(runs: Sequence[Run], path: Path) -> None:
             if not record[name]:
                 del record[name]
         for name in ("train", "valid", "seconds"):
-            record[name] = [float(f"{value:.5g}") for value in record[name]]
+            record[name] = [v if v is None else float(f"{v:.5g}") for v in record[name]]
         records.append(record)
     lines = ",\n".join(json.dumps(record) for record in records)
     path.write_text(f'{{"format": {FORMAT}, "runs": [\n{lines}\n]}}\n', encoding="utf-8")

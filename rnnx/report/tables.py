@@ -151,7 +151,7 @@ def optimization(runs: Sequence[Run]) -> Table:
     for (network, integration, params), members in searches.items():
         network += f" {INTEGRATION_NAMES[integration]}" * several
         complete = [run for run in members if run.complete]
-        trained = [run.unit.of(task.best(run.train)) for run in complete if run.train]
+        trained = [run.best_train for run in complete if run.best_train is not None]
         valid = task.best(run.scores["valid"] for run in complete) if complete else None
         best = [run for run in complete if run.scores["valid"] == valid][:1]
         rows.append((
