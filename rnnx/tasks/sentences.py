@@ -107,10 +107,10 @@ class Sentences(Task):
     def batches(
         self, config: ConfigDict, dataset: Dataset, split: str, protocol: str, rows: slice
     ) -> Batches:
-        sequences = dataset.splits[split]
+        sequences = dataset.splits[split].first(0 if protocol == "train" else config.eval_tokens)
         found = batches_of(config, sequences, protocol, rows)
-        scored = slice(found.targets)  # sequences, until here
-        found.targets = sum(int(sequences.whole[f"{side}_lengths"][scored].sum()) for side in SIDES)
+        words = (sequences.whole[f"{side}_lengths"].sum() for side in SIDES)
+        found.targets = int(sum(words))
         return found
 
     def scores(self, sums: Sums) -> Scores:
