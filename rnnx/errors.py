@@ -80,8 +80,8 @@ class Diverged(UserError):
     def __init__(self, what: str, good: int):
         """what: what was seen, where, at which learning rate; good: the last checkpoint's step."""
         super().__init__(
-            f"{what}. Last good checkpoint: step {good:,}. Lower learning_rate or max_grad_norm, "
-            "or use dtype=float32, in a new workdir; or continue from that checkpoint at half the "
-            "learning rate with --config.on_nan=rollback"
+            f"{what}. Last good checkpoint: step {good:,}. Lower learning_rate or max_grad_norm in "
+            "a new workdir; or continue from that checkpoint at half the learning rate with "
+            "--config.on_nan=rollback"
         )
         self.what = what

@@ -59,6 +59,7 @@ def dry_run(config: ConfigDict, display: Display) -> None:
         raise UserError("--dry_run tries one process: leave --coordinator out")
     config.max_steps, config.epochs, config.checkpoint_every = 2, 1, 0
     config.eval_tokens = min(config.eval_tokens or 200, 200)
+    display.print("dry run: max_steps=2, eval_tokens at most 200, in a folder of its own")
     with tempfile.TemporaryDirectory() as folder:
         experiment = Experiment(config, Path(folder) / "run", display)
         experiment.announce()

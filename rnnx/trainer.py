@@ -359,6 +359,10 @@ class Trainer:
         The test split is read here, once, and nowhere else; not at all with score_test=False.
         """
         experiment, progress, primary = self.experiment, self.progress, self.task.primary
+        if progress.batch:
+            self.display.print(
+                f"ended by max_steps={self.config.max_steps:,}, in epoch {progress.epoch + 1}"
+            )
         try:
             # Stopped in mid-epoch by max_steps, these parameters compete too; and they are all
             # there is where the best were lost.

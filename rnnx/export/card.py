@@ -47,6 +47,7 @@ def card(
       title, rows: the comparison with rnnx.
     """
     config, unit = run.config, run.task.unit(run.config)
+    corpus = about["config"]["corpus"]
     feed = {name: name for name in about["inputs"]}
     feed |= {f"state.{k}": f"state_{k}" for k in range(len(about["state"]))}
     given = ", ".join(f'"{name}": {value}' for name, value in feed.items())
@@ -67,7 +68,7 @@ def card(
         "",
         "## Data",
         "",
-        f"{plain(about['config']['corpus'])}: {_licence(about['config']['corpus'])}",
+        f"{plain(corpus or about['task'])}: {_licence(corpus)}",
         "",
         *(f"- {plain(file)}, sha256 `{code(total)}`" for file, total in about["data"].items()),
         "",
