@@ -54,10 +54,12 @@ def test_engines_have_the_columns_that_the_network_reads(tmp_path):
         ({"columns": ["y"], "group": "id"}, "no column 'y'"),
         ({"columns": ["x"], "group": "id", "time": "tt"}, "no column 'tt'"),
         ({"columns": ["x"], "group": "none"}, "--group=none is empty in row 2"),
+        ({"columns": ["x"], "group": "id", "time": "gap"}, "--time=gap is empty in row 1"),
     ],
 )
 def test_tables_of_another_form_are_told(tmp_path, options, told):
     frame = pd.DataFrame({"id": list("ab"), "t": [0, 1], "x": [1.0, 2.0], "none": ["a", ""]})
+    frame["gap"] = [np.nan, 1]
     with pytest.raises(UserError, match=told) as error:
         read_unlabelled(write(tmp_path, frame), mean=ZERO, **options)
     assert line(error)

@@ -155,6 +155,33 @@ def _inputs(
     return columns
 
 
+def rows_of_sequences(
+    frame: "pd.DataFrame", group: str, time: str, notes: list[str]
+) -> tuple[np.ndarray, Sequence[str], np.ndarray]:
+    """The sequence of each row (N,), the sequences' ids, and the rows by sequence and time (N,).
+
+    Raises:
+      UserError: when a row has no id, or no time.
+    """
+    import pandas as pd
+
+    text = stripped(frame[group])
+    if (text == "").any():
+        raise UserError(f"--group={group} is empty in row {int((text == '').argmax()) + 1:,}")
+    codes, ids = pd.factorize(text)
+    order = np.argsort(codes, kind="stable")
+    if time:
+        at = frame[time]
+        plain = pd.api.types.is_numeric_dtype(at)
+        at = numbers(at, "time column") if plain else times.parse(at, notes)
+        if plain and np.isnan(at).any():
+            raise UserError(f"--time={time} is empty in row {int(np.isnan(at).argmax()) + 1:,}")
+        order, before = np.lexsort((at, codes)), order
+        if (order != before).any():
+            notes.append(f"rows are not in order of {time!r}: sorted")
+    return codes, ids, order
+
+
 def _sequences(
     frame: "pd.DataFrame",
     columns: list[str],
@@ -163,23 +190,10 @@ def _sequences(
     remarks: Remarks,
 ) -> tuple[Sample, list[str], list[np.ndarray]]:
     """The sequences of a table, their ids, and their targets by step (to regress)."""
-    import pandas as pd
-
     target, group, time = others
-    text = stripped(frame[group])
-    if (text == "").any():
-        raise UserError(f"--group={group} is empty in row {int((text == '').argmax()) + 1:,}")
-    codes, ids = pd.factorize(text)
+    codes, ids, order = rows_of_sequences(frame, group, time, remarks.notes)
     if len(ids) == len(frame) > 1:
         raise UserError(f"--group={group}: every row has another id, so no sequence has two steps")
-    order = np.argsort(codes, kind="stable")
-    if time:
-        at = frame[time]
-        plain = pd.api.types.is_numeric_dtype(at)
-        at = numbers(at, "time column") if plain else times.parse(at, remarks.notes)
-        order = np.lexsort((at, codes))
-        if (order != np.argsort(codes, kind="stable")).any():
-            remarks.notes.append(f"rows are not in order of {time!r}: sorted")
     values = np.stack([numbers(frame[name], "input") for name in columns], axis=1)[order]
     cuts = np.searchsorted(codes[order], np.arange(1, len(ids)))
     inputs = np.split(np.where(np.isinf(values), np.nan, values), cuts)

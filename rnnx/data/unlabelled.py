@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnx.data import times
 from rnnx.data.archives import read_npz, read_ts, read_tsv
 from rnnx.data.cmapss import COLUMNS, read_engines
-from rnnx.data.frame import need, numbers, read_frame, stripped
+from rnnx.data.frame import need, numbers, read_frame
+from rnnx.data.labelled import rows_of_sequences
 from rnnx.data.regular import forward
 from rnnx.errors import UserError
 
@@ -54,23 +54,13 @@ def read_unlabelled(
 def _table(
     path: Path, columns: Sequence[str], group: str, time: str
 ) -> tuple[list[str], list[np.ndarray]]:
-    import pandas as pd
-
     if not group:
         raise UserError(f"{path} is a table, but the network was not trained on one")
     frame = read_frame(path, {group})
     need(frame, [group], "group")
     need(frame, columns)
-    text = stripped(frame[group])
-    if (text == "").any():
-        raise UserError(f"--group={group} is empty in row {int((text == '').argmax()) + 1:,}")
-    codes, names = pd.factorize(text)
-    order = np.argsort(codes, kind="stable")
-    if time:
-        need(frame, [time], "time")
-        at = frame[time]
-        plain = pd.api.types.is_numeric_dtype(at)
-        order = np.lexsort((numbers(at, "time column") if plain else times.parse(at, []), codes))
+    need(frame, filter(None, [time]), "time")
+    codes, names, order = rows_of_sequences(frame, group, time, [])
     values = np.stack([numbers(frame[name], "input") for name in columns], axis=1)[order]
     cuts = np.searchsorted(codes[order], np.arange(1, len(names)))
     return [str(name) for name in names], np.split(values, cuts)
