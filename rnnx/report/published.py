@@ -45,7 +45,11 @@ RHN_DEPTH = {
 }
 
 # Wu et al. 2016, arXiv:1606.06630, Penn Treebank characters, test BPC by (cell, integration).
-MI_CHAR = {("rnn", "additive"): Value(1.42, "M"), ("rnn", "mi"): Value(1.39, "C")}
+MI_CHAR = {
+    ("rnn", "additive"): Value(1.42, "M"),
+    ("rnn", "mi"): Value(1.39, "C"),
+    ("linearrnn", "mi"): Value(1.48, "M"),
+}
 
 # The same paper's table over the range r of W: test BPC by (integration, r).
 MI_RANGE = {
