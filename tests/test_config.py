@@ -1,5 +1,7 @@
 """Fields and their ranges; every config file is a notebook entry that trains."""
 
+import dataclasses
+import inspect
 import json
 import re
 from pathlib import Path
@@ -8,8 +10,9 @@ import pytest
 from conftest import ROOT, call_module
 from ml_collections import ConfigDict
 
+from rnnx import cells, tasks
 from rnnx import config as configs
-from rnnx import tasks
+from rnnx.cells import Cell
 from rnnx.errors import UserError
 
 
@@ -144,3 +147,13 @@ def test_every_config_has_the_header_of_a_notebook_entry(path: Path) -> None:
     assert not re.search(r"[A-Z]+_[A-Z_]+", header), "a placeholder"
     with pytest.raises(UserError, match="unknown variant"):
         load(path, "no_such_variant")
+
+
+def test_defaults_are_those_of_the_cell_and_of_its_parameters() -> None:
+    """Both have them: layers are made without a config."""
+    of_init = inspect.signature(cells.init).parameters
+    for field in dataclasses.fields(Cell):
+        if field.name not in ("kind", "integration"):
+            assert configs.FIELDS[field.name].default == field.default, field.name
+    for name in ("orthogonal", "transform_bias", "forget_bias", "mi_init"):
+        assert configs.FIELDS[name].default == of_init[name].default, name
