@@ -201,9 +201,9 @@ class Task:
         """A split's batches.
 
         Args:
-          protocol: `train`; or `full` and `batched`, which hold every target exactly once, at
-            most config.eval_tokens of them unless that is 0. `full` has batch_size 1, or gives
-            the same score as if it had.
+          protocol: `train`; or `full` and `batched`, which hold every target exactly once, of the
+            first config.eval_tokens targets (or sequences) unless that is 0. `full` has batch_size
+            1, or gives the same score as if it had.
           rows: of the global batch, those that this process holds.
         """
         raise NotImplementedError
