@@ -199,14 +199,14 @@ def test_help(module: str) -> None:
 def test_overrides_reach_a_dry_run_that_leaves_nothing_behind(tmp_path: Path) -> None:
     done = run_module(
         "train", QUICK, "--dry_run", "--config.depth=1", "--config.drop_h=0.5",
-        "--config.cell=dtrnn", "--config.mi_init=(2.0, 0.5, 0.5)", "--noconfig.coupled",
+        "--config.cell=dtrnn", "--config.mi_init=(2.0, 0.5, 0.5)", "--noconfig.score_test",
         "--config.learning_rate=1", TMPDIR=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "dry run" in done.stdout and "total" in done.stdout
     for told in (
         "depth = 1", "drop_h = 0.5", "cell = 'dtrnn'", "mi_init = (2.0, 0.5, 0.5)",
-        "coupled = False", "learning_rate = 1.0",
+        "score_test = False", "learning_rate = 1.0",
     ):  # fmt: skip
         assert told in done.stdout
     assert list(tmp_path.iterdir()) == []

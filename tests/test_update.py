@@ -194,7 +194,7 @@ def test_shared_fields_leave_the_program_as_it_is(text: Path, tmp_path: Path, ce
     of them."""
     values = {"mi_init": (2.0, 0.5, 0.5), "transform_bias": -1.0, "forget_bias": 0.5}
     values |= {"seed": 7, "learning_rate": 0.3, "lr_decay": 2.0, "flat_epochs": 2, "patience": 2}
-    values |= {"init_scale": 0.3, "input_scale": 0.3}
+    values |= {"init_scale": 0.3, "input_scale": 0.3, "orthogonal": 0.5}
     assert values.keys() == set(configs.SHARED)
 
     def program(**fields) -> str:
