@@ -141,7 +141,9 @@ BATCHES = ScoringWindows(TOKENS[:100], 3, 9)
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.SUFFIX)
 @pytest.mark.parametrize("kind, integration, layers", variants())
 def test_every_cell(kind: str, integration: str, layers: int, form: ModuleType, tmp_path: Path):
-    close(language(tmp_path, kind, integration, layers), BATCHES, form)
+    # With larger ones the states of a linear RNN grow without bound.
+    small = {"init_scale": 0.2} if kind == "linearrnn" else {}
+    close(language(tmp_path, kind, integration, layers, **small), BATCHES, form)
 
 
 @pytest.mark.parametrize(
