@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,16 @@ def test_the_best_valid_score_comes_first(lower: bool, monkeypatch: pytest.Monke
     runs = [run(f"{v}", v, depth=d) for d, v in enumerate((100.0, 90.0, 110.0), start=1)]
     found = columns(TABLES["runs"](runs))["valid"]
     assert found == (["90.0", "100.0", "110.0"] if lower else ["110.0", "100.0", "90.0"])
+
+
+def test_a_data_file_names_no_place_though_a_folder_has_spaces(tmp_path: Path) -> None:
+    one = run("000,mi_init=(0 1 1)")
+    words = ["python", "-m", "rnnx.train", "--config.mi_init=(0, 1, 1)"]
+    places = ["--workdir=/home/x/000,mi_init=(0 1 1)", "--config.data_dir=/home/x/my data"]
+    one.command = shlex.join([*words, *places])
+    to_file([one], tmp_path / "one.json")
+    (kept,) = from_file(tmp_path / "one.json")
+    assert shlex.split(kept.command) == [*words, "--workdir=runs/000,mi_init=(0 1 1)"]
 
 
 def test_a_data_file_holds_all_that_tables_and_plots_need(tmp_path: Path) -> None:

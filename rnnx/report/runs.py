@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -171,9 +172,9 @@ def to_file(runs: Sequence[Run], path: Path) -> None:
             for name, value in run.config.items()
             if name != "data_dir" and value != configs.FIELDS[name].default
         }
-        record["command"] = " ".join(
+        record["command"] = shlex.join(
             f"--workdir=runs/{run.name}" if word.startswith("--workdir=") else word
-            for word in run.command.split(" ")
+            for word in shlex.split(run.command)
             if not word.startswith("--config.data_dir=")
         )
         for name in ("blocks", "evaluations"):
