@@ -40,7 +40,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnx.integration import INTEGRATIONS, NORMS, Block, initial_vectors, integrate
+from rnnx.integration import INTEGRATIONS, NORMS, Block, integrate
 
 Params = tuple[Block, ...]
 Carry = tuple[Array, ...]
@@ -256,7 +256,7 @@ class Family(NamedTuple):
     options: tuple[str, ...] = ()  # the fields of `Cell` that it has, beside integration and norm
     uncoupled: tuple[str, ...] = ()  # blocks with coupled=False
     uniform_bias: bool = False  # biases start like the matrices (RHN paper), not at 0 (MI paper)
-    # Biases that start at a keyword of `init`: letter of a gate, keyword, its sign.
+    # Biases that start at a keyword of `parameters.init`: letter of a gate, keyword, its sign.
     biases: tuple[tuple[str, str, int], ...] = ()
     mi_class: bool = False  # has classes of its own with MI in `layers.py`
     # For the analysis. Sigmoid gates by letter; other letters are candidates, through tanh, but for
@@ -285,61 +285,40 @@ class Family(NamedTuple):
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """Its own among the fields of `Cell` and the keywords of `init`."""
+        """Its own among the fields of `Cell` and the keywords of `parameters.init`."""
         return *self.options, *dict.fromkeys(keyword for _, keyword, _ in self.biases)
 
 
+# fmt: off
 _LSTM_GATES = {"i": "input gate", "f": "forget gate", "o": "output gate"}
 
 CELLS: dict[str, Family] = {
     "rnn": Family("RNN", rnn, ("h",), mi_class=True),
     "linearrnn": Family("linear RNN", linearrnn, ("h",), unbounded="h", mi_class=True),
     "lstm": Family(
-        "LSTM",
-        lstm,
-        ("ifoz",),
-        num_states=2,
-        biases=(("f", "forget_bias", 1),),
-        gates=_LSTM_GATES,
-        keeps="f",
-        mi_class=True,
+        "LSTM", lstm, ("ifoz",), num_states=2, biases=(("f", "forget_bias", 1),),
+        gates=_LSTM_GATES, keeps="f", mi_class=True,
     ),
     "gru": Family(
-        "GRU",
-        gru,
-        ("ru", "g"),
-        options=("reset_after",),
-        gates={"r": "reset gate", "u": "update gate"},
-        keeps="u",
-        mi_class=True,
+        "GRU", gru, ("ru", "g"), options=("reset_after",),
+        gates={"r": "reset gate", "u": "update gate"}, keeps="u", mi_class=True,
     ),
     "rhn": Family(
-        "RHN",
-        rhn,
-        ("ht",),
-        options=("depth", "coupled", "input_every"),
-        uncoupled=("htc",),
-        uniform_bias=True,
-        biases=(("t", "transform_bias", 1), ("c", "transform_bias", -1)),
-        gates={"t": "transform gate", "c": "carry gate"},
-        keeps="c",
-        mi_class=True,
+        "RHN", rhn, ("ht",), options=("depth", "coupled", "input_every"), uncoupled=("htc",),
+        uniform_bias=True, biases=(("t", "transform_bias", 1), ("c", "transform_bias", -1)),
+        gates={"t": "transform gate", "c": "carry gate"}, keeps="c", mi_class=True,
     ),
     "dtrnn": Family("DT-RNN", dtrnn, ("h",), uniform_bias=True, options=("depth", "input_every")),
     "dtsrnn": Family(
         "DT(S)-RNN", dtsrnn, ("h",), uniform_bias=True, options=("depth", "input_every")
     ),
-    "slstm": Family(
-        "sLSTM",
-        slstm,
-        ("ifoz",),
-        num_states=4,
-        biases=(("f", "forget_bias", 1),),
-        gates={letter: _LSTM_GATES[letter] for letter in "fo"},
-        unbounded="i",  # an exponential
+    "slstm": Family(  # its i is an exponential
+        "sLSTM", slstm, ("ifoz",), num_states=4, biases=(("f", "forget_bias", 1),),
+        gates={letter: _LSTM_GATES[letter] for letter in "fo"}, unbounded="i",
     ),
     "mingru": Family("minGRU", mingru, ("zg",), terms=mingru_terms),
 }
+# fmt: on
 
 
 # ---------------------------------------------------------------------------- running a cell
@@ -409,61 +388,3 @@ def make_pre(
 def zero_carry(cell: Cell, batch_size: int, n: int) -> Carry:
     """The zero state, each array (B, n) float32; `scan.unroll` widens it to float64 by itself."""
     return tuple(jnp.zeros((batch_size, n), jnp.float32) for _ in range(cell.num_states))
-
-
-# ---------------------------------------------------------------------------- parameters
-
-
-def init(
-    cell: Cell,
-    key: Array,
-    m: int,
-    n: int,
-    *,
-    init_scale: float | None = None,
-    input_scale: float | None = None,
-    orthogonal: float = 0.0,
-    transform_bias: float = -2.0,
-    forget_bias: float = 1.0,
-    mi_init: tuple[float, float, float] = (1.0, 1.0, 1.0),
-) -> Params:
-    """Draws a cell's parameters, float32.
-
-    Matrices are U(-init_scale, init_scale); None means 1 / sqrt(n). Input matrices W are
-    U(-input_scale, input_scale) if that is given: the r of the MI paper's table. With
-    orthogonal > 0 each gate's recurrent matrix is that number times an orthogonal one. Biases of
-    rhn, dtrnn and dtsrnn are U(-init_scale, init_scale), of the others 0, as in the two papers;
-    except the RHN's transform gate (transform_bias at every depth; an uncoupled carry gate's is
-    -transform_bias, so that c starts near 1 - t) and the forget gate of lstm and slstm
-    (forget_bias).
-    mi_init holds the constants that alpha, beta1 and beta2 start at; gains start at 1.
-    """
-    family = CELLS[cell.kind]
-    scale = n**-0.5 if init_scale is None else init_scale
-    input_scale = scale if input_scale is None else input_scale
-    given = {"transform_bias": transform_bias, "forget_bias": forget_bias}
-    fixed = {gate: sign * given[keyword] for gate, keyword, sign in family.biases}
-
-    def uniform(key: Array, *shape: int, scale: float = scale) -> Array:
-        return jax.random.uniform(key, shape, jnp.float32, -scale, scale)
-
-    def recurrent(key: Array, gates: int) -> Array:
-        if not orthogonal:
-            return uniform(key, n, gates * n)
-        draw = jax.nn.initializers.orthogonal(orthogonal)
-        return jnp.concatenate([draw(k, (n, n)) for k in jax.random.split(key, gates)], axis=1)
-
-    params = []
-    for k, gates in enumerate(cell.blocks):
-        key, key_w, key_u, key_b = jax.random.split(key, 4)
-        width = len(gates) * n
-        block = {} if family.linear else {"U": recurrent(key_u, len(gates))}
-        if cell.sees_input(k):
-            block["W"] = uniform(key_w, m, width, scale=input_scale)
-        block |= initial_vectors(cell, k, n, mi_init)
-        bias = uniform(key_b, width) if family.uniform_bias else jnp.zeros((width,), jnp.float32)
-        for g, gate in enumerate(gates):
-            if gate in fixed:
-                bias = bias.at[g * n : (g + 1) * n].set(fixed[gate])
-        params.append(block | {"b": bias})
-    return tuple(params)

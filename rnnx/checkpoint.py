@@ -121,15 +121,13 @@ class Checkpoints:
             return None
         return found and found[1]
 
-    @property
-    def has_older(self) -> bool:
-        """Whether there is a latest checkpoint beside the newest."""
-        return len(self._latest.all_steps()) > 1
-
-    def drop_latest(self, step: int) -> None:
-        """Deletes the latest checkpoint of a step, which can't be continued."""
+    def drop_newest(self) -> bool:
+        """Deletes the newest latest checkpoint, unless there is no other; whether it did."""
         _wait(self._latest)
-        self._latest.delete(step)
+        *older, newest = sorted(self._latest.all_steps())
+        if older:
+            self._latest.delete(newest)
+        return bool(older)
 
     def drop_after(self, step: int, best_step: int) -> None:
         """Deletes what was written before the run was rolled back: later epochs, later bests."""

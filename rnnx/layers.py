@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from rnnx import cells, products, ragged, scan
+from rnnx import cells, parameters, products, ragged, scan
 from rnnx.cells import CELLS, Carry, Cell, Params
 
 
@@ -63,13 +63,13 @@ class _Recurrent(nnx.Module):
             float64 inputs or states (see `jax_enable_x64`), all is computed in float64; with dtype
             float64 it is, whatever their type.
           rngs: its `params` stream is drawn from.
-          **init: the scales and constants that `cells.init` takes.
+          **init: the scales and constants that `parameters.init` takes.
         """
         self.cell = cell
         self.in_features = in_features
         self.hidden_features = hidden_features
         self.dtype = dtype
-        params = cells.init(cell, rngs.params(), in_features, hidden_features, **init)
+        params = parameters.init(cell, rngs.params(), in_features, hidden_features, **init)
         self.blocks = nnx.List(
             [nnx.Dict({name: nnx.Param(p) for name, p in block.items()}) for block in params]
         )
@@ -315,7 +315,7 @@ class Stack(nnx.Module):
 # Type and default of every keyword, where it is defined.
 _KEYWORDS = {
     **inspect.signature(Cell).parameters,
-    **inspect.signature(cells.init).parameters,
+    **inspect.signature(parameters.init).parameters,
     **inspect.signature(_Recurrent.__init__).parameters,
 }
 _MEANINGS = {

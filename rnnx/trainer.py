@@ -259,10 +259,9 @@ class Trainer:
             raise error
         halvings = self.progress.halvings + 1
         self.pending = None
-        if self.saver.step == self.progress.step:  # saved before the validation that failed
-            if not self.checkpoints.has_older:
-                raise error
-            self.checkpoints.drop_latest(self.progress.step)
+        saved = self.saver.step == self.progress.step  # before the validation that failed
+        if saved and not self.checkpoints.drop_newest():
+            raise error
         found = recovery.load(self.checkpoints, self.state, self.experiment.targets(1))
         if found is None:
             raise error

@@ -10,7 +10,7 @@ import pytest
 import reference
 from jax import Array
 
-from rnnx import cells, scan
+from rnnx import cells, parameters, scan
 from rnnx.cells import CELLS, INTEGRATIONS, Cell, Params
 
 B, T, M, N = 3, 4, 3, 4
@@ -55,7 +55,7 @@ every_cell_masked = pytest.mark.parametrize(
 def random_params(cell: Cell, seed: int = 0) -> Params:
     """Every parameter, vectors too, drawn at random: no gradient is hidden by a 0 or a 1."""
     rng = np.random.default_rng(seed)
-    params = cells.init(cell, jax.random.key(seed), M, N)
+    params = parameters.init(cell, jax.random.key(seed), M, N)
     return jax.tree.map(
         lambda p: jnp.asarray(0.6 * rng.standard_normal(p.shape), jnp.float32), params
     )
@@ -188,7 +188,7 @@ def test_general_mi_with_alpha_0_and_betas_1_is_additive(kind: str) -> None:
 @pytest.mark.parametrize("depth", [1, 4])
 def test_rhn_with_closed_transform_gates_is_the_identity(depth: int, coupled: bool) -> None:
     cell = Cell("rhn", depth=depth, coupled=coupled)
-    params = cells.init(cell, jax.random.key(0), M, N, transform_bias=-200.0)
+    params = parameters.init(cell, jax.random.key(0), M, N, transform_bias=-200.0)
     xs, carry, _ = random_inputs(cell)
     ys, last = scan.unroll(cell, params, xs, carry)
     assert jnp.array_equal(last[0], carry[0])
@@ -239,7 +239,7 @@ def test_gradient_of_an_mi_rnn_step_is_the_paper_s_formula() -> None:
 
 
 def test_initial_parameters_follow_the_recipes() -> None:
-    rhn = cells.init(
+    rhn = parameters.init(
         Cell("rhn", depth=3, coupled=False),
         jax.random.key(0),
         50,
@@ -253,7 +253,7 @@ def test_initial_parameters_follow_the_recipes() -> None:
         for p in (h, block["U"], block.get("W", block["U"])):
             assert jnp.abs(p).max() <= 0.04 and jnp.abs(p).max() > 0.035 and p.std() > 0.02
     for kind in ("lstm", "slstm"):
-        (lstm,) = cells.init(
+        (lstm,) = parameters.init(
             Cell(kind, "mi"), jax.random.key(0), 50, 60, forget_bias=1.5, mi_init=(2.0, 0.5, 0.25)
         )
         i, f, o, z = jnp.split(lstm["b"], 4)
@@ -261,7 +261,7 @@ def test_initial_parameters_follow_the_recipes() -> None:
         assert (lstm["alpha"] == 2).all() and (lstm["beta1"] == 0.5).all()
         assert (lstm["beta2"] == 0.25).all()
         assert abs(float(jnp.abs(lstm["U"]).max()) - 60**-0.5) < 1e-3
-    (mingru,) = cells.init(Cell("mingru"), jax.random.key(0), 50, 60, init_scale=0.04)
+    (mingru,) = parameters.init(Cell("mingru"), jax.random.key(0), 50, 60, init_scale=0.04)
     assert 0.039 < jnp.abs(mingru["W"]).max() <= 0.04 and not mingru["b"].any()
 
 
@@ -269,8 +269,8 @@ def test_the_range_of_the_input_matrices_is_their_own() -> None:
     """The MI paper's r: W alone is drawn from U(-r, r)."""
     options = {"init_scale": 0.02}
     for kind in ("rnn", "gru", "rhn"):
-        plain = cells.init(Cell(kind), jax.random.key(0), 50, 60, **options)
-        wide = cells.init(Cell(kind), jax.random.key(0), 50, 60, **options, input_scale=0.6)
+        plain = parameters.init(Cell(kind), jax.random.key(0), 50, 60, **options)
+        wide = parameters.init(Cell(kind), jax.random.key(0), 50, 60, **options, input_scale=0.6)
         for before, after in zip(plain, wide, strict=True):
             assert (before["U"] == after["U"]).all() and (before["b"] == after["b"]).all()
             assert jnp.abs(before["W"]).max() <= 0.02
@@ -278,7 +278,7 @@ def test_the_range_of_the_input_matrices_is_their_own() -> None:
 
 
 def test_blocks_of_different_gates_and_depths_start_different() -> None:
-    params = cells.init(Cell("rhn", depth=2), jax.random.key(0), N, N)
+    params = parameters.init(Cell("rhn", depth=2), jax.random.key(0), N, N)
     matrices = [params[0]["W"], params[0]["U"], params[1]["U"]]
     assert len({float(m.sum()) for m in matrices}) == 3
 
@@ -316,7 +316,9 @@ def test_each_keyword_of_a_family_decides_where_its_biases_start(cell: Cell) -> 
     for keyword in keywords:
         found = {}
         for block, gates in zip(
-            cells.init(cell, jax.random.key(0), M, N, **{keyword: 7.0}), cell.blocks, strict=True
+            parameters.init(cell, jax.random.key(0), M, N, **{keyword: 7.0}),
+            cell.blocks,
+            strict=True,
         ):
             found |= dict(zip(gates, np.split(np.asarray(block["b"]), len(gates)), strict=True))
         moved = {gate: set(b) for gate, b in found.items() if np.all(np.abs(b) == 7)}
@@ -326,7 +328,7 @@ def test_each_keyword_of_a_family_decides_where_its_biases_start(cell: Cell) -> 
 @every_kind
 def test_each_gate_s_recurrent_matrix_can_start_orthogonal(cell: Cell) -> None:
     plain, drawn = (
-        cells.init(cell, jax.random.key(0), M, N, orthogonal=scale) for scale in (0.0, 0.5)
+        parameters.init(cell, jax.random.key(0), M, N, orthogonal=scale) for scale in (0.0, 0.5)
     )
     seen = []
     for before, block, gates in zip(plain, drawn, cell.blocks, strict=True):

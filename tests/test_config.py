@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT, call_module
 from ml_collections import ConfigDict
 
-from rnnx import cells, tasks
 from rnnx import config as configs
+from rnnx import parameters, tasks
 from rnnx.cells import Cell
 from rnnx.errors import UserError
 
@@ -151,7 +151,7 @@ def test_every_config_has_the_header_of_a_notebook_entry(path: Path) -> None:
 
 def test_defaults_are_those_of_the_cell_and_of_its_parameters() -> None:
     """Both have them: layers are made without a config."""
-    of_init = inspect.signature(cells.init).parameters
+    of_init = inspect.signature(parameters.init).parameters
     for field in dataclasses.fields(Cell):
         if field.name not in ("kind", "integration"):
             assert configs.FIELDS[field.name].default == field.default, field.name

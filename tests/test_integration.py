@@ -11,7 +11,7 @@ import reference
 from reference import sigmoid
 from test_cells import B, M, N, T, close, in_float64, random_inputs, random_params
 
-from rnnx import cells, scan
+from rnnx import cells, parameters, scan
 from rnnx.cells import Cell
 
 CELLS = [
@@ -174,7 +174,7 @@ def test_unknown_options(options: dict, told: str) -> None:
 
 @pytest.mark.parametrize("cell", [Cell("rhn", "mi", 2, mi_gates="t"), Cell("lstm", "mi")])
 def test_initial_vectors_are_those_of_the_gates_that_have_mi(cell: Cell) -> None:
-    block, *others = cells.init(cell, jax.random.key(0), M, N, mi_init=(2.0, 0.5, 0.25))
+    block, *others = parameters.init(cell, jax.random.key(0), M, N, mi_init=(2.0, 0.5, 0.25))
     count = len(cell.mi_gates or cell.blocks[0])
     for name, value in (("alpha", 2.0), ("beta1", 0.5), ("beta2", 0.25)):
         assert block[name].tolist() == [value] * (count * N)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnx import cells
+from rnnx import cells, parameters
 from rnnx.analysis import jacobian
 from rnnx.cells import Cell, Params
 
@@ -18,7 +18,7 @@ SEEDS = st.integers(0, 2**31 - 1)
 def made(cell: Cell, seed: int, n: int, m: int = 3, scale: float = 0.7):
     """A cell's parameters, a state and the input terms of one step, in float64."""
     keys = jax.random.split(jax.random.key(seed), 3)
-    params = cells.init(cell, keys[0], m, n, init_scale=scale, transform_bias=-1.0)
+    params = parameters.init(cell, keys[0], m, n, init_scale=scale, transform_bias=-1.0)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
     carry = tuple(
         jax.random.uniform(k, (n,), jnp.float64, -0.9, 0.9)

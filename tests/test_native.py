@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, one_device
 
-from rnnx import cache, cells, native, products, scan, workdir
+from rnnx import cache, cells, native, parameters, products, scan, workdir
 from rnnx.cells import Cell
 
 # Where there is a compiler, a source that does not compile fails the tests.
@@ -80,7 +80,7 @@ def test_products_large_enough_for_several_threads(dtype: Any) -> None:
 def run(kind: str, native_too: bool, **options):
     """A window of a cell: outputs, last state, and the gradients of everything."""
     cell = Cell(kind, integration="mi", depth=3 if kind in ("rhn", "dtrnn", "dtsrnn") else 1)
-    params = cells.init(cell, jax.random.key(0), 20, 65, init_scale=0.1)
+    params = parameters.init(cell, jax.random.key(0), 20, 65, init_scale=0.1)
     rng = np.random.default_rng(0)
     xs = jnp.asarray(rng.normal(size=(6, 9, 20)), jnp.float32)
     carry = cells.zero_carry(cell, 9, 65)
@@ -207,7 +207,7 @@ def test_second_derivatives(dtype: Any) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_forward_pass_alone_gives_the_same_numbers(kind: str) -> None:
     cell = Cell(kind, depth=2 if kind in ("rhn", "dtrnn", "dtsrnn") else 1)
-    params = cells.init(cell, jax.random.key(0), 20, 65)
+    params = parameters.init(cell, jax.random.key(0), 20, 65)
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(6, 9, 20)), jnp.float32)
     given = params, xs, cells.zero_carry(cell, 9, 65)
     forward = jax.jit(lambda *given: scan.unroll(cell, *given)[0])
@@ -237,7 +237,7 @@ def test_what_is_packed(steps: int, rows: int, side: int, dtype: Any, packed: bo
 def test_one_row_beside_another_is_the_row_alone() -> None:
     """Scoring reads two splits as two rows by vmap."""
     cell = Cell("rnn")
-    params = cells.init(cell, jax.random.key(0), 3, 1024, init_scale=0.05)
+    params = parameters.init(cell, jax.random.key(0), 3, 1024, init_scale=0.05)
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 40, 1, 3)), jnp.float32)
     run = jax.jit(lambda xs: scan.unroll(cell, params, xs, cells.zero_carry(cell, 1, 1024))[0])
     both = jax.jit(jax.vmap(run))
@@ -247,7 +247,7 @@ def test_one_row_beside_another_is_the_row_alone() -> None:
 
 def test_an_exported_function_with_free_axes_has_no_call() -> None:
     cell = Cell("gru")
-    params = cells.init(cell, jax.random.key(0), 20, 65)
+    params = parameters.init(cell, jax.random.key(0), 20, 65)
 
     def run(xs):
         return scan.unroll(cell, params, xs, cells.zero_carry(cell, xs.shape[1], 65))[0]

@@ -19,7 +19,7 @@ from test_cells import (
     random_params,
 )
 
-from rnnx import cells, linear, scan
+from rnnx import cells, linear, parameters, scan
 from rnnx.cells import Cell
 
 
@@ -122,7 +122,7 @@ def test_another_shape_is_refused(change: dict, what: str) -> None:
     shapes = {"xs": (5, 3, 4), "carry": ((3, 6), (3, 6)), "mask": (3, 6)} | change
     xs, mask = jnp.ones(shapes["xs"]), jnp.ones(shapes["mask"])
     carry = [jnp.ones(shape) for shape in shapes["carry"]]  # a list will do
-    params = cells.init(cell, jax.random.key(0), 4, 6)
+    params = parameters.init(cell, jax.random.key(0), 4, 6)
     for f in (scan.unroll, scan.unroll_plain):
         with pytest.raises(ValueError, match=re.escape(what)):
             f(cell, params, xs, carry, mask)
@@ -201,7 +201,7 @@ def test_recomputing_changes_nothing(cell: Cell, remat: int) -> None:
 def test_recomputing_saves_memory() -> None:
     """The intermediate arrays of a long window, recomputed by segments of sqrt(T) steps."""
     cell, steps, n = Cell("rhn", depth=16), 400, 32
-    params = cells.init(cell, jax.random.key(0), M, n)
+    params = parameters.init(cell, jax.random.key(0), M, n)
     xs, carry = jnp.ones((steps, 8, M)), cells.zero_carry(cell, 8, n)
 
     def bytes_used(remat: int) -> int:
@@ -253,7 +253,7 @@ def equations(jaxpr, in_scan: bool = False):
 def test_weight_gradients_are_formed_behind_the_time_loop() -> None:
     """No product of the backward loop has a whole weight matrix as its result."""
     cell = Cell("rhn", depth=2)
-    params = cells.init(cell, jax.random.key(0), M, 32)
+    params = parameters.init(cell, jax.random.key(0), M, 32)
     xs, carry = jnp.ones((T, B, M)), cells.zero_carry(cell, B, 32)
 
     def outer_products(unroll) -> tuple[int, int]:
