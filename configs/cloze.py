@@ -4,7 +4,7 @@ Paper     Wu et al. 2016, arXiv:1606.06630, reads four sentences of CNN's news w
           novels take the news' place, which few have (`cnn`)
 Expected  not measured yet with MI. The name that the passage has most often is wrong in 51.2 %
           (valid) and 51.1 % (test)
-Cost      13,121 questions for training, about ten minutes on one CPU core
+Cost      13,121 questions for training, 12 minutes on one CPU core beside other work
 Command   python -m rnnx.train --config=cloze --workdir=runs/cloze
 Variants  `lstm`: additive; `ln`: an additive LSTM with layer normalization
 """
